@@ -1,0 +1,169 @@
+"""What a trained model answers: logits, figures on a test part, classes of a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from . import datasets, metrics, models, native
+from . import recipe as recipes
+from .errors import ModelError
+
+BATCH = 250
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a `.keras` file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: if it is not there, or is no Keras model file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no model file {path}: expected a .keras file")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises a dozen kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} can't be read as a .keras model: {reason}") from error
+
+
+def check_fit(
+    model: keras.Model, name: str | os.PathLike[str], shape: tuple[int, ...], classes: int
+) -> None:
+    """Refuse a model that does not take such images or does not tell so many classes apart.
+
+    Args:
+        model: the model.
+        name: what to call it in the error.
+        shape: (height, width, channels) of the images.
+        classes: number of classes.
+
+    Raises:
+        ModelError: what was expected and what came.
+    """
+    takes, gives = tuple(model.input_shape)[1:], tuple(model.output_shape)[1:]
+    if len(takes) != 3 or any(a not in (None, b) for a, b in zip(takes, shape, strict=True)):
+        raise ModelError(f"{name} takes input of shape {takes}, but the images are {shape}")
+    if gives != (classes,):
+        raise ModelError(f"{name} gives output of shape {gives}, but there are {classes} classes")
+
+
+def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """A model's logits on images, in inference mode and float32, as its file gives them anywhere.
+
+    Args:
+        model: a model from uint8 images to logits.
+        images: uint8 of shape (n, height, width, channels).
+
+    Returns:
+        float32 of shape (n, classes).
+    """
+    answers = native.accelerate(model).predict(images, batch_size=BATCH, verbose=0)
+    return np.asarray(answers, dtype=np.float32)
+
+
+def size_figures(model: keras.Model, path: Path) -> dict[str, int]:
+    """Parameters, multiply-accumulates an image, and bytes of the file."""
+    return {
+        "parameters": model.count_params(),
+        "macs": models.macs(model),
+        "bytes": path.stat().st_size,
+    }
+
+
+def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
+    """Measure a `.keras` file on a data set's test part.
+
+    Args:
+        path: the model file.
+        data: the name of a data set, or the path of one.
+        teacher: a model file to compare the answers with.
+
+    Returns:
+        `models` (figures by name by file stem) and `data`, ready for JSON.
+
+    Raises:
+        ModelError: if a file is no model or does not fit the data.
+        DataError: if the data can't be found or read.
+    """
+    model = load_model(path)
+    known = data in datasets.NAMES and data != "folder"
+    dataset = datasets.load(data if known else "folder", None if known else data, size=_size(path))
+    test = dataset.test
+    check_fit(model, path, test.images.shape[1:], len(dataset.classes))
+    answers = None
+    if teacher is not None:
+        guide = load_model(teacher)
+        check_fit(guide, teacher, test.images.shape[1:], len(dataset.classes))
+        answers = logits(guide, test.images)
+    figures = metrics.score(logits(model, test.images), test.labels, answers)
+    return {
+        "models": {path.stem: figures | size_figures(model, path)},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "test": len(test),
+        },
+    }
+
+
+def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
+    """The most likely classes of pictures.
+
+    Args:
+        path: the model file; its run's `results.json` beside it names the classes.
+        images: the pictures, resized to what the model takes.
+        top: how many classes to give.
+
+    Returns:
+        For each picture `image` and `classes`, each with `name` and `probability`.
+
+    Raises:
+        ModelError: if the file is no model of images.
+        DataError: if a picture can't be read.
+    """
+    model = load_model(path)
+    shape = tuple(model.input_shape)[1:]
+    if len(shape) != 3 or None in shape or shape[2] not in (1, 3):
+        raise ModelError(
+            f"{path} takes input of shape {shape}: expected images of a fixed size, 1 or 3 channels"
+        )
+    pictures = [datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images]
+    names = _class_names(path, model.output_shape[-1])
+    chances = softmax(logits(model, np.stack(pictures)).astype(np.float64), axis=1)
+    answers = []
+    for image, chance in zip(images, chances, strict=True):
+        best = np.argsort(-chance, kind="stable")[:top]
+        classes = [{"name": names[i], "probability": float(chance[i])} for i in best]
+        answers.append({"image": str(image), "classes": classes})
+    return answers
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """The size that the run a model lies in has resized its images to, if it has."""
+    recipe = path.parent / "recipe.toml"
+    return recipes.load(recipe).data.size if recipe.is_file() else None
+
+
+def _class_names(path: Path, count: int) -> list[str]:
+    try:
+        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+        names = list(results["data"]["classes"])
+    except (OSError, ValueError, KeyError):
+        names = []
+    return names if len(names) == count else [f"class {i}" for i in range(count)]

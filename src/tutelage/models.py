@@ -1,0 +1,194 @@
+"""Named teachers and students, made of stock Keras layers only.
+
+Each takes raw uint8 images (normalisation is inside) and returns logits, so a
+saved file needs nothing of this package to be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from .errors import ModelError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of plain convolutional nets: blocks of two 3x3 convolutions, then a head.
+
+    Attributes:
+        filters: filters of each block's convolutions; a block ends in 2x2 max pooling.
+        dropout: dropout rate after each block's pooling.
+        dense: units of the hidden dense layer; 0: global average pooling instead.
+        dense_dropout: dropout rate after the hidden dense layer.
+    """
+
+    filters: tuple[int, ...]
+    dropout: tuple[float, ...]
+    dense: int = 0
+    dense_dropout: float = 0.0
+
+
+ARCHITECTURES = {
+    "teacher-2m": Architecture((64, 128, 256), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.5),
+    "student-300k": Architecture((32, 64, 128), (0.0, 0.0, 0.0)),
+    "digits-teacher": Architecture((32, 64), (0.2, 0.3), dense=64, dense_dropout=0.5),
+    "digits-student": Architecture((4, 8), (0.0, 0.0)),
+}
+_WHITENING_IMAGES = 2000
+
+
+def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
+    """Build a named model, its initial weights a function of the images and the seed alone.
+
+    The images' mean and spread a channel are built in as normalisation. The first
+    convolution begins as a whitening of their patches and the others pass their
+    input on, which trains in fewer epochs than random weights alone; the
+    architecture, and all that training may change, stays the same.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        images: the training images, uint8 of shape (count, height, width, channels).
+        classes: number of classes.
+        seed: of the initial weights and of dropout.
+
+    Returns:
+        A Functional model from uint8 images to float32 logits of shape (batch, classes).
+
+    Raises:
+        ModelError: if the images are too small to be pooled so often.
+
+    Source: whitening and identity as the start of training, sections 3.1 and 3.2 of
+    arXiv 2404.00498, there as layers of their own.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage import models
+    >>> images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    >>> models.build("teacher-2m", images=images, classes=10, seed=0).count_params()
+    2201418
+    """
+    architecture = ARCHITECTURES[name]
+    height, width, channels = images.shape[1:]
+    smallest = 2 ** len(architecture.filters)
+    if min(height, width) < smallest:
+        raise ModelError(
+            f"{name}: expected images of at least {smallest}x{smallest} pixels, "
+            f"found {height}x{width}; set data.size to enlarge them"
+        )
+    seeds = _seeds(seed)
+    pixels = images.reshape(-1, channels)
+    spread = np.maximum(pixels.std(axis=0, dtype=np.float64), 1.0)
+    scale = 1.0 / spread
+    offset = -pixels.mean(axis=0, dtype=np.float64) * scale
+
+    def dropout(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:
+        return layers.Dropout(rate, seed=next(seeds), dtype="float32")(x) if rate else x
+
+    def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
+        return layers.BatchNormalization(momentum=0.9, dtype="float32")(x)
+
+    def dense(x: keras.KerasTensor, units: int, activation: str | None) -> keras.KerasTensor:
+        initial = keras.initializers.GlorotUniform(next(seeds))
+        layer = layers.Dense(units, activation, kernel_initializer=initial, dtype="float32")
+        return layer(x)
+
+    inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
+    x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32")(inputs)
+    for filters, rate in zip(architecture.filters, architecture.dropout, strict=True):
+        for _ in range(2):
+            initial = keras.initializers.GlorotUniform(next(seeds))
+            x = layers.Conv2D(
+                filters,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer=initial,
+                dtype="float32",
+            )(x)
+            x = normalise(x)
+        x = dropout(layers.MaxPooling2D(2, dtype="float32")(x), rate)
+    if architecture.dense:
+        x = normalise(dense(layers.Flatten(dtype="float32")(x), architecture.dense, "relu"))
+        x = dropout(x, architecture.dense_dropout)
+    else:
+        x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    model = keras.Model(inputs, dense(x, classes, None), name=name.replace("-", "_"))
+    _prime(model, images[:_WHITENING_IMAGES] * scale + offset)
+    return model
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply-accumulate operations of one image's forward pass.
+
+    Counts convolutions and dense layers, which are nearly all of it; a bias,
+    normalisation, activation or pooling counts nothing.
+
+    Args:
+        model: a built Functional or Sequential model of one input.
+
+    Returns:
+        The number of multiply-accumulates.
+
+    Example:
+
+    >>> import keras
+    >>> from tutelage import models
+    >>> models.macs(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]))
+    32
+    """
+    return sum(_layer_macs(layer) for layer in model.layers)
+
+
+def _layer_macs(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.Model):
+        return macs(layer)
+    if isinstance(layer, layers.SeparableConv2D):
+        kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+    elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
+        kernels = (layer.kernel,)
+    else:
+        return 0
+    # Each kernel weight works once at every place of the output.
+    channel = -1 if getattr(layer, "data_format", "channels_last") == "channels_last" else 1
+    places = [size for size in layer.output.shape[1:] if size is not None]
+    positions = int(np.prod(places)) // layer.output.shape[channel]
+    return positions * sum(int(np.prod(kernel.shape)) for kernel in kernels)
+
+
+def _prime(model: keras.Model, images: np.ndarray) -> None:
+    first, *others = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(_whitening(ops.convert_to_numpy(first.kernel), images))
+    for layer in others:
+        kernel = ops.convert_to_numpy(layer.kernel).copy()
+        passed = min(kernel.shape[2:])
+        kernel[..., :passed] = 0
+        kernel[1, 1, range(passed), range(passed)] = 1
+        layer.kernel.assign(kernel)
+
+
+def _whitening(kernel: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """A kernel (h, w, channels, filters) whose first filters are the images' principal patches.
+
+    Each comes with both signs, as the ReLU behind lets only one of them through.
+    """
+    patches = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
+    flat = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kernel[..., 0].size)
+    variance, direction = np.linalg.eigh(flat.T @ flat / len(flat))
+    count = min(kernel.shape[3] // 2, len(variance))
+    # Directions of next to no variance would be blown up to noise.
+    white = direction[:, ::-1] / np.sqrt(np.maximum(variance[::-1], 0) + 5e-4)
+    white = white[:, :count].reshape(*kernel.shape[:3], count)
+    rest = kernel[..., 2 * count :]
+    return np.concatenate([white, -white, rest], axis=3).astype(np.float32)
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    generator = np.random.default_rng(seed)
+    while True:
+        yield int(generator.integers(2**31))

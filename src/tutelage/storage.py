@@ -1,0 +1,69 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import RunError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the block ends well.
+
+    A process killed at any moment, or a disk that fills up, leaves either the old
+    file or the new one, never half of it.
+
+    Args:
+        path: the file to write; its folder exists. The temporary has its suffix.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        RunError: if the disk can't be written.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from tutelage import storage
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with storage.replacing(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o644)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except RunError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(
+            f"can't write {path}: {reason}; nothing already there was lost: "
+            "make room or choose another folder, then give the same command again"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,321 @@
+"""Fit one model: optimiser, schedule, checkpoints, resume."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from . import native, storage, views
+from .datasets import Part
+from .distiller import Distiller
+from .errors import RunError, TrainingError
+from .losses import CrossEntropy, LogitsLoss
+from .recipe import Schedule, Views
+
+Row = dict[str, float]
+_VALIDATION_BATCH = 250
+_TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a student is taught with: a trained teacher, a loss and its weight.
+
+    Attributes:
+        teacher: a model that returns logits.
+        loss: the distillation loss.
+        alpha: its weight, 0..1; the hard loss has `1 - alpha`.
+    """
+
+    teacher: keras.Model
+    loss: LogitsLoss
+    alpha: float
+
+
+class Progress:
+    """Hears how training goes; this one keeps it to itself."""
+
+    def stage(self, name: str, epochs: int, done: int, steps: int) -> None:
+        """A stage begins: its epochs, how many are already done, steps an epoch."""
+
+    def step(self, step: int, logs: Mapping[str, float]) -> None:
+        """A step of the current epoch has ended; steps count from 1."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch has ended and is safe on disk."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+
+class Triangle(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly to its peak and falls linearly to zero.
+
+    Args:
+        peak: the highest rate.
+        steps: training steps in all.
+        warmup: part of the steps in which the rate rises, 0..1.
+    """
+
+    def __init__(self, peak: float, steps: int, warmup: float):
+        self.peak, self.steps, self.warmup = peak, steps, warmup
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step, counted from 0."""
+        done = (ops.cast(step, "float32") + 1) / (self.steps + 1)
+        fall = (1 - done) / (1 - self.warmup)
+        return self.peak * (ops.minimum(done / self.warmup, fall) if self.warmup else fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this schedule again."""
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
+
+
+class _ViewedBatches(keras.utils.PyDataset):
+    """Batches of views. The last images of an epoch's order, too few for a batch, are left out."""
+
+    def __init__(self, part: Part, schedule: Schedule, settings: Views, seed: int, epoch: int):
+        super().__init__()
+        self.part, self.settings, self.seed, self.epoch = part, settings, seed, epoch
+        self.batch = min(schedule.batch_size, len(part))
+        self.on_epoch_begin()
+
+    def __len__(self) -> int:
+        return len(self.part) // self.batch
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        index = self.order[step * self.batch : (step + 1) * self.batch]
+        images = views.view(
+            self.part.images,
+            index,
+            seed=self.seed,
+            epoch=self.epoch,
+            flip=self.settings.flip,
+            shift=self.settings.shift,
+        )
+        return images, self.part.labels[index]
+
+    def on_epoch_begin(self) -> None:
+        self.order = views.order(len(self.part), seed=self.seed, epoch=self.epoch)
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+
+def fit(
+    model: keras.Model,
+    train: Part,
+    validation: Part,
+    *,
+    schedule: Schedule,
+    settings: Views,
+    seed: int,
+    precision: str,
+    checkpoint: Path,
+    key: str,
+    guidance: Guidance | None = None,
+    progress: Progress | None = None,
+    on_epoch: Callable[[list[Row]], None] = lambda rows: None,
+) -> list[Row]:
+    """Train a model, going on from its checkpoint where there is one.
+
+    Each epoch ends with a checkpoint written whole, so a process killed at any
+    moment loses the running epoch at most, and a resumed run on the CPU ends with
+    the very weights of an uninterrupted one.
+
+    Args:
+        model: a stock model from uint8 images to logits; its variables are trained.
+        train: the images to learn from.
+        validation: images measured after each epoch; nothing is chosen by them here.
+        schedule: epochs, batch size, learning rate and the like.
+        settings: the views.
+        seed: of the order and the views.
+        precision: `"float32"` or `"bfloat16"`, what the step computes in.
+        checkpoint: file of the state after the last finished epoch.
+        key: what this training is, for a checkpoint that belongs to another is refused.
+        guidance: the teacher; without it, the labels alone.
+        progress: hears of each step and epoch.
+        on_epoch: called with the history so far when an epoch is safe on disk.
+
+    Returns:
+        A row for each epoch: losses, accuracies, learning rate and seconds.
+
+    Raises:
+        TrainingError: if the loss is not finite; the step is named.
+        RunError: if the checkpoint is damaged or of another training.
+    """
+    progress = progress or Progress()
+    trainee = _trainee(model, len(train), schedule, precision, guidance)
+    optimizer = trainee.optimizer
+    optimizer.build(model.trainable_variables)
+    state = [*model.variables, *optimizer.variables]
+    history = _restore(checkpoint, key, state)
+    batches = _ViewedBatches(train, schedule, settings, seed, epoch=len(history))
+    keeper = _Keeper(checkpoint, key, state, history, progress, on_epoch)
+    trainee.fit(
+        batches,
+        validation_data=(validation.images, validation.labels),
+        validation_batch_size=_VALIDATION_BATCH,
+        epochs=schedule.epochs,
+        initial_epoch=len(history),
+        callbacks=[keeper],
+        verbose=0,
+    )
+    return history
+
+
+def seconds_per_step(
+    model: keras.Model,
+    train: Part,
+    *,
+    schedule: Schedule,
+    settings: Views,
+    precision: str,
+    guidance: Guidance | None = None,
+) -> float:
+    """How long a training step takes here, in seconds: the median of a few; the model is used up.
+
+    Arguments as in `fit`.
+    """
+    trainee = _trainee(model, len(train), schedule, precision, guidance)
+    batches = _ViewedBatches(train, schedule, settings, seed=0, epoch=0)
+    spent = []
+    for step in range(_TIMED_STEPS + 1):
+        started = time.monotonic()
+        trainee.train_on_batch(*batches[step % len(batches)])
+        spent.append(time.monotonic() - started)
+    return float(np.median(spent[1:]))  # the first one also builds
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """How many epochs a checkpoint has behind it; 0 where there is none."""
+    return len(_read(checkpoint)[0]["history"]) if checkpoint.exists() else 0
+
+
+def steps_per_epoch(schedule: Schedule, images: int) -> int:
+    """Training steps in an epoch over so many images."""
+    return images // min(schedule.batch_size, images)
+
+
+def _trainee(
+    model: keras.Model, images: int, schedule: Schedule, precision: str, guidance: Guidance | None
+) -> keras.Model:
+    _keep_freed_memory()
+    trainee = native.accelerate(model, precision)
+    if guidance is not None:
+        trainee = Distiller(
+            student=trainee,
+            teacher=native.accelerate(guidance.teacher, precision),
+            loss=guidance.loss,
+            alpha=guidance.alpha,
+        )
+    trainee.compile(
+        optimizer=_optimizer(schedule, images),
+        loss=CrossEntropy(label_smoothing=schedule.label_smoothing),
+        metrics=["accuracy"],
+    )
+    return trainee
+
+
+def _optimizer(schedule: Schedule, images: int) -> keras.optimizers.Optimizer:
+    steps = schedule.epochs * steps_per_epoch(schedule, images)
+    optimizer = keras.optimizers.SGD(
+        Triangle(schedule.learning_rate, steps, schedule.warmup),
+        momentum=schedule.momentum,
+        nesterov=schedule.momentum > 0,
+        weight_decay=schedule.weight_decay or None,
+    )
+    if schedule.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Stops at a loss that is not finite, and makes each epoch safe."""
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        state: list[keras.Variable],
+        history: list[Row],
+        progress: Progress,
+        on_epoch: Callable[[list[Row]], None],
+    ):
+        super().__init__()
+        self.path, self.key, self.state, self.history = path, key, state, history
+        self.progress, self.on_epoch = progress, on_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch, self.started = epoch, time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"the loss is {values['loss']} at step {batch + 1} of epoch {self.epoch + 1}: "
+                "try a lower learning rate, or look for broken images or labels; "
+                "the epochs before are kept"
+            )
+        self.progress.step(batch + 1, values)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        row = {"epoch": epoch + 1}
+        row |= {name: float(value) for name, value in (logs or {}).items()}
+        row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = time.monotonic() - self.started
+        self.history.append(row)
+        arrays = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self.state)}
+        note = json.dumps({"key": self.key, "history": self.history})
+        with storage.replacing(self.path) as temporary:
+            np.savez(temporary, note=np.array(note), **arrays)
+        self.on_epoch(self.history)
+        self.progress.epoch(row)
+
+
+def _restore(path: Path, key: str, state: list[keras.Variable]) -> list[Row]:
+    if not path.exists():
+        return []
+    note, arrays = _read(path)
+    if note["key"] != key or [a.shape for a in arrays] != [tuple(v.shape) for v in state]:
+        raise RunError(
+            f"{path} belongs to another training: delete it to train this stage from its start"
+        )
+    for variable, array in zip(state, arrays, strict=True):
+        variable.assign(array)
+    return list(note["history"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            note = json.loads(str(stored["note"]))
+            return note, [stored[f"v{i}"] for i in range(len(stored) - 1)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): delete it to train this stage again from its start"
+        ) from error
+
+
+def _keep_freed_memory() -> None:
+    # glibc gives each freed feature map back to the system and takes it again
+    # page by page in the next step: a fifth of the step's time.
+    if sys.platform == "linux":
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+        except OSError:  # another C library
+            return
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -1,0 +1,109 @@
+"""Augmentation as a pure function of (seed, epoch, index).
+
+A view can be replayed at any time, in any order and in any batch: what image 7
+looks like in epoch 3 depends on nothing but the seed. That is what lets the
+baseline and the student see the very same views, a killed run go on bit by bit,
+and a teacher's answers be stored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# One stream of random numbers a purpose, so that none repeats another's.
+_FLIP, _ROW, _COLUMN, _ORDER = 1, 2, 3, 4
+
+
+def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits the images.
+
+    Args:
+        count: number of images.
+        seed: the recipe's seed.
+        epoch: the epoch, counted from 0.
+
+    Returns:
+        A permutation of `range(count)`, int64.
+
+    Example:
+
+    >>> from tutelage import views
+    >>> sorted(views.order(4, seed=0, epoch=0).tolist())
+    [0, 1, 2, 3]
+    """
+    return np.argsort(_random(_ORDER, seed, epoch, np.arange(count)), kind="stable")
+
+
+def view(
+    images: np.ndarray, index: np.ndarray, *, seed: int, epoch: int, flip: bool, shift: int
+) -> np.ndarray:
+    """What the chosen images look like in one epoch: mirrored and shifted.
+
+    The mirror image alternates: an image seen as it is in one epoch is seen
+    mirrored in the next, so two epochs see each image both ways. The shift is
+    uniform over `-shift..shift` in each direction, and what it uncovers is
+    filled by reflection at the border.
+
+    Args:
+        images: all images, uint8 of shape (count, height, width, channels).
+        index: which of them, integers of shape (n,).
+        seed: the recipe's seed.
+        epoch: the epoch, counted from 0.
+        flip: whether to mirror left and right.
+        shift: the largest shift, in pixels; less than height and width.
+
+    Returns:
+        uint8 of shape (n, height, width, channels).
+
+    Raises:
+        ValueError: if `shift` reaches over a whole image.
+
+    Source: the alternating flip is section 3.6 of arXiv 2404.00498.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage import views
+    >>> images = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
+    >>> views.view(images, np.array([1, 0]), seed=0, epoch=3, flip=True, shift=1).shape
+    (2, 4, 4, 1)
+    """
+    height, width = images.shape[1:3]
+    if not 0 <= shift < min(height, width):
+        raise ValueError(
+            f"views.shift: expected 0 to {min(height, width) - 1} pixels for images of "
+            f"{height}x{width}, found {shift}"
+        )
+    index = np.asarray(index, dtype=np.int64)
+    rows = np.broadcast_to(np.arange(height), (len(index), height))
+    columns = np.broadcast_to(np.arange(width), (len(index), width))
+    if flip:
+        mirrored = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
+        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    if shift:
+        span = np.uint64(2 * shift + 1)
+        down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
+        right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
+        rows = _reflect(rows + down[:, None], height)
+        columns = _reflect(columns + right[:, None], width)
+    return images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _reflect(position: np.ndarray, size: int) -> np.ndarray:
+    position = np.abs(position)
+    return size - 1 - np.abs(size - 1 - position)
+
+
+def _random(stream: int, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
+    """A uniform uint64 for each index: SplitMix64's finaliser over its coordinates."""
+    state = np.asarray(index, dtype=np.uint64)
+    for coordinate in (epoch, seed, stream):
+        state = _mix(state + _mix(np.array([coordinate], dtype=np.uint64)))
+    return state
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

@@ -1,0 +1,184 @@
+"""What is declared, pinned, imported and shipped agrees."""
+
+import ast
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tutelage
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "src" / "tutelage"
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+# A pin of PyTorch names its GPU libraries itself, and which they are depends on the platform.
+GPU_LIBRARIES = ("nvidia-", "cuda-", "triton")
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """Requirements by canonical name; a name given twice is a mistake."""
+    parsed = [Requirement(line) for line in lines]
+    by_name = {canonicalize_name(requirement.name): requirement for requirement in parsed}
+    assert len(by_name) == len(parsed)
+    return by_name
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    """The pins of a requirements file, without comments and included files."""
+    lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+    return requirements([line for line in lines if line and not line.startswith(("#", "-r "))])
+
+
+DECLARED = requirements(PYPROJECT["project"]["dependencies"])
+RUN = pins("requirements.txt")
+DEV = pins("requirements-dev.txt")
+
+
+def pinned_version(requirement: Requirement) -> str:
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+def needs(name: str) -> set[str]:
+    """What an installed distribution requires on this machine, without its extras."""
+    found = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+    here = [need for need in found if not need.marker or need.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(need.name) for need in here}
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints, with these environment variables changed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("requirement", [*RUN.values(), *DEV.values()], ids=lambda r: r.name)
+def test_every_pin_is_exact_and_portable(requirement):
+    version = pinned_version(requirement)
+    assert "+" not in version, "a local version is found on one index only"
+    assert "*" not in version
+    assert requirement.url is None
+
+
+def test_requirements_serve_as_constraints_too():
+    # pip refuses options such as -e and -r, and extras, in a constraints file.
+    lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if line.startswith("-")]
+    assert not [name for name, requirement in RUN.items() if requirement.extras]
+    assert "torch==2.13.0" in lines
+
+
+def test_the_two_files_pin_nothing_twice():
+    assert not RUN.keys() & DEV.keys()
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_a_declared_range_admits_its_pin(name):
+    assert name in RUN
+    assert DECLARED[name].specifier.contains(pinned_version(RUN[name]))
+
+
+@pytest.mark.parametrize("pinned", [RUN, RUN | DEV], ids=["run", "dev"])
+def test_pins_are_closed_under_what_they_need(pinned):
+    here = [n for n, r in pinned.items() if not r.marker or r.marker.evaluate()]
+    needed = set().union(*(needs(name) for name in here))
+    missing = {name for name in needed - pinned.keys() if not name.startswith(GPU_LIBRARIES)}
+    assert not missing
+
+
+def test_nothing_is_pinned_for_a_run_that_no_dependency_needs():
+    reached, waiting = set(), set(DECLARED)
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= (needs(name) & RUN.keys()) - reached
+    here = {n for n, r in RUN.items() if not r.marker or r.marker.evaluate()}
+    assert here == reached & here
+
+
+def test_third_party_imports_are_those_declared():
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    third_party = imported - sys.stdlib_module_names - {"tutelage"}
+    owners = importlib.metadata.packages_distributions()
+    assert third_party <= owners.keys()
+    distributions = {canonicalize_name(owners[name][0]) for name in third_party}
+    assert distributions == DECLARED.keys()
+
+
+def test_the_installed_version_is_the_package_s():
+    assert importlib.metadata.version("tutelage") == tutelage.__version__
+
+
+def test_the_command_is_installed():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="tutelage")
+    assert command.value == "tutelage.cli:main"
+
+
+def test_the_build_backend_is_pinned_alike():
+    (backend,) = requirements(PYPROJECT["build-system"]["requires"]).values()
+    assert pinned_version(backend) == pinned_version(DEV[backend.name])
+
+
+def test_a_wheel_holds_the_recipes_and_the_type_marker():
+    files = WheelBuilder(str(REPOSITORY)).recurse_included_files()
+    names = {file.distribution_path for file in files}
+    recipes = {f"tutelage/recipes/{path.name}" for path in PACKAGE.glob("recipes/*.toml")}
+    assert {"tutelage/recipes/digits.toml", "tutelage/recipes/cifar10.toml"} <= recipes
+    assert recipes | {"tutelage/py.typed", "tutelage/__init__.py"} <= names
+
+
+def test_importing_the_package_loads_no_framework():
+    code = "import sys, tutelage; print({'keras', 'torch', 'numpy'} & set(sys.modules))"
+    assert python(code) == "set()"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("jax", "jax"), ("torch", "torch"), ("", "torch")], ids=str
+)
+def test_an_existing_choice_of_backend_is_kept(given, used):
+    code = "import os, tutelage; print(os.environ['KERAS_BACKEND'])"
+    assert python(code, KERAS_BACKEND=given) == used
+
+
+def test_pytorch_is_the_backend_unless_another_is_chosen():
+    code = """
+import os
+os.environ.pop("KERAS_BACKEND", None)
+import tutelage
+tutelage.losses
+import keras
+print(keras.backend.backend())
+"""
+    assert python(code) == "torch"
+
+
+def test_every_promised_name_can_be_had():
+    for name in tutelage.__all__:
+        assert getattr(tutelage, name) is not None
+    assert set(tutelage.__all__) <= set(dir(tutelage))
+    assert tutelage.Distiller is tutelage.distiller.Distiller
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'distill'"):
+        tutelage.distill  # noqa: B018
