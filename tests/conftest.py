@@ -15,6 +15,8 @@ _home = pytest.StashKey[str]()
 def pytest_configure(config: pytest.Config) -> None:
     # Before any test module is imported: Keras reads its settings at import.
     home = config.stash[_home] = tempfile.mkdtemp(prefix="tutelage-tests-")
+    # A test may import Keras before tutelage, which would choose the backend for it.
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     os.environ["TUTELAGE_CACHE"] = os.path.join(home, "cache")
     os.environ["TUTELAGE_OFFLINE"] = "1"
     os.environ["KERAS_HOME"] = os.path.join(home, "keras")

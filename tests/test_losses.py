@@ -177,13 +177,13 @@ def test_a_loss_of_ones_own_needs_only_per_sample():
 
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "4", None])
 def test_impossible_temperatures_are_refused(bad):
-    with pytest.raises(RecipeError, match="^temperature must be a finite number above 0, got .*$"):
+    with pytest.raises(RecipeError, match=r"^temperature must be a finite number above 0, got .*$"):
         KD(temperature=bad)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan"), True, "0.1"])
 def test_impossible_smoothings_are_refused(bad):
-    with pytest.raises(RecipeError, match="^label_smoothing must be at least 0 and below 1, got"):
+    with pytest.raises(RecipeError, match=r"^label_smoothing must be at least 0 and below 1, got"):
         CrossEntropy(label_smoothing=bad)
 
 

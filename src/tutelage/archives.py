@@ -73,7 +73,7 @@ def open_tree(path: Path) -> Iterator[Tree]:
             elif _head(path) == b"PK":
                 tree = _zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
             else:
-                tree = _tar_tree(path, stack.enter_context(tarfile.open(path)))
+                tree = _tar_tree(path, stack.enter_context(_open_tar(path)))
             yield tree
         except DataError:
             raise
@@ -117,6 +117,14 @@ def _zip_tree(path: Path, archive: zipfile.ZipFile) -> Tree:
             raise _refused(path, info.filename, "is encrypted")
         _add(path, name, None if info.is_dir() else partial(archive.read, info), files, folders)
     return Tree(path, files, frozenset(folders))
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
+    except tarfile.ReadError:
+        # Its text lists every compressor's complaint.
+        raise tarfile.ReadError("it can't be opened as any of them") from None
 
 
 def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
@@ -185,4 +193,5 @@ def _head(path: Path) -> bytes:
 
 
 def one_line(error: BaseException) -> str:
+    """An error's text, short and on one line, to stand inside another error's."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -15,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -154,45 +155,55 @@ def _binary_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _pickled_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     batch = _unpickle(data, where)
-    rows, labels = batch.get("data"), batch.get("labels")
     row = 3 * 32 * 32
-    if not (
-        isinstance(rows, np.ndarray)
-        and rows.shape[1:] == (row,)
-        and isinstance(labels, list)
-        and all(isinstance(label, int) for label in labels)
-    ):
-        raise DataError(
-            f"{where}: expected an array `data` of (n, {row}) and a list `labels`, found other "
-            "things; delete it and get CIFAR-10 again"
-        )
-    return rows, np.array(labels)
+    match batch:
+        case {
+            "data": _Named(state=(_, (int(count), width), _Named(code="u1" | b"u1"), columns, raw)),
+            "labels": [*labels],
+        } if (
+            width == row
+            and isinstance(raw, bytes)
+            and len(raw) == count * row
+            and all(type(label) is int for label in labels)
+        ):
+            order: Literal["F", "C"] = "F" if columns else "C"
+            return np.frombuffer(raw, np.uint8).reshape(count, row, order=order), np.array(labels)
+    raise DataError(
+        f"{where}: expected a uint8 array `data` of (n, {row}) and a list `labels` of integers, "
+        "found other things; delete it and get CIFAR-10 again"
+    )
 
 
-def _dtype(code: str | bytes, align: object = False, copy: object = False) -> np.dtype:
-    # Old pickles give the flags as 0 and 1, which NumPy 2.4 warns of.
-    return np.dtype(_text(code), align=bool(align), copy=bool(copy))
+class _Named:
+    """Stands in a pickle for NumPy's array and dtype, and only notes what it is told.
+
+    NumPy's own believe what a pickle says of their memory: a damaged one ends the process.
+    """
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        self.code = code
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
+# NumPy 1 and 2 call the module of the first by different names.
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Named,
+    ("numpy._core.multiarray", "_reconstruct"): _Named,
+    ("numpy", "ndarray"): _Named,
+    ("numpy", "dtype"): _Named,
+    ("_codecs", "encode"): codecs.encode,
+}
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Admits what CIFAR-10's pickles hold: arrays, and plain containers."""
 
-    _admitted = {  # noqa: RUF012
-        # NumPy 1 and 2 call its module by different names.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): _dtype,
-        ("_codecs", "encode"): _encode,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._admitted[module, name]
+            return _ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 

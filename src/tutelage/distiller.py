@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -10,11 +12,10 @@ from keras import ops
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import KD, CrossEntropy, LogitsLoss, is_finite_number
 
+_no_graph: Callable[[], AbstractContextManager[Any]] = nullcontext
 if keras.config.backend() == "torch":
     # Detaching the teacher's logits would still build its graph first.
     from torch import no_grad as _no_graph
-else:
-    from contextlib import nullcontext as _no_graph
 
 _STORED = {"images", "teacher_logits"}
 

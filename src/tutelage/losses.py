@@ -27,9 +27,7 @@ def is_finite_number(value: object) -> bool:
     >>> is_finite_number(0.5), is_finite_number(True), is_finite_number(float("nan"))
     (True, False, False)
     """
-    return (
-        isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wide(logits: Any) -> Any:

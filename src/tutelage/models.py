@@ -34,7 +34,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "teacher-2m": Architecture((64, 128, 256), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.5),
+    "teacher-2m": Architecture((64, 128, 256), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3),
     "student-300k": Architecture((32, 64, 128), (0.0, 0.0, 0.0)),
     "digits-teacher": Architecture((32, 64), (0.2, 0.3), dense=64, dense_dropout=0.5),
     "digits-student": Architecture((4, 8), (0.0, 0.0)),
@@ -163,9 +163,9 @@ def _layer_macs(layer: keras.Layer) -> int:
 
 def _prime(model: keras.Model, images: np.ndarray) -> None:
     first, *others = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
-    first.kernel.assign(_whitening(ops.convert_to_numpy(first.kernel), images))
+    first.kernel.assign(_whitening(ops.convert_to_numpy(first.kernel.value), images))
     for layer in others:
-        kernel = ops.convert_to_numpy(layer.kernel).copy()
+        kernel = ops.convert_to_numpy(layer.kernel.value).copy()
         passed = min(kernel.shape[2:])
         kernel[..., :passed] = 0
         kernel[1, 1, range(passed), range(passed)] = 1

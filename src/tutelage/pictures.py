@@ -9,7 +9,6 @@ import itertools
 import logging
 import os
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ import platformdirs
 from PIL import Image, ImageOps
 
 from . import storage
-from .archives import Tree
+from .archives import Tree, one_line
 from .arrays import Content, Part
 from .errors import DataError
 
@@ -85,10 +84,11 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
             "larger one; make it smaller or remove it"
         ) from error
     except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
-        reason = "no image" if isinstance(error, PIL.UnidentifiedImageError) else error
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        reason = "no known format" if unknown else one_line(error)
         raise DataError(
             f"{where}: expected an image, found a file that can't be read as one "
-            f"({' '.join(str(reason).split())[:120]}); replace or remove it"
+            f"({reason}); replace or remove it"
         ) from error
     return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), resized
 
@@ -282,7 +282,7 @@ def recall(digest: str, size: tuple[int, int] | None) -> Content | None:
     """
     path = _kept(digest, size)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = {
                 part: Part(arrays[f"{part}_images"], arrays[f"{part}_labels"])
                 for part in ("train", "test")
@@ -297,8 +297,8 @@ def recall(digest: str, size: tuple[int, int] | None) -> Content | None:
             )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s): decoding the images again", path, error)
+    except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
+        log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
         return None
 
 

@@ -277,7 +277,7 @@ class _Keeper(keras.callbacks.Callback):
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
-        arrays = {f"v{i}": ops.convert_to_numpy(v) for i, v in enumerate(self.state)}
+        arrays = {f"v{i}": ops.convert_to_numpy(v.value) for i, v in enumerate(self.state)}
         note = json.dumps({"key": self.key, "history": self.history})
         with storage.replacing(self.path) as temporary:
             np.savez(temporary, note=np.array(note), **arrays)
