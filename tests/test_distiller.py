@@ -14,9 +14,6 @@ from tutelage.distiller import Distiller
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import KD, CrossEntropy
 
-# Keras' conversion of tensors to NumPy's trips over PyTorch's `__array__` with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
 Y = RNG.integers(0, 3, 24)
@@ -302,8 +299,19 @@ assert not any(name.startswith("tutelage") for name in sys.modules)
     assert not same(trained, distiller.get_weights())
     distiller.load_weights(path)
     assert same(trained, distiller.get_weights())
-    with pytest.raises(ModelError, match="a student is what can be stored"):
+    with pytest.raises(ModelError, match=r"^a student is what can be stored"):
         keras.saving.save_model(distiller, tmp_path / "distiller.keras")
+
+
+def test_what_is_exported_is_the_student(tmp_path):
+    distiller = pair(teacher=deep(2))
+    train(distiller)
+    path = str(tmp_path / "student.pt2")
+    distiller.export(path, format="torch", verbose=False)
+    exported = torch.export.load(path)
+    logits = exported.module()(torch.tensor(X[:1])).detach()
+    np.testing.assert_allclose(logits, distiller.predict(X[:1], verbose=0), rtol=1e-6)
+    assert {tuple(w.shape) for w in exported.state_dict.values()} == {(4, 3), (3,)}
 
 
 def test_callbacks_watch_and_restore_the_student(tmp_path):

@@ -7,9 +7,6 @@ import torch.nn.functional as F
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import KD, CrossEntropy, LogitsLoss
 
-# Keras' conversion of tensors to NumPy's trips over PyTorch's `__array__` with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 I = np.arange(40.0).reshape(4, 10)  # noqa: E741
 STUDENT, TEACHER = 3 * np.sin(0.7 * I), 4 * np.cos(0.5 * I)
 LABELS = np.array([3, 0, 7, 9])

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 import posixpath
 import re
 import struct
@@ -210,6 +211,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _unpickle(data: bytes, where: str) -> dict[str, Any]:
     try:
+        for code, argument, _ in pickletools.genops(data):
+            # Unpickling takes memory for as many notes as the highest number of one.
+            if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+                raise pickle.UnpicklingError(f"it asks for {argument} notes")
         found = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
         return {_text(key): value for key, value in found.items()}
     except Exception as error:  # a damaged pickle can make the unpickler raise anything

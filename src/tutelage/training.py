@@ -86,11 +86,16 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
 class _ViewedBatches(keras.utils.PyDataset):
     """Batches of views. The last images of an epoch's order, too few for a batch, are left out."""
 
-    def __init__(self, part: Part, schedule: Schedule, settings: Views, seed: int, epoch: int):
+    def __init__(self, part: Part, schedule: Schedule, settings: Views, seed: int):
         super().__init__()
-        self.part, self.settings, self.seed, self.epoch = part, settings, seed, epoch
+        self.part, self.settings, self.seed = part, settings, seed
         self.batch = min(schedule.batch_size, len(part))
-        self.on_epoch_begin()
+        self.begin(epoch=0)
+
+    def begin(self, epoch: int) -> None:
+        # Said by who knows: Keras also opens and closes the data to look at one batch.
+        self.epoch = epoch
+        self.order = views.order(len(self.part), seed=self.seed, epoch=epoch)
 
     def __len__(self) -> int:
         return len(self.part) // self.batch
@@ -106,12 +111,6 @@ class _ViewedBatches(keras.utils.PyDataset):
             shift=self.settings.shift,
         )
         return images, self.part.labels[index]
-
-    def on_epoch_begin(self) -> None:
-        self.order = views.order(len(self.part), seed=self.seed, epoch=self.epoch)
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
 
 
 def fit(
@@ -162,14 +161,15 @@ def fit(
     optimizer.build(model.trainable_variables)
     state = [*model.variables, *optimizer.variables]
     history = _restore(checkpoint, key, state)
-    batches = _ViewedBatches(train, schedule, settings, seed, epoch=len(history))
-    keeper = _Keeper(checkpoint, key, state, history, progress, on_epoch)
+    batches = _ViewedBatches(train, schedule, settings, seed)
+    keeper = _Keeper(checkpoint, key, state, history, batches, progress, on_epoch)
     trainee.fit(
         batches,
         validation_data=(validation.images, validation.labels),
         validation_batch_size=_VALIDATION_BATCH,
         epochs=schedule.epochs,
         initial_epoch=len(history),
+        shuffle=False,  # the views have their own order; Keras would shuffle the batches unseeded
         callbacks=[keeper],
         verbose=0,
     )
@@ -190,7 +190,7 @@ def seconds_per_step(
     Arguments as in `fit`.
     """
     trainee = _trainee(model, len(train), schedule, precision, guidance)
-    batches = _ViewedBatches(train, schedule, settings, seed=0, epoch=0)
+    batches = _ViewedBatches(train, schedule, settings, seed=0)
     spent = []
     for step in range(_TIMED_STEPS + 1):
         started = time.monotonic()
@@ -251,15 +251,17 @@ class _Keeper(keras.callbacks.Callback):
         key: str,
         state: list[keras.Variable],
         history: list[Row],
+        batches: _ViewedBatches,
         progress: Progress,
         on_epoch: Callable[[list[Row]], None],
     ):
         super().__init__()
         self.path, self.key, self.state, self.history = path, key, state, history
-        self.progress, self.on_epoch = progress, on_epoch
+        self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.started = epoch, time.monotonic()
+        self.batches.begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
@@ -300,7 +302,7 @@ def _restore(path: Path, key: str, state: list[keras.Variable]) -> list[Row]:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             note = json.loads(str(stored["note"]))
             return note, [stored[f"v{i}"] for i in range(len(stored) - 1)]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,186 @@
+"""Training one model: the schedule, the checkpoint, going on, and stopping at nonsense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tutelage import losses, models, training
+from tutelage.datasets import Part
+from tutelage.errors import RunError, TrainingError
+from tutelage.recipe import Schedule, Views
+
+RNG = np.random.default_rng(0)
+TRAIN = Part(RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), np.arange(40) % 4)
+VALIDATION = Part(RNG.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8), np.arange(12) % 4)
+SCHEDULE = Schedule(epochs=3, batch_size=8, learning_rate=0.05)
+
+
+def student(seed: int = 0) -> keras.Model:
+    # Its dropout draws from a seed that a resumed run has to go on with.
+    return models.build("digits-teacher", images=TRAIN.images, classes=4, seed=seed)
+
+
+def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[training.Row]:
+    settings = {
+        "schedule": SCHEDULE,
+        "settings": Views(flip=True, shift=1),
+        "seed": 0,
+        "precision": "float32",
+        "checkpoint": checkpoint,
+        "key": "mine",
+    }
+    return training.fit(model, TRAIN, VALIDATION, **(settings | changed))
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [ops.convert_to_numpy(v.value).copy() for v in model.variables]
+
+
+def assert_identical(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(training.Progress):
+    """Stands for a process that dies in the middle of an epoch."""
+
+    def __init__(self, epoch: int, step: int):
+        self.at, self.now = (epoch, step), 1
+
+    def step(self, step: int, logs: object) -> None:
+        if (self.now, step) == self.at:
+            raise Killed
+
+    def epoch(self, row: training.Row) -> None:
+        self.now = int(row["epoch"]) + 1
+
+
+def test_learning_rate_is_a_triangle() -> None:
+    rate = training.Triangle(peak=2.0, steps=99, warmup=0.25)
+    at = [float(rate(step)) for step in range(99)]
+    expected = [min(s / 25, (100 - s) / 75) * 2 for s in range(1, 100)]
+    np.testing.assert_allclose(at, expected, rtol=1e-5)
+    assert max(at) == pytest.approx(2.0, rel=0.05)
+    assert float(training.Triangle(1.0, 10, 0.0)(0)) == pytest.approx(10 / 11)
+
+
+def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
+    one, other = student(), student()
+    fit(one, tmp_path / "one.npz")
+    fit(other, tmp_path / "other.npz")
+    assert_identical(values(one), values(other))
+    changed = student()
+    fit(changed, tmp_path / "changed.npz", seed=1)
+    assert any((a != b).any() for a, b in zip(values(one), values(changed), strict=True))
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 3), (2, 1), (3, 5)])
+def test_killed_run_ends_bit_identical_and_repeats_no_epoch(
+    tmp_path: Path, epoch: int, step: int
+) -> None:
+    whole = student()
+    history = fit(whole, tmp_path / "whole.npz")
+    with pytest.raises(Killed):
+        fit(student(), tmp_path / "cut.npz", progress=KilledAt(epoch, step))
+    assert training.epochs_done(tmp_path / "cut.npz") == epoch - 1
+    kept = training._read(tmp_path / "cut.npz")[0]["history"] if epoch > 1 else []
+    resumed = student()
+    rows = fit(resumed, tmp_path / "cut.npz")
+    assert_identical(values(whole), values(resumed))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[: epoch - 1] == kept  # their seconds too: they were not run again
+    for ours, theirs in zip(rows, history, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    fit(student(), tmp_path / "c.npz")
+    again = student()
+    fit(again, tmp_path / "c.npz", progress=KilledAt(1, 1))
+    assert training.epochs_done(tmp_path / "c.npz") == 3
+
+
+def test_alpha_zero_is_the_baseline_to_the_bit(tmp_path: Path) -> None:
+    baseline, pupil = student(), student()
+    fit(baseline, tmp_path / "b.npz")
+    guidance = training.Guidance(student(seed=9), losses.KD(), alpha=0.0)
+    fit(pupil, tmp_path / "s.npz", guidance=guidance)
+    assert_identical(values(baseline), values(pupil))
+
+
+def test_student_sees_the_views_of_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[bytes]] = []
+    view = training.views.view
+
+    def noted(*args: object, **kwargs: object) -> np.ndarray:
+        batch = view(*args, **kwargs)
+        seen[-1].append(batch.tobytes())
+        return batch
+
+    monkeypatch.setattr(training.views, "view", noted)
+    guidance = training.Guidance(student(seed=9), losses.KD(), alpha=0.9)
+    for name, teacher in (("baseline", None), ("student", guidance)):
+        seen.append([])
+        fit(student(), tmp_path / f"{name}.npz", guidance=teacher)
+    assert seen[0] == seen[1]
+    # Keras looks at the first batch once more before it begins; else no view comes twice.
+    assert len(seen[0]) == 16 and len(set(seen[0])) == 15
+
+
+def test_teacher_is_untouched_and_student_is_drawn_to_it(tmp_path: Path) -> None:
+    teacher, pupil = student(seed=9), student()
+    before = values(teacher)
+    rows = fit(
+        pupil, tmp_path / "s.npz", guidance=training.Guidance(teacher, losses.KD(), alpha=1.0)
+    )
+    assert_identical(before, values(teacher))
+    assert rows[-1]["distillation_loss"] < rows[0]["distillation_loss"]
+
+
+def test_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_epochs_before(
+    tmp_path: Path,
+) -> None:
+    class Poison(training.Progress):
+        def epoch(self, row: training.Row) -> None:
+            if row["epoch"] == 2:
+                model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
+
+    model = student()
+    with pytest.raises(TrainingError, match="step 1 of epoch 3"):
+        fit(model, tmp_path / "c.npz", progress=Poison())
+    assert training.epochs_done(tmp_path / "c.npz") == 2
+
+
+def test_checkpoint_of_another_training_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    fit(student(), path)
+    content = path.read_bytes()
+    with pytest.raises(RunError, match="another training"):
+        fit(student(), path, key="other")
+    assert path.read_bytes() == content
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    fit(student(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RunError, match=r"c\.npz is damaged"):
+        fit(student(), path)
+
+
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=1, batch_size=4096, learning_rate=0.05)
+    assert len(fit(student(), tmp_path / "c.npz", schedule=schedule)) == 1
+    assert training.steps_per_epoch(schedule, 40) == 1
+    assert training.steps_per_epoch(SCHEDULE, 43) == 5
