@@ -15,6 +15,8 @@ ORDER = [
     "errors",
     "storage",
     "environment",
+    "progress",
+    "wording",
     "recipe",
     "archives",
     "arrays",

@@ -12,6 +12,7 @@ from keras import ops
 from tutelage import losses, models, training
 from tutelage.datasets import Part
 from tutelage.errors import RunError, TrainingError
+from tutelage.progress import Progress, Row
 from tutelage.recipe import Schedule, Views
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def student(seed: int = 0) -> keras.Model:
     return models.build("digits-teacher", images=TRAIN.images, classes=4, seed=seed)
 
 
-def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[training.Row]:
+def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[Row]:
     settings = {
         "schedule": SCHEDULE,
         "settings": Views(flip=True, shift=1),
@@ -50,7 +51,7 @@ class Killed(Exception):
     pass
 
 
-class KilledAt(training.Progress):
+class KilledAt(Progress):
     """Stands for a process that dies in the middle of an epoch."""
 
     def __init__(self, epoch: int, step: int):
@@ -60,7 +61,7 @@ class KilledAt(training.Progress):
         if (self.now, step) == self.at:
             raise Killed
 
-    def epoch(self, row: training.Row) -> None:
+    def epoch(self, row: Row) -> None:
         self.now = int(row["epoch"]) + 1
 
 
@@ -135,7 +136,7 @@ def test_student_sees_the_views_of_the_baseline(
         fit(student(), tmp_path / f"{name}.npz", guidance=teacher)
     assert seen[0] == seen[1]
     # Keras looks at the first batch once more before it begins; else no view comes twice.
-    assert len(seen[0]) == 16 and len(set(seen[0])) == 15
+    assert (len(seen[0]), len(set(seen[0]))) == (16, 15)
 
 
 def test_teacher_is_untouched_and_student_is_drawn_to_it(tmp_path: Path) -> None:
@@ -151,8 +152,8 @@ def test_teacher_is_untouched_and_student_is_drawn_to_it(tmp_path: Path) -> None
 def test_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_epochs_before(
     tmp_path: Path,
 ) -> None:
-    class Poison(training.Progress):
-        def epoch(self, row: training.Row) -> None:
+    class Poison(Progress):
+        def epoch(self, row: Row) -> None:
             if row["epoch"] == 2:
                 model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
 

@@ -44,9 +44,7 @@ def _options(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     pass
 
@@ -144,9 +142,9 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Measure a model on the test part of a data set."""
-    from . import experiment
+    from . import inference
 
-    figures = experiment.evaluate(model, data, teacher)
+    figures = inference.evaluate(model, data, teacher)
     if as_json:
         print(json.dumps(figures, indent=1))
     else:
@@ -164,9 +162,9 @@ def predict_command(
 
     The names of the classes are those of the run the model lies in.
     """
-    from . import experiment
+    from . import inference
 
-    answers = experiment.predict(model, images, top)
+    answers = inference.predict(model, images, top)
     if as_json:
         print(json.dumps(answers, indent=1))
         return
@@ -176,9 +174,11 @@ def predict_command(
 
 
 def _show(models: dict[str, Any], title: str) -> None:
-    from .console import show, table
+    from rich.console import Console
 
-    show(table(models, title))
+    from .console import table
+
+    Console(highlight=False).print(table(models, title))
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:

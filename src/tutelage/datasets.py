@@ -16,7 +16,17 @@ from . import archives, arrays, pictures, storage
 from .arrays import Content, Part
 from .errors import DataError, DataNotFoundError, RecipeError
 
-__all__ = ["KNOWN", "NAMES", "Dataset", "Part", "load", "read_image", "split"]
+__all__ = [
+    "GEOMETRY",
+    "KNOWN",
+    "NAMES",
+    "Dataset",
+    "Part",
+    "load",
+    "read_image",
+    "split",
+    "stand_in",
+]
 
 NAMES = ("digits", "mnist", "cifar10", "folder")
 
@@ -69,6 +79,12 @@ _DOWNLOADS = {
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
         "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
     ),
+}
+
+# (training images, test images, (height, width, channels), classes) of what may not be here yet.
+GEOMETRY = {
+    "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+    "mnist": (60_000, 10_000, (28, 28, 1), 10),
 }
 
 _TEST_FRACTION = 0.2
@@ -161,6 +177,30 @@ def load(
         human = f"{human}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
     return Dataset(human, content.classes, train, test, fingerprint, source)
+
+
+def stand_in(name: str) -> Dataset:
+    """Noise of a data set's known size, to plan with where the data is not here yet.
+
+    Args:
+        name: one of `GEOMETRY`.
+
+    Returns:
+        A data set of random images; its name says that it is none.
+
+    Example:
+        >>> stand_in("mnist").train.images.shape
+        (60000, 28, 28, 1)
+    """
+    train, test, shape, classes = GEOMETRY[name]
+    random = np.random.default_rng(0)
+
+    def noise(count: int) -> Part:
+        images = random.integers(0, 256, (count, *shape), dtype=np.uint8)
+        return Part(images, np.arange(count) % classes)
+
+    labels = tuple(str(i) for i in range(classes))
+    return Dataset(f"{name} (not here)", labels, noise(train), noise(test), "", "")
 
 
 def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:

@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,11 @@ def describe() -> dict[str, Any]:
     """
     import keras
 
-    packages = ("tutelage", "keras", keras.backend.backend(), "numpy", "pillow")
+    backend = keras.backend.backend()
+    packages = ("tutelage", "keras", backend, "numpy", "scipy", "scikit-learn", "pillow")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(sys.argv),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in packages},
@@ -37,25 +39,31 @@ def describe() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "memory_gib": _memory(),
-            "accelerator": _accelerator(keras.backend.backend()),
+            "accelerator": _accelerator(backend),
             "system": f"{platform.system()} {platform.machine()}",
         },
     }
 
 
-def _commit() -> str | None:
-    """The commit of the checkout this package runs from, None when it is installed."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-            check=False,
-        )
-        if tracked.returncode:
-            return None
+def _command(arguments: list[str]) -> str:
+    """The command line of this process, as a shell would take it again."""
+    program = Path(arguments[0])
+    if program.name == "__main__.py":
+        return shlex.join(["python", "-m", program.parent.name, *arguments[1:]])
+    return shlex.join([program.name, *arguments[1:]])
+
+
+def _commit(file: Path = Path(__file__)) -> str | None:
+    """The commit of the checkout that a file of this package is in, None when it is installed."""
+    file = file.resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", str(file))  # fails where git doesn't know the file
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
 

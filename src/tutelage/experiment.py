@@ -29,6 +29,7 @@ from . import (
 from . import recipe as recipes
 from .datasets import Dataset, Part
 from .errors import DataNotFoundError, ModelError, RunError
+from .progress import Progress
 from .recipe import Recipe, Schedule
 from .runfolder import STAGES, RunFolder
 
@@ -118,7 +119,7 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-{recipes.key(recipe)[:8]}"
 
 
-def run(job: Job, path: Path, progress: training.Progress | None = None) -> dict[str, Any]:
+def run(job: Job, path: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Train what is not yet trained, measure everything on the test part, write it down.
 
     Args:
@@ -133,7 +134,7 @@ def run(job: Job, path: Path, progress: training.Progress | None = None) -> dict
         RunError: if the folder belongs to another recipe or can't be written.
         TrainingError: if a loss is not finite.
     """
-    progress = progress or training.Progress()
+    progress = progress or Progress()
     if done := runfolder.finished(path, job.key()):
         progress.note(f"already done in {path}")
         return done
@@ -203,7 +204,7 @@ def _job(recipe: Recipe, data: Dataset) -> Job:
             f"views.shift: expected less than the images' {min(shape[:2])} pixels, "
             f"found {recipe.views.shift}"
         )
-    precision = recipe.schedule.precision
+    precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()
     teacher_file = _teacher_file(recipe.teacher.file) if recipe.teacher.file else None
@@ -229,7 +230,7 @@ def _guidance(job: Job, teacher: keras.Model) -> training.Guidance:
     return training.Guidance(teacher, loss, job.recipe.loss.alpha)
 
 
-def _train(stage: str, job: Job, folder: RunFolder, progress: training.Progress) -> None:
+def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
     key, target = job.keys()[stage], folder.model(stage)
     if stage == "teacher" and job.teacher_file:
         _adopt(job.teacher_file, stage, {"key": key, "seconds": 0.0, "history": []}, folder)
@@ -284,7 +285,7 @@ def _close(stage: str, entry: dict[str, Any], folder: RunFolder) -> None:
 
 def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     test = job.data.test
-    answers: dict[str, np.ndarray] = {}
+    answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     for stage in STAGES:
         path = folder.model(stage)

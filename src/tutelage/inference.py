@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from . import datasets, metrics, models, native
 from . import recipe as recipes
-from .errors import ModelError
+from .errors import ModelError, RecipeError
 
 BATCH = 250
 
@@ -44,7 +44,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 def check_fit(
     model: keras.Model, name: str | os.PathLike[str], shape: tuple[int, ...], classes: int
 ) -> None:
-    """Refuse a model that does not take such images or does not tell so many classes apart.
+    """Refuse a model that doesn't take such images or give so many classes' logits.
 
     Args:
         model: the model.
@@ -55,11 +55,16 @@ def check_fit(
     Raises:
         ModelError: what was expected and what came.
     """
-    takes, gives = tuple(model.input_shape)[1:], tuple(model.output_shape)[1:]
-    if len(takes) != 3 or any(a not in (None, b) for a, b in zip(takes, shape, strict=True)):
-        raise ModelError(f"{name} takes input of shape {takes}, but the images are {shape}")
-    if gives != (classes,):
-        raise ModelError(f"{name} gives output of shape {gives}, but there are {classes} classes")
+    takes, gives = _geometry(model, name)
+    if takes != shape:
+        raise ModelError(
+            f"{name} takes images of shape {takes}, but these are {shape}: "
+            "resize them by data.size, or choose another model"
+        )
+    if gives != classes:
+        raise ModelError(
+            f"{name} tells {gives} classes apart, but there are {classes}: choose another model"
+        )
 
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -101,14 +106,14 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         DataError: if the data can't be found or read.
     """
     model = load_model(path)
+    guide = None if teacher is None else load_model(teacher)
     known = data in datasets.NAMES and data != "folder"
     dataset = datasets.load(data if known else "folder", None if known else data, size=_size(path))
     test = dataset.test
     check_fit(model, path, test.images.shape[1:], len(dataset.classes))
     answers = None
-    if teacher is not None:
-        guide = load_model(teacher)
-        check_fit(guide, teacher, test.images.shape[1:], len(dataset.classes))
+    if guide is not None:
+        check_fit(guide, str(teacher), test.images.shape[1:], len(dataset.classes))
         answers = logits(guide, test.images)
     figures = metrics.score(logits(model, test.images), test.labels, answers)
     return {
@@ -127,24 +132,29 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
 
     Args:
         path: the model file; its run's `results.json` beside it names the classes.
-        images: the pictures, resized to what the model takes.
-        top: how many classes to give.
+        images: the pictures, at least one, resized to what the model takes.
+        top: how many classes to give, at least 1; all, if there are fewer.
 
     Returns:
-        For each picture `image` and `classes`, each with `name` and `probability`.
+        For each picture `image` and `classes`, the likeliest first, each with `name` and
+        `probability`. Without its run's `results.json` a class is called `class 0` and so on.
 
     Raises:
+        RecipeError: if there is no picture, or `top` is below 1.
         ModelError: if the file is no model of images.
         DataError: if a picture can't be read.
     """
-    model = load_model(path)
-    shape = tuple(model.input_shape)[1:]
-    if len(shape) != 3 or None in shape or shape[2] not in (1, 3):
-        raise ModelError(
-            f"{path} takes input of shape {shape}: expected images of a fixed size, 1 or 3 channels"
+    if not images or top < 1:
+        raise RecipeError(
+            f"expected at least 1 picture and at least 1 class to give, "
+            f"found {len(images)} and {top}"
         )
+    model = load_model(path)
+    shape, count = _geometry(model, path)
+    if shape[2] not in (1, 3):
+        raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
     pictures = [datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images]
-    names = _class_names(path, model.output_shape[-1])
+    names = _class_names(path, count)
     chances = softmax(logits(model, np.stack(pictures)).astype(np.float64), axis=1)
     answers = []
     for image, chance in zip(images, chances, strict=True):
@@ -152,6 +162,32 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
         classes = [{"name": names[i], "probability": float(chance[i])} for i in best]
         answers.append({"image": str(image), "classes": classes})
     return answers
+
+
+def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:
+    """The (height, width, channels) that a model takes and the number of its classes."""
+    takes, gives = (getattr(model, which, None) for which in ("input_shape", "output_shape"))
+    if not isinstance(takes, tuple) or len(takes) != 4 or None in takes[1:]:
+        raise ModelError(
+            f"{name} takes input of shape {takes}: "
+            "expected one input, of shape (batch, height, width, channels) and a fixed size"
+        )
+    if not isinstance(gives, tuple) or len(gives) != 2 or gives[1] is None:
+        raise ModelError(
+            f"{name} gives output of shape {gives}: expected logits, of shape (batch, classes)"
+        )
+    last = model
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    if (
+        isinstance(last, keras.layers.Softmax)
+        or getattr(last, "activation", None) is keras.activations.softmax
+    ):
+        raise ModelError(
+            f"{name} gives probabilities, of a softmax: expected logits; "
+            "save the model without its softmax"
+        )
+    return takes[1:], gives[1]
 
 
 def _size(path: Path) -> tuple[int, int] | None:
@@ -164,6 +200,6 @@ def _class_names(path: Path, count: int) -> list[str]:
     try:
         results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
         names = list(results["data"]["classes"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         names = []
     return names if len(names) == count else [f"class {i}" for i in range(count)]

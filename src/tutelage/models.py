@@ -6,6 +6,7 @@ saved file needs nothing of this package to be used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .errors import ModelError
+from .errors import ModelError, RecipeError
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     Args:
         name: one of `ARCHITECTURES`.
         images: the training images, uint8 of shape (count, height, width, channels).
-        classes: number of classes.
-        seed: of the initial weights and of dropout.
+        classes: number of classes, at least 2.
+        seed: of the initial weights and of dropout, at least 0.
 
     Returns:
         A Functional model from uint8 images to float32 logits of shape (batch, classes).
 
     Raises:
+        RecipeError: if an argument is none of these.
         ModelError: if the images are too small to be pooled so often.
 
     Source: whitening and identity as the start of training, sections 3.1 and 3.2 of
@@ -73,14 +75,9 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     >>> models.build("teacher-2m", images=images, classes=10, seed=0).count_params()
     2201418
     """
+    _check(name, images, classes, seed)
     architecture = ARCHITECTURES[name]
     height, width, channels = images.shape[1:]
-    smallest = 2 ** len(architecture.filters)
-    if min(height, width) < smallest:
-        raise ModelError(
-            f"{name}: expected images of at least {smallest}x{smallest} pixels, "
-            f"found {height}x{width}; set data.size to enlarge them"
-        )
     seeds = _seeds(seed)
     pixels = images.reshape(-1, channels)
     spread = np.maximum(pixels.std(axis=0, dtype=np.float64), 1.0)
@@ -126,14 +123,18 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
 def macs(model: keras.Model) -> int:
     """Multiply-accumulate operations of one image's forward pass.
 
-    Counts convolutions and dense layers, which are nearly all of it; a bias,
-    normalisation, activation or pooling counts nothing.
+    Counts two-dimensional convolutions, depthwise and separable ones too, and dense
+    layers, which are nearly all of it; a bias, normalisation, activation, pooling or
+    any other layer counts nothing.
 
     Args:
-        model: a built Functional or Sequential model of one input.
+        model: a built Functional or Sequential model of one input of a fixed size.
 
     Returns:
         The number of multiply-accumulates.
+
+    Raises:
+        ModelError: if the model takes images of any size.
 
     Example:
 
@@ -149,16 +150,42 @@ def _layer_macs(layer: keras.Layer) -> int:
     if isinstance(layer, keras.Model):
         return macs(layer)
     if isinstance(layer, layers.SeparableConv2D):
-        kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
     elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
-        kernels = (layer.kernel,)
+        kernels = [layer.kernel]
     else:
         return 0
     # Each kernel weight works once at every place of the output.
-    channel = -1 if getattr(layer, "data_format", "channels_last") == "channels_last" else 1
-    places = [size for size in layer.output.shape[1:] if size is not None]
-    positions = int(np.prod(places)) // layer.output.shape[channel]
-    return positions * sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    sizes = layer.output.shape[1:]
+    if None in sizes:
+        raise ModelError(
+            f"{layer.name}: expected a layer of a fixed size to count operations of, found output "
+            f"of shape {sizes}; give the model an input of a fixed height and width"
+        )
+    channels = sizes[0 if getattr(layer, "data_format", "") == "channels_first" else -1]
+    positions = math.prod(sizes) // channels
+    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
+    if name not in ARCHITECTURES:
+        raise RecipeError(f"model: expected one of {', '.join(ARCHITECTURES)}, found {name!r}")
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise RecipeError(
+            "images: expected uint8 of shape (count, height, width, channels), "
+            f"found {images.dtype} of shape {images.shape}; give the raw training images"
+        )
+    if classes < 2 or seed < 0:
+        raise RecipeError(
+            f"expected at least 2 classes and a seed of at least 0, found {classes} and {seed}"
+        )
+    height, width = images.shape[1:3]
+    smallest = 2 ** len(ARCHITECTURES[name].filters)
+    if min(height, width) < smallest:
+        raise ModelError(
+            f"{name}: expected images of at least {smallest}x{smallest} pixels, "
+            f"found {height}x{width}; set data.size to enlarge them"
+        )
 
 
 def _prime(model: keras.Model, images: np.ndarray) -> None:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from tutelage import wording
 from tutelage.errors import RecipeError
 
 BUNDLED = ("digits", "cifar10")
@@ -228,12 +229,12 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     tree = _parse(_read(source), origin)
     mistakes: dict[str, str] = {}
     if "name" in tree:
-        mistakes["name"] = _unknown("name")
+        mistakes["name"] = wording.unknown("name", _keys())
     for key, value in (overrides or {}).items():
         if key in _keys():
             _put(tree, key, value)
         else:
-            mistakes[key] = _unknown(key)
+            mistakes[key] = wording.unknown(key, _keys())
     try:
         recipe = _RECIPE.validate_python({**tree, "name": Path(origin).stem})
     except ValidationError as error:
@@ -367,96 +368,17 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
         path = [part for part in detail["loc"] if isinstance(part, str)]
         dotted = ".".join(path)
         if detail["type"] == "unexpected_keyword_argument":
-            mistakes[dotted] = _unknown(dotted)
+            mistakes[dotted] = wording.unknown(dotted, _keys())
         elif detail["type"] == "value_error":
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
-            mistakes[dotted] = f"expected {_expected(_keys()[dotted])}, found {_found(tree, path)}"
+            expected = wording.expected(_keys()[dotted])
+            mistakes[dotted] = f"expected {expected}, found {wording.found(tree, path)}"
     return mistakes
-
-
-def _unknown(dotted: str) -> str:
-    # The last name tells most: `alpha` and `views.alpha` should both lead to `loss.alpha`.
-    section, _, last = dotted.rpartition(".")
-    scores = {
-        known: _likeness(dotted, known)
-        for known in _keys()
-        if _likeness(last, known.rpartition(".")[2]) > 0.5
-    }
-    if scores:
-        best = max(scores.values())
-        near = [known for known, score in scores.items() if score == best]
-        return f"unknown key, did you mean {' or '.join(near)}?"
-    beside = [known for known in _keys() if known.rpartition(".")[0] == section]
-    return f"unknown key, expected one of {', '.join(beside or _properties(_schema()))}"
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
-
-
-def _found(tree: Any, path: list[str]) -> str:
-    for part in path:
-        if part not in tree:
-            return "nothing"
-        tree = tree[part]
-    if isinstance(tree, dict):
-        return "a section"
-    return str(tree).lower() if isinstance(tree, bool) else " ".join(repr(tree).split())
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    schema = _RECIPE.json_schema()
-    del schema["properties"]["name"]  # the file's name says it
-    return schema
-
-
-def _properties(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the keys of a section with the schema of each, references resolved."""
-    definitions = _schema()["$defs"]
-    return {
-        name: definitions[inner["$ref"].split("/")[-1]] if "$ref" in inner else inner
-        for name, inner in schema.get("properties", {}).items()
-    }
 
 
 @cache
 def _keys() -> dict[str, dict[str, Any]]:
-    """Give every valid dotted key, sections too, with its JSON schema."""
-    keys: dict[str, dict[str, Any]] = {}
-
-    def walk(schema: dict[str, Any], prefix: str) -> None:
-        for name, inner in _properties(schema).items():
-            keys[prefix + name] = inner
-            walk(inner, f"{prefix}{name}.")
-
-    walk(_schema(), "")
-    return keys
-
-
-def _expected(schema: dict[str, Any]) -> str:
-    """Say in words what a JSON schema admits."""
-    if "anyOf" in schema:  # "or null", which TOML can't say
-        schema = schema["anyOf"][0]
-    if "const" in schema or "enum" in schema:
-        names = schema.get("enum") or [schema["const"]]
-        return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
-    if schema["type"] == "array":
-        items = schema["prefixItems"]
-        return f"a list of {len(items)}, each {_expected(items[0])}"
-    kinds = {
-        "object": "a section",
-        "string": "a string",
-        "boolean": "true or false",
-        "integer": "an integer",
-        "number": "a number",
-    }
-    kind = kinds[schema["type"]]
-    if "maximum" in schema:
-        return f"{kind} from {schema['minimum']} to {schema['maximum']}"
-    if schema["type"] == "number" and "exclusiveMaximum" not in schema:
-        kind = "a finite number"
-    words = {"minimum": "of at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {schema[bound]}" for bound, word in words.items() if bound in schema]
-    return f"{kind} {' and '.join(bounds)}" if bounds else kind
+    schema = _RECIPE.json_schema()
+    del schema["properties"]["name"]  # the file's name says it
+    return wording.dotted_keys(schema)

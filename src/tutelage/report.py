@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{100 * m['agreement']:.2f} %" if "agreement" in m else "",
             f"{m['kl']:.4f}" if "kl" in m else "",
             f"{m['parameters']:,}",
-            f"{m['macs'] / 1e6:,.1f} M" if m["macs"] >= 1e5 else f"{m['macs'] / 1e3:,.1f} K",
+            f"{m['macs'] / 1e6:,.1f} M" if m["macs"] >= 1e6 else f"{m['macs'] / 1e3:,.1f} K",
             f"{m['bytes'] / 1e6:,.2f} MB",
             duration(m["seconds"]) if "seconds" in m else "",
         )
@@ -78,6 +78,9 @@ def markdown(
     data, environment = results["data"], results["environment"]
     classes = data["classes"]
     hardware = environment["hardware"]
+    machine = f"{hardware['cores']} cores of {hardware['processor']}"
+    if hardware["accelerator"]:
+        machine = f"{hardware['accelerator']}, {machine}"
     lines = [
         f"# {results['name']} on {data['name']}",
         "",
@@ -88,11 +91,10 @@ def markdown(
         f"Measured once on the {data['test']:,} test images, after training on "
         f"{data['train']:,} with {data['validation']:,} held out for validation; the weights are "
         "those of the last epoch. Precision, recall and F1 are means over classes, NLL is in nats, "
-        "ECE has 15 bins; agreement and KL are with the teacher.",
+        f"ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
         "",
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
-        f"{environment['date']}, {hardware['cores']} cores of {hardware['processor']}, "
-        f"{environment['precision']}.",
+        f"{environment['date']}, {machine}, {environment['precision']}.",
         "",
         "## Classes",
         "",
@@ -123,7 +125,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _table(headings: Any, body: list[tuple[str, ...]]) -> list[str]:
+def _table(headings: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     rule = "|".join(["---", *["---:"] * (len(headings) - 1)])
     lines = ["| " + " | ".join(headings) + " |", f"|{rule}|"]
     return lines + ["| " + " | ".join(row) + " |" for row in body]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import RunError
+from .errors import RunError, TutelageError
 
 
 @contextlib.contextmanager
@@ -38,19 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o644)
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except RunError:
+    except TutelageError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
@@ -59,8 +54,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "make room or choose another folder, then give the same command again"
         ) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from .datasets import Part
 from .distiller import Distiller
 from .errors import RunError, TrainingError
 from .losses import CrossEntropy, LogitsLoss
+from .progress import Progress, Row
 from .recipe import Schedule, Views
 
-Row = dict[str, float]
 _VALIDATION_BATCH = 250
 _TIMED_STEPS = 3
 
@@ -42,22 +42,6 @@ class Guidance:
     teacher: keras.Model
     loss: LogitsLoss
     alpha: float
-
-
-class Progress:
-    """Hears how training goes; this one keeps it to itself."""
-
-    def stage(self, name: str, epochs: int, done: int, steps: int) -> None:
-        """A stage begins: its epochs, how many are already done, steps an epoch."""
-
-    def step(self, step: int, logs: Mapping[str, float]) -> None:
-        """A step of the current epoch has ended; steps count from 1."""
-
-    def epoch(self, row: Row) -> None:
-        """An epoch has ended and is safe on disk."""
-
-    def note(self, text: str) -> None:
-        """Something a person should know."""
 
 
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):
@@ -274,7 +258,7 @@ class _Keeper(keras.callbacks.Callback):
         self.progress.step(batch + 1, values)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        row = {"epoch": epoch + 1}
+        row: Row = {"epoch": epoch + 1}
         row |= {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .errors import RecipeError
+
 # One stream of random numbers a purpose, so that none repeats another's.
 _FLIP, _ROW, _COLUMN, _ORDER = 1, 2, 3, 4
 
@@ -19,11 +21,14 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 
     Args:
         count: number of images.
-        seed: the recipe's seed.
+        seed: the recipe's seed, at least 0.
         epoch: the epoch, counted from 0.
 
     Returns:
         A permutation of `range(count)`, int64.
+
+    Raises:
+        RecipeError: if the seed or the epoch is negative.
 
     Example:
 
@@ -31,6 +36,7 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     >>> sorted(views.order(4, seed=0, epoch=0).tolist())
     [0, 1, 2, 3]
     """
+    _check(seed, epoch)
     return np.argsort(_random(_ORDER, seed, epoch, np.arange(count)), kind="stable")
 
 
@@ -46,8 +52,8 @@ def view(
 
     Args:
         images: all images, uint8 of shape (count, height, width, channels).
-        index: which of them, integers of shape (n,).
-        seed: the recipe's seed.
+        index: which of them, integers of shape (n,), counted from 0.
+        seed: the recipe's seed, at least 0.
         epoch: the epoch, counted from 0.
         flip: whether to mirror left and right.
         shift: the largest shift, in pixels; less than height and width.
@@ -56,7 +62,8 @@ def view(
         uint8 of shape (n, height, width, channels).
 
     Raises:
-        ValueError: if `shift` reaches over a whole image.
+        RecipeError: if `shift` reaches over a whole image, `index` does not number
+            the images, or the seed or the epoch is negative.
 
     Source: the alternating flip is section 3.6 of arXiv 2404.00498.
 
@@ -68,13 +75,25 @@ def view(
     >>> views.view(images, np.array([1, 0]), seed=0, epoch=3, flip=True, shift=1).shape
     (2, 4, 4, 1)
     """
+    _check(seed, epoch)
     height, width = images.shape[1:3]
     if not 0 <= shift < min(height, width):
-        raise ValueError(
+        raise RecipeError(
             f"views.shift: expected 0 to {min(height, width) - 1} pixels for images of "
-            f"{height}x{width}, found {shift}"
+            f"{height}x{width}, found {shift}; choose a smaller one"
         )
-    index = np.asarray(index, dtype=np.int64)
+    index = np.asarray(index)
+    # A mask or a negative number would choose images too, but not these images' views.
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise RecipeError(
+            f"index: expected integers of shape (n,), found {index.dtype} of shape {index.shape}; "
+            "give the images' numbers"
+        )
+    if len(index) and not 0 <= index.min() <= index.max() < len(images):
+        raise RecipeError(
+            f"index: expected 0 to {len(images) - 1}, as there are {len(images)} images, "
+            f"found {index.min()} to {index.max()}; give the images' numbers"
+        )
     rows = np.broadcast_to(np.arange(height), (len(index), height))
     columns = np.broadcast_to(np.arange(width), (len(index), width))
     if flip:
@@ -87,6 +106,11 @@ def view(
         rows = _reflect(rows + down[:, None], height)
         columns = _reflect(columns + right[:, None], width)
     return images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _check(seed: int, epoch: int) -> None:
+    if seed < 0 or epoch < 0:
+        raise RecipeError(f"expected a seed and an epoch of at least 0, found {seed} and {epoch}")
 
 
 def _reflect(position: np.ndarray, size: int) -> np.ndarray:

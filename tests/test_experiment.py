@@ -1,0 +1,283 @@
+"""A whole run: its files, its figures, going on, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from tutelage import experiment, inference, losses, metrics, recipe, storage
+from tutelage.errors import ModelError, RunError
+from tutelage.progress import Progress, Row
+
+SMALL = {
+    "schedule.teacher.epochs": 2,
+    "schedule.student.epochs": 2,
+    "schedule.teacher.batch_size": 128,
+    "schedule.student.batch_size": 128,
+}
+
+
+def job(**changed: object) -> experiment.Job:
+    overrides = {key.replace("__", "."): value for key, value in changed.items()}
+    return experiment.prepare(recipe.load("digits", SMALL | overrides))
+
+
+class Notes(Progress):
+    """Keeps what it hears, and raises at a given stage and epoch."""
+
+    def __init__(self, dies_at: tuple[str, int] = ("", 0)):
+        self.told: list[str] = []
+        self.trained: list[tuple[str, int]] = []
+        self.dies_at, self.name, self.now = dies_at, "", 0
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def stage(self, name: str, epochs: int, done: int, steps: int) -> None:
+        self.name, self.now = name, done
+
+    def step(self, step: int, logs: object) -> None:
+        if (self.name, self.now + 1) == self.dies_at:
+            raise KeyboardInterrupt
+
+    def epoch(self, row: Row) -> None:
+        self.now = int(row["epoch"])
+        self.trained.append((self.name, self.now))
+
+
+EPOCHS = [(stage, epoch) for stage in ("teacher", "baseline", "student") for epoch in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    return folder, experiment.run(job(), folder)
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+
+
+def weights(folder: Path, stage: str) -> list[np.ndarray]:
+    return inference.load_model(folder / f"{stage}.keras").get_weights()
+
+
+def test_folder_holds_what_a_run_is_said_to_leave(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = run
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "baseline.keras",
+        "history.csv",
+        "predictions.npz",
+        "recipe.toml",
+        "report.md",
+        "results.json",
+        "run.json",
+        "student.keras",
+        "teacher.keras",
+    ]
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert recipe.key(recipe.load(folder / "recipe.toml")) == recipe.key(job().recipe)
+    for figures in results["models"].values():
+        names = "accuracy precision recall f1 nll ece agreement kl parameters macs bytes seconds"
+        assert set(figures) == set(names.split())
+    assert set(results["environment"]) >= {"versions", "hardware", "commit", "precision"}
+    assert results["data"]["fingerprint"].startswith("sha256:")
+
+
+def test_every_reported_figure_recomputes_from_the_predictions(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, results = run
+    with np.load(folder / "predictions.npz") as file:
+        stored = dict(file)
+    assert sorted(stored) == ["baseline", "index", "labels", "student", "teacher"]
+    labels = stored["labels"]
+    np.testing.assert_array_equal(labels, job().data.test.labels)
+    for name, figures in results["models"].items():
+        answers = stored[name].argmax(axis=1)
+        mean = {"average": "macro", "zero_division": 0}
+        assert figures["accuracy"] == pytest.approx(accuracy_score(labels, answers))
+        assert figures["precision"] == pytest.approx(precision_score(labels, answers, **mean))
+        assert figures["recall"] == pytest.approx(recall_score(labels, answers, **mean))
+        assert figures["f1"] == pytest.approx(f1_score(labels, answers, **mean))
+        again = metrics.score(stored[name], labels, stored["teacher"])
+        assert again == {key: figures[key] for key in again}
+        assert figures["bytes"] == (folder / f"{name}.keras").stat().st_size
+
+
+def test_stored_logits_are_those_of_the_saved_model_in_stock_keras(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = run
+    model = keras.saving.load_model(folder / "student.keras")
+    expected = model.predict(job().data.test.images, verbose=0)
+    with np.load(folder / "predictions.npz") as stored:
+        got = stored["student"]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_history_has_each_epoch_of_each_stage_once(run: tuple[Path, dict[str, Any]]) -> None:
+    rows = history(run[0])
+    assert [(row["stage"], int(row["epoch"])) for row in rows] == EPOCHS
+    assert all(float(row["val_accuracy"]) > 0 and float(row["seconds"]) > 0 for row in rows)
+
+
+def test_killed_run_goes_on_and_ends_bit_identical(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    whole, _ = run
+    cut = Notes(dies_at=("student", 2))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(job(), tmp_path / "cut", cut)
+    before = history(tmp_path / "cut")
+    resumed = Notes()
+    experiment.run(job(), tmp_path / "cut", resumed)
+    assert cut.trained + resumed.trained == EPOCHS
+    assert resumed.trained == [("student", 2)]
+    after = history(tmp_path / "cut")
+    assert after[: len(before)] == before  # their seconds too: no epoch was repeated
+    for stage in ("teacher", "baseline", "student"):
+        for ours, theirs in zip(
+            weights(tmp_path / "cut", stage), weights(whole, stage), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    with (
+        np.load(tmp_path / "cut" / "predictions.npz") as ours,
+        np.load(whole / "predictions.npz") as theirs,
+    ):
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_finished_run_is_given_back_untrained(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = run
+    content = {path: path.read_bytes() for path in folder.iterdir()}
+    notes = Notes()
+    assert experiment.run(job(), folder, notes) == results
+    assert notes.trained == []
+    assert {path: path.read_bytes() for path in folder.iterdir()} == content
+
+
+def test_changed_alpha_trains_the_student_alone(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = run
+    notes = Notes()
+    changed = experiment.run(job(loss__alpha=0.0), folder.parent / "zero", notes)
+    assert notes.trained == [("student", 1), ("student", 2)]
+    assert changed["models"]["teacher"] == results["models"]["teacher"]
+    # And with alpha = 0 the student is the baseline, bit by bit.
+    zero = folder.parent / "zero"
+    for ours, theirs in zip(weights(zero, "student"), weights(zero, "baseline"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_neighbour_with_a_damaged_model_is_not_taken(tmp_path: Path) -> None:
+    small = job(loss__alpha=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(small, tmp_path / "one", Notes(dies_at=("baseline", 1)))
+    with (tmp_path / "one" / "teacher.keras").open("ab") as file:
+        file.write(b"x")
+    notes = Notes(dies_at=("baseline", 1))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(small, tmp_path / "two", notes)
+    assert notes.trained[:2] == [("teacher", 1), ("teacher", 2)]
+    with pytest.raises(RunError, match="has changed since"):
+        experiment.run(small, tmp_path / "one")
+
+
+def test_stage_keys_change_with_their_own_part_alone() -> None:
+    keys = job().keys()
+    changed = {
+        "loss.temperature": (2.0, {"student"}),
+        "schedule.student.learning_rate": (0.01, {"baseline", "student"}),
+        "schedule.teacher.learning_rate": (0.01, {"teacher", "student"}),
+        "views.shift": (0, {"teacher", "baseline", "student"}),
+        "seed": (1, {"teacher", "baseline", "student"}),
+    }
+    for key, (value, stages) in changed.items():
+        others = job(**{key.replace(".", "__"): value}).keys()
+        assert {stage for stage in keys if keys[stage] != others[stage]} == stages, key
+
+
+def test_folder_of_another_recipe_is_refused_and_left_as_it_is(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = run
+    content = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RunError, match="another recipe"):
+        experiment.run(job(seed=3), folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == content
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        experiment.run(job(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+    with pytest.raises(RunError):
+        experiment.run(job(), tmp_path / "letters.txt")
+
+
+def test_teacher_is_taken_from_a_run_or_a_file(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = run
+    for source in (folder, folder / "teacher.keras"):
+        notes = Notes(dies_at=("student", 1))
+        small = job(teacher__file=str(source))
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(small, tmp_path / source.name / "run", notes)
+        assert [stage for stage, _ in notes.trained] == ["baseline", "baseline"]
+        copied = tmp_path / source.name / "run" / "teacher.keras"
+        assert storage.sha256(copied) == storage.sha256(folder / "teacher.keras")
+
+
+def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no teacher at"):
+        job(teacher__file=str(tmp_path / "absent.keras"))
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    keras.Sequential(layers).save(tmp_path / "colour.keras")
+    with pytest.raises(ModelError, match="takes input of shape"):
+        job(teacher__file=str(tmp_path / "colour.keras"))
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    keras.Sequential(layers).save(tmp_path / "three.keras")
+    with pytest.raises(ModelError, match="there are 10 classes"):
+        job(teacher__file=str(tmp_path / "three.keras"))
+
+
+def test_shift_over_the_whole_image_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"views\.shift"):
+        job(views__shift=8)
+
+
+def test_student_and_baseline_begin_alike_and_the_teacher_elsewhere() -> None:
+    small = job()
+    baseline, student = small.build("baseline"), small.build("student")
+    for ours, theirs in zip(baseline.get_weights(), student.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_plan_of_data_that_is_not_here_uses_its_known_sizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TUTELAGE_DATA", raising=False)
+    plan = experiment.plan(recipe.load("cifar10"))
+    assert not plan["data"]["found"]
+    assert plan["models"]["teacher"]["parameters"] == 2_201_418
+    assert plan["models"]["student"]["parameters"] <= 330_000
+    assert plan["models"]["teacher"]["macs"] == 153_815_552
+    assert plan["seconds"] == pytest.approx(sum(m["seconds"] for m in plan["models"].values()))
+
+
+def test_distillation_loss_is_that_of_the_recipe() -> None:
+    small = job(loss__temperature=2.5, loss__alpha=0.3)
+    guidance = experiment._guidance(small, small.build("teacher"))
+    assert isinstance(guidance.loss, losses.KD)
+    assert (guidance.loss.temperature, guidance.alpha) == (2.5, 0.3)
