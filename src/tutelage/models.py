@@ -37,7 +37,7 @@ class Architecture:
 ARCHITECTURES = {
     "teacher-2m": Architecture((64, 128, 256), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3),
     "student-300k": Architecture((32, 64, 128), (0.0, 0.0, 0.0)),
-    "digits-teacher": Architecture((32, 64), (0.2, 0.3), dense=64, dense_dropout=0.5),
+    "digits-teacher": Architecture((32, 64), (0.2, 0.3), dense=64, dense_dropout=0.3),
     "digits-student": Architecture((4, 8), (0.0, 0.0)),
 }
 _WHITENING_IMAGES = 2000

@@ -1,0 +1,97 @@
+"""What the documentation shows is true: commands, options, snippets, links."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tutelage import cli, recipe
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+REFERENCE = REPOSITORY / "docs" / "reference.md"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def reference(capsys: pytest.CaptureFixture[str]) -> str:
+    """The reference page, made of what the program itself says."""
+    parts = [
+        "# Reference",
+        "",
+        "Made from `tutelage --help` and the bundled recipes; to make it again after a change, run",
+        "`TUTELAGE_WRITE_DOCS=1 make test`.",
+        "",
+        "## Commands",
+    ]
+    for command in ([], ["run"], ["evaluate"], ["predict"]):
+        assert cli.main([*command, "--help"]) == 0
+        said = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+        parts += [
+            "",
+            f"### tutelage {' '.join(command)}".rstrip(),
+            "",
+            "```text",
+            said.strip(),
+            "```",
+        ]
+    parts += ["", "## Recipes", "", "Every key, as the bundled recipes set it."]
+    for name in recipe.BUNDLED:
+        text = (REPOSITORY / "src" / "tutelage" / "recipes" / f"{name}.toml").read_text("utf-8")
+        parts += ["", f"### {name}", "", "```toml", text.strip(), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def test_reference_says_what_the_program_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    expected = reference(capsys)
+    if os.environ.get("TUTELAGE_WRITE_DOCS"):
+        REFERENCE.write_text(expected, encoding="utf-8")
+    assert REFERENCE.read_text(encoding="utf-8") == expected
+
+
+def test_options_that_the_documentation_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "evaluate", "predict"):
+        cli.main([command, "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) | {"--debug", "--version"}
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            for called in re.findall(r"tutelage (?:run|evaluate|predict)[^`#]*", line):
+                assert set(re.findall(r"--[a-z-]+", called)) <= known, line
+
+
+def test_python_of_the_readme_runs() -> None:
+    def net(units: int) -> keras.Model:
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(units)]
+        return keras.Sequential([*layers, keras.layers.Dense(10)])
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype("float32") / 255
+    names = {"student": net(4), "teacher": net(16), "images": images, "labels": np.arange(20) % 10}
+    (snippet,) = blocks(README, "python")
+    before = names["student"].get_weights()
+    exec(snippet.replace("epochs=10", "epochs=1, verbose=0"), names)
+    after = names["student"].get_weights()
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+
+
+def test_links_inside_the_project_lead_somewhere() -> None:
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_readme_names_the_two_commands_and_the_targets_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for target in ("run", "test"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

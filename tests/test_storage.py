@@ -1,0 +1,132 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage import storage
+from tutelage.errors import DataNotFoundError, RunError, TutelageError
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """A disk that is full after so many bytes, as the kernel has it."""
+    resource = pytest.importorskip("resource", reason="only Unix can bound a file's size")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def write(path: Path, text: str) -> None:
+    with storage.replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def test_a_file_is_made_and_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write(tmp_path / "note.txt", "old")
+    write(tmp_path / "note.txt", "new")
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("note.txt", "new")]
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "note.txt"
+    write(target, "old")
+    with storage.replacing(target) as temporary:
+        temporary.write_text("half")
+        # Beside it, for only within one folder is replacing a single step.
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".txt"
+        assert target.read_text() == "old"
+    assert target.read_text() == "half"
+
+
+def test_two_that_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "note.txt"
+    with storage.replacing(target) as one, storage.replacing(target) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert target.read_text() == "one"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError, MemoryError])
+def test_the_old_file_survives_a_block_that_fails(tmp_path: Path, kind: type) -> None:
+    target = tmp_path / "note.txt"
+    write(target, "old")
+    with pytest.raises(kind), storage.replacing(target) as temporary:
+        temporary.write_text("half")
+        raise kind
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("note.txt", "old")]
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path) -> None:
+    target = tmp_path / "state.npz"
+    with storage.replacing(target) as temporary:
+        np.savez(temporary, state=np.arange(3))
+    told = r"can't write .*state\.npz: File too large; nothing already there was lost: make room"
+    with (
+        pytest.raises(RunError, match=told) as caught,
+        files_no_larger_than(10_000),
+        storage.replacing(target) as temporary,
+    ):
+        np.savez(temporary, state=np.zeros(100_000))
+    assert "\n" not in str(caught.value)
+    assert [f.name for f in tmp_path.iterdir()] == ["state.npz"]
+    np.testing.assert_array_equal(np.load(target)["state"], np.arange(3))
+
+
+def test_a_folder_that_is_missing_or_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, reason in [("missing", "No such file"), ("file", "Not a directory")]:
+        with pytest.raises(RunError, match=rf"can't write .*{folder}.note\.txt: {reason}"):
+            write(tmp_path / folder / "note.txt", "new")
+    with pytest.raises(OSError, match="can't write"):  # as anyone would catch it
+        write(tmp_path / "missing" / "note.txt", "new")
+
+
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() == 0:
+        pytest.skip("this user may write anywhere")
+    write(tmp_path / "note.txt", "old")
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(RunError, match="Permission denied"):
+            write(tmp_path / "note.txt", "new")
+    finally:
+        tmp_path.chmod(0o755)
+    assert (tmp_path / "note.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("error", [DataNotFoundError("no picture"), RunError("in use")], ids=str)
+def test_an_error_that_already_says_what_to_do_passes(tmp_path: Path, error: TutelageError) -> None:
+    with pytest.raises(type(error)) as caught, storage.replacing(tmp_path / "note.txt"):
+        raise error
+    assert caught.value is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are Unix's")
+def test_a_file_has_the_permissions_that_its_user_gives_to_new_ones(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "note.txt", "new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "note.txt").stat().st_mode) == 0o640
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(1_000_000)
+    (tmp_path / "file").write_bytes(content)
+    assert storage.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
