@@ -6,10 +6,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "tutelage", "font.size": 11})
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 # Colour-blind-safe (Okabe and Ito).
 COLOURS = {"teacher": "#0072B2", "baseline": "#999999", "student": "#D55E00"}
@@ -19,7 +16,9 @@ def draw(folder: Path, target: Path) -> None:
     """Validation accuracy by epoch, a line a model, with the test accuracy in the legend."""
     rows = list(csv.DictReader((folder / "history.csv").read_text(encoding="utf-8").splitlines()))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    matplotlib.rcParams.update({"svg.hashsalt": "tutelage", "font.size": 11})  # same bytes again
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.add_subplot()
     for stage, colour in COLOURS.items():
         own = [row for row in rows if row["stage"] == stage]
         model = results["models"][stage]

@@ -210,7 +210,7 @@ OTHERS = {
     "strided": lambda: layers.Conv2D(6, 3, strides=2, padding="same"),
     "valid and dilated": lambda: layers.Conv2D(6, 3, dilation_rate=2),
     "of groups": lambda: layers.Conv2D(8, (3, 1), groups=4),
-    "channels first": lambda: layers.Conv2D(6, 3, data_format="channels_first"),
+    "channels first": lambda: layers.Conv2D(5, 3, data_format="channels_first"),
     "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
     "separable": lambda: layers.SeparableConv2D(6, 3, depth_multiplier=2, strides=2),
     "dense at every place": lambda: layers.Dense(5),

@@ -26,9 +26,10 @@ def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         A table that `rich` can print; figures that no model has are left out.
     """
     names, *figures = zip(HEADINGS, *rows(models), strict=True)
-    drawn = Table(title=title, title_justify="left")
+    # As Text, for a name may hold brackets, which rich would take for a style.
+    drawn = Table(title=Text(title), title_justify="left")
     for i, name in enumerate(("", *names[1:])):
-        drawn.add_column(name, justify="right" if i else "left")
+        drawn.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     for line in figures:
         if any(line[1:]):
             drawn.add_row(*line)
