@@ -71,7 +71,7 @@ def weights(folder: Path, stage: str) -> list[np.ndarray]:
 
 def test_folder_holds_what_a_run_is_said_to_leave(run: tuple[Path, dict[str, Any]]) -> None:
     folder, results = run
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "baseline.keras",
         "history.csv",
         "predictions.npz",
@@ -223,6 +223,17 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(RunError):
         experiment.run(job(), tmp_path / "letters.txt")
+
+
+def test_folder_of_a_run_killed_at_its_very_start_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run-12ab34cd.json").write_text("{")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(job(), tmp_path, Notes(dies_at=("teacher", 1)))
+    (tmp_path / "recipe.toml").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(job(), tmp_path, Notes(dies_at=("teacher", 1)))
+    assert (tmp_path / "recipe.toml").exists()
 
 
 def test_teacher_is_taken_from_a_run_or_a_file(

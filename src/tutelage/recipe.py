@@ -157,7 +157,7 @@ class Schedules:
     Args:
         teacher: the teacher's schedule.
         student: the student's and the baseline's schedule.
-        precision: of the arithmetic in training; `auto` is bfloat16 where the hardware is fast at it.
+        precision: of the arithmetic in training; `auto` is the one this machine is fastest in.
 
     Example:
         >>> fast = Schedule(epochs=1, learning_rate=0.1)

@@ -128,12 +128,12 @@ def opened(path: Path, key: str, recipe: str) -> Iterator[RunFolder]:
     try:
         folder = RunFolder(path, key, stages or {})
         if stages is None:
+            folder._write_manifest()  # first, for it says whose the folder is
+        if not (path / "recipe.toml").exists():
             folder.write_text("recipe.toml", recipe)
-            folder._write_manifest()
         yield folder
     finally:
-        lock.release()
-        (path / ".lock").unlink(missing_ok=True)
+        lock.release()  # its file stays: another process may be holding on to it
 
 
 def finished(path: Path, key: str) -> dict[str, Any] | None:
@@ -151,7 +151,8 @@ def _known_stages(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
     """The finished stages of this job's folder; None where there is no run yet."""
     manifest = path / "run.json"
     if not manifest.exists():
-        if path.exists() and (not path.is_dir() or any(f.name != ".lock" for f in path.iterdir())):
+        # What a killed process left unfinished begins with a dot.
+        if path.exists() and not (path.is_dir() and all(f.name[0] == "." for f in path.iterdir())):
             raise RunError(f"{path} is there and holds no run: give another --out")
         return None
     try:
