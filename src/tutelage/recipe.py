@@ -287,7 +287,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
     Example:
         >>> to_dict(load("digits"))["loss"]
-        {'name': 'kd', 'alpha': 0.9, 'temperature': 4.0}
+        {'name': 'kd', 'alpha': 0.9, 'temperature': 2.0}
     """
     return _RECIPE.dump_python(recipe, mode="json", exclude={"name"}, exclude_none=True)
 
