@@ -113,7 +113,8 @@ def run_command(
     progress = ConsoleProgress()
     folder = out or experiment.default_folder(recipe)
     try:
-        job = experiment.prepare(recipe)
+        with progress.console.status("reading the data"):  # seen on a terminal alone
+            job = experiment.prepare(recipe)
         progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
         results = experiment.run(job, folder, progress)
     except KeyboardInterrupt:
