@@ -52,10 +52,6 @@ class RunFolder:
         """Where a running stage's state is."""
         return self.path / f".{stage}.npz"
 
-    def begun(self) -> bool:
-        """Whether there is work here to go on with."""
-        return bool(self.stages) or any(self.checkpoint(s).exists() for s in STAGES)
-
     def write_text(self, name: str, text: str) -> None:
         """Write one of the folder's text files, whole or not at all."""
         with storage.replacing(self.path / name) as temporary:

@@ -74,6 +74,7 @@ class _ViewedBatches(keras.utils.PyDataset):
         super().__init__()
         self.part, self.settings, self.seed = part, settings, seed
         self.batch = min(schedule.batch_size, len(part))
+        self.steps = steps_per_epoch(schedule, len(part))
         self.begin(epoch=0)
 
     def begin(self, epoch: int) -> None:
@@ -82,7 +83,7 @@ class _ViewedBatches(keras.utils.PyDataset):
         self.order = views.order(len(self.part), seed=self.seed, epoch=epoch)
 
     def __len__(self) -> int:
-        return len(self.part) // self.batch
+        return self.steps
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         index = self.order[step * self.batch : (step + 1) * self.batch]
