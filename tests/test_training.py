@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tutelage import losses, models, training
+from tutelage import losses, models, native, training, views
 from tutelage.datasets import Part
-from tutelage.errors import RunError, TrainingError
+from tutelage.distiller import Distiller
+from tutelage.errors import KnowledgeError, RunError, TrainingError
+from tutelage.knowledge import Knowledge, Origin
 from tutelage.progress import Progress, Row
 from tutelage.recipe import Schedule, Views
 
@@ -36,6 +38,15 @@ def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[Row]:
         "key": "mine",
     }
     return training.fit(model, TRAIN, VALIDATION, **(settings | changed))
+
+
+def known(folder: Path, count: int = SCHEDULE.epochs) -> Knowledge:
+    """What another model says of the training images."""
+    teacher = student(seed=9)
+    origin = Origin("t", "i", seed=0, flip=True, shift=1, precision="float32", shape=(40, 4))
+    held = Knowledge(folder / "knowledge", origin)
+    held.ask(lambda images: teacher.predict(images, verbose=0), TRAIN.images, count)
+    return held
 
 
 def values(model: keras.Model) -> list[np.ndarray]:
@@ -113,9 +124,11 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
 def test_alpha_zero_is_the_baseline_to_the_bit(tmp_path: Path) -> None:
     baseline, pupil = student(), student()
     fit(baseline, tmp_path / "b.npz")
-    guidance = training.Guidance(student(seed=9), losses.KD(), alpha=0.0)
-    fit(pupil, tmp_path / "s.npz", guidance=guidance)
-    assert_identical(values(baseline), values(pupil))
+    for name, held in (("none", None), ("held", known(tmp_path))):
+        guidance = training.Guidance(held, losses.KD(), alpha=0.0)
+        fit(pupil, tmp_path / f"{name}.npz", guidance=guidance)
+        assert_identical(values(baseline), values(pupil))
+        pupil = student()
 
 
 def test_student_sees_the_views_of_the_baseline(
@@ -129,8 +142,8 @@ def test_student_sees_the_views_of_the_baseline(
         seen[-1].append(batch.tobytes())
         return batch
 
+    guidance = training.Guidance(known(tmp_path), losses.KD(), alpha=0.9)
     monkeypatch.setattr(training.views, "view", noted)
-    guidance = training.Guidance(student(seed=9), losses.KD(), alpha=0.9)
     for name, teacher in (("baseline", None), ("student", guidance)):
         seen.append([])
         fit(student(), tmp_path / f"{name}.npz", guidance=teacher)
@@ -139,13 +152,51 @@ def test_student_sees_the_views_of_the_baseline(
     assert (len(seen[0]), len(set(seen[0]))) == (16, 15)
 
 
-def test_teacher_is_untouched_and_student_is_drawn_to_it(tmp_path: Path) -> None:
-    teacher, pupil = student(seed=9), student()
-    before = values(teacher)
-    rows = fit(
-        pupil, tmp_path / "s.npz", guidance=training.Guidance(teacher, losses.KD(), alpha=1.0)
+def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path) -> None:
+    def teacher(images: np.ndarray) -> np.ndarray:
+        return images[:, 3, :4, 0] / np.float32(64)  # exact in float16
+
+    stored, asked = student(), student()
+    origin = Origin("t", "i", seed=0, flip=True, shift=1, precision="float32", shape=(40, 4))
+    held = Knowledge(tmp_path / "knowledge", origin)
+    held.ask(teacher, TRAIN.images, SCHEDULE.epochs)
+    fit(stored, tmp_path / "s.npz", guidance=training.Guidance(held, losses.KD(), alpha=0.9))
+    distiller = Distiller(
+        student=native.accelerate(asked), teacher=None, loss=losses.KD(), alpha=0.9
     )
-    assert_identical(before, values(teacher))
+    distiller.compile(training._optimizer(SCHEDULE, len(TRAIN)))
+    for epoch in range(SCHEDULE.epochs):
+        order = views.order(len(TRAIN), seed=0, epoch=epoch)
+        for index in order.reshape(-1, SCHEDULE.batch_size):
+            x = views.view(TRAIN.images, index, seed=0, epoch=epoch, flip=True, shift=1)
+            distiller.train_on_batch(
+                {"images": x, "teacher_logits": teacher(x)}, TRAIN.labels[index]
+            )
+    assert_identical(values(stored), values(asked))
+
+
+def test_student_sees_as_many_views_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    view = training.views.view
+
+    def noted(*args: object, epoch: int, **kwargs: object) -> np.ndarray:
+        shown.append(epoch)
+        return view(*args, epoch=epoch, **kwargs)
+
+    guidance = training.Guidance(known(tmp_path, count=2), losses.KD(), alpha=0.9)
+    monkeypatch.setattr(training.views, "view", noted)
+    settings = Views(flip=True, shift=1, distinct=2)
+    fit(student(), tmp_path / "s.npz", guidance=guidance, settings=settings)
+    assert shown[1:] == [0] * 5 + [1] * 5 + [0] * 5
+    with pytest.raises(KnowledgeError, match=r"00002\.npy is missing"):
+        fit(student(), tmp_path / "t.npz", guidance=guidance)
+
+
+def test_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
+    guidance = training.Guidance(known(tmp_path), losses.KD(), alpha=1.0)
+    rows = fit(student(), tmp_path / "s.npz", guidance=guidance)
     assert rows[-1]["distillation_loss"] < rows[0]["distillation_loss"]
 
 

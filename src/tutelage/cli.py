@@ -174,6 +174,37 @@ def predict_command(
         print(f"{answer['image']}: {told}")
 
 
+@app.command("knowledge")
+def knowledge_command(
+    clear: Annotated[bool, typer.Option("--clear", help="Forget all of it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what teachers' answers are kept on this machine, or forget them.
+
+    A run asks its teacher once for each view and keeps the logits, so that another
+    alpha or temperature need not ask again. What is forgotten can be asked again.
+    """
+    from . import knowledge
+    from .report import megabytes
+
+    entries = list(knowledge.stored())
+    if clear:
+        knowledge.clear()
+    if as_json:
+        print(json.dumps(entries, indent=1))
+        return
+    for entry in entries:
+        origin = entry["origin"]
+        images, classes = origin.get("shape", ("?", "?"))
+        print(
+            f"{entry['folder']}: teacher {origin.get('teacher', 'unknown')[:8]}, "
+            f"{entry['views']} views of {images} images, {classes} classes, "
+            f"{megabytes(entry['bytes'])}"
+        )
+    total = megabytes(sum(entry["bytes"] for entry in entries))
+    print(f"{'forgotten' if clear else 'kept'}: {total} in {knowledge.home()}")
+
+
 def _show(models: dict[str, Any], title: str) -> None:
     from rich.console import Console
 

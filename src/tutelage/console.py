@@ -49,12 +49,12 @@ class ConsoleProgress(Progress):
         """Something a person should know."""
         self.console.print(Text(text), soft_wrap=True)
 
-    def stage(self, name: str, epochs: int, done: int, steps: int) -> None:
+    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epochs") -> None:
         """A stage begins: its epochs, how many are already done, steps an epoch."""
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.ran, self.accuracy = time.monotonic(), 0, ""
-        where = f"going on after epoch {done} of {epochs}" if done else f"{epochs} epochs"
+        where = f"going on after {done} of {epochs} {unit}" if done else f"{epochs} {unit}"
         self.note(f"{name}: {where}")
         if self.console.is_terminal:
             self.bar = bars.Progress(
@@ -74,7 +74,7 @@ class ConsoleProgress(Progress):
         """A step of the current epoch has ended; steps count from 1."""
         if self.bar is not None and self.task is not None:
             done = self.now * self.steps + step
-            figures = f"loss {logs['loss']:.3f}{self.accuracy}"
+            figures = f"loss {logs['loss']:.3f}{self.accuracy}" if "loss" in logs else ""
             self.bar.update(self.task, completed=done, description=self._title(), figures=figures)
 
     def epoch(self, row: Mapping[str, float]) -> None:
@@ -82,9 +82,12 @@ class ConsoleProgress(Progress):
         self.now, self.ran = int(row["epoch"]), self.ran + 1
         spent = (time.monotonic() - self.began) / self.ran
         left = duration(spent * (self.epochs - self.now))
-        self.accuracy = f"  validation accuracy {100 * row['val_accuracy']:.2f} %"
+        figures = ""
+        if "loss" in row:
+            self.accuracy = f"  validation accuracy {100 * row['val_accuracy']:.2f} %"
+            figures = f"  loss {row['loss']:.4f}{self.accuracy}"
         self.note(
-            f"{self.name} {self.now}/{self.epochs}  loss {row['loss']:.4f}{self.accuracy}  "
+            f"{self.name} {self.now}/{self.epochs}{figures}  "
             f"{duration(row['seconds'])}  {left} left"
         )
         if self.now == self.epochs:

@@ -314,7 +314,7 @@ def _find(name: str) -> Path:
         raise DataNotFoundError("data 'folder': expected its path, found none; give --data PATH")
     named = os.environ.get("TUTELAGE_DATA", "").split(os.pathsep)
     keras_home = Path(os.environ.get("KERAS_HOME") or "~/.keras")
-    downloads = pictures.cache_folder() / "downloads"
+    downloads = storage.cache_folder() / "downloads"
     folders = [Path(folder) for folder in named if folder] + [keras_home / "datasets", downloads]
     folders = [folder.expanduser() for folder in folders]
     for folder, file in itertools.product(folders, _FILES[name]):

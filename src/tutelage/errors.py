@@ -25,5 +25,9 @@ class RunError(TutelageError, OSError):
     """A run folder that can't be used, or a disk that can't be written."""
 
 
+class KnowledgeError(TutelageError, ValueError):
+    """Stored logits that are torn, missing, or of another teacher, data or views."""
+
+
 class TrainingError(TutelageError, ArithmeticError):
     """Training that can't go on: a loss that is not finite."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from . import (
     datasets,
     environment,
     inference,
+    knowledge,
     losses,
     metrics,
     models,
@@ -30,7 +32,7 @@ from . import recipe as recipes
 from .datasets import Dataset, Part
 from .errors import DataNotFoundError, ModelError, RunError
 from .progress import Progress
-from .recipe import Recipe, Schedule
+from .recipe import Recipe, Schedule, Views
 from .runfolder import STAGES, RunFolder
 
 # The teacher's weights begin elsewhere than the student's, whatever the seed.
@@ -63,7 +65,7 @@ class Job:
         tree["data"].pop("path", None)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
-            "views": tree["views"],
+            "views": tree["views"] | {"distinct": 0},
             "seed": tree["seed"],
             "precision": self.precision,
             "backend": keras.backend.backend(),
@@ -73,7 +75,11 @@ class Job:
         else:
             plan = {"model": tree["teacher"], "schedule": tree["schedule"]["teacher"]}
             teacher = _hash(common | plan)
-        pupil = common | {"model": tree["student"], "schedule": tree["schedule"]["student"]}
+        pupil = common | {
+            "model": tree["student"],
+            "schedule": tree["schedule"]["student"],
+            "views": tree["views"],
+        }
         student = pupil | {"teacher": teacher, "loss": tree["loss"]}
         return {"teacher": teacher, "baseline": _hash(pupil), "student": _hash(student)}
 
@@ -85,6 +91,11 @@ class Job:
         """A stage's schedule; baseline and student have the same."""
         schedule = self.recipe.schedule
         return schedule.teacher if stage == "teacher" else schedule.student
+
+    def views(self, stage: str) -> Views:
+        """A stage's views; baseline and student have the same, the teacher new ones each epoch."""
+        views = self.recipe.views
+        return replace(views, distinct=0) if stage == "teacher" else views
 
     def build(self, stage: str) -> keras.Model:
         """A stage's model with its initial weights; baseline and student begin alike."""
@@ -180,13 +191,13 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             schedule=schedule,
             settings=recipe.views,
             precision=job.precision,
-            guidance=_guidance(job, job.build("teacher")) if stage == "student" else None,
         )
         described[stage] = {
             "parameters": model.count_params(),
             "macs": models.macs(model),
             "seconds": 0.0 if stage == "teacher" and job.teacher_file else round(steps * step, 1),
         }
+    described["student"]["seconds"] += round(_seconds_to_ask(job), 1)
     return {
         "recipe": recipes.to_dict(recipe),
         "models": described,
@@ -225,9 +236,45 @@ def _teacher_file(source: str) -> Path:
     return path
 
 
-def _guidance(job: Job, teacher: keras.Model) -> training.Guidance:
-    loss = losses.KD(temperature=job.recipe.loss.temperature)
-    return training.Guidance(teacher, loss, job.recipe.loss.alpha)
+def _guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guidance, float]:
+    """What the student is taught with, and the seconds that the teacher's answers took."""
+    loss, alpha = losses.KD(temperature=job.recipe.loss.temperature), job.recipe.loss.alpha
+    if not alpha:
+        return training.Guidance(None, loss, alpha), 0.0
+    model, count = inference.load_model(teacher), _views_to_ask(job)
+    origin = knowledge.Origin(
+        teacher=inference.digest(model),
+        images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
+        seed=job.recipe.seed,
+        flip=job.recipe.views.flip,
+        shift=job.recipe.views.shift,
+        precision=job.precision,
+        shape=(len(job.train), len(job.data.classes)),
+    )
+    held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
+    held.ask(
+        lambda images: inference.logits(model, images, job.precision),
+        job.train.images,
+        count,
+        progress,
+    )
+    return training.Guidance(held, loss, alpha), held.seconds(count)
+
+
+def _views_to_ask(job: Job) -> int:
+    epochs = job.recipe.schedule.student.epochs
+    return min(job.recipe.views.distinct or epochs, epochs)
+
+
+def _seconds_to_ask(job: Job) -> float:
+    if not job.recipe.loss.alpha:
+        return 0.0
+    images = job.train.images[: inference.BATCH]
+    model = job.build("teacher")
+    inference.logits(model, images, job.precision)  # the first call also builds
+    began = time.monotonic()
+    inference.logits(model, images, job.precision)
+    return _views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
 
 
 def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
@@ -243,9 +290,9 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         progress.note(f"{stage}: taken from {model_file.parent}, which has trained the same")
         return
     model, schedule = job.build(stage), job.schedule(stage)
-    guidance = None
+    guidance, asked = None, 0.0
     if stage == "student":
-        guidance = _guidance(job, inference.load_model(folder.model("teacher")))
+        guidance, asked = _guidance(job, folder.model("teacher"), progress)
     checkpoint = folder.checkpoint(stage)
     progress.stage(
         stage,
@@ -258,7 +305,7 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         job.train,
         job.validation,
         schedule=schedule,
-        settings=job.recipe.views,
+        settings=job.views(stage),
         seed=job.recipe.seed,
         precision=job.precision,
         checkpoint=checkpoint,
@@ -269,7 +316,7 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
     )
     with storage.replacing(target) as temporary:
         model.save(temporary)
-    seconds = sum(row["seconds"] for row in history)
+    seconds = asked + sum(row["seconds"] for row in history)
     _close(stage, {"key": key, "seconds": seconds, "history": history}, folder)
 
 

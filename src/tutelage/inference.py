@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -67,18 +68,27 @@ def check_fit(
         )
 
 
-def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """A model's logits on images, in inference mode and float32, as its file gives them anywhere.
+def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
+    """A model's logits on images, in inference mode.
 
     Args:
         model: a model from uint8 images to logits.
         images: uint8 of shape (n, height, width, channels).
+        precision: what to compute in; in `"float32"` they are what its file gives anywhere.
 
     Returns:
         float32 of shape (n, classes).
     """
-    answers = native.accelerate(model).predict(images, batch_size=BATCH, verbose=0)
+    answers = native.accelerate(model, precision).predict(images, batch_size=BATCH, verbose=0)
     return np.asarray(answers, dtype=np.float32)
+
+
+def digest(model: keras.Model) -> str:
+    """A hash of a model's architecture and weights, the same wherever its file is loaded."""
+    told = hashlib.sha256(model.to_json().encode())
+    for weights in model.get_weights():
+        told.update(np.ascontiguousarray(weights).data)
+    return told.hexdigest()
 
 
 def size_figures(model: keras.Model, path: Path) -> dict[str, int]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-import platformdirs
 from PIL import Image, ImageOps
 
 from . import storage
@@ -38,12 +37,6 @@ class _Place(NamedTuple):
     path: str  # below the folder around everything, if there is one
     part: str
     label: str
-
-
-def cache_folder() -> Path:
-    """Where decoded images and downloads are kept: `TUTELAGE_CACHE`, or the user's cache."""
-    named = os.environ.get("TUTELAGE_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("tutelage"))
 
 
 def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, bool]:
@@ -323,4 +316,6 @@ def remember(digest: str, size: tuple[int, int] | None, content: Content) -> Non
 
 def _kept(digest: str, size: tuple[int, int] | None) -> Path:
     key = f"{_READER} {digest} {size} {PIL.__version__}"
-    return cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    return (
+        storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    )

@@ -10,8 +10,11 @@ Row = dict[str, float]
 class Progress:
     """Hears how training goes; this one keeps it to itself."""
 
-    def stage(self, name: str, epochs: int, done: int, steps: int) -> None:
-        """A stage begins: its epochs, how many are already done, steps an epoch."""
+    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epochs") -> None:
+        """A stage begins: its epochs, how many are already done, steps an epoch.
+
+        The unit is what its epochs are called.
+        """
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """A step of the current epoch has ended; steps count from 1."""

@@ -74,14 +74,17 @@ class Views:
     Args:
         flip: mirror left-right, alternating each epoch.
         shift: the largest move in each direction, in pixels, 0 to 32.
+        distinct: how many views of an image student and baseline see, again and again in turn;
+            0 means a new one each epoch, as the teacher always does.
 
     Example:
         >>> Views(flip=False)
-        Views(flip=False, shift=2)
+        Views(flip=False, shift=2, distinct=0)
     """
 
     flip: StrictBool = True
     shift: Annotated[StrictInt, Field(ge=0, le=32)] = 2
+    distinct: Annotated[StrictInt, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,9 +133,10 @@ class Schedule:
     Args:
         epochs: passes over the training part, at least 1.
         batch_size: images per step, at least 1.
+        optimizer: `muon` orthogonalises the steps of stochastic gradient descent, `sgd` does not.
         learning_rate: the highest rate, above 0.
         warmup: the part of all steps in which the rate rises, from 0 to below 1.
-        momentum: of stochastic gradient descent, from 0 to below 1.
+        momentum: Nesterov's, from 0 to below 1.
         weight_decay: decoupled from the gradient, at least 0.
         label_smoothing: the part of each label spread over all classes, from 0 to below 1.
 
@@ -143,6 +147,7 @@ class Schedule:
 
     epochs: Count
     batch_size: Count = 128
+    optimizer: Literal["sgd", "muon"] = "sgd"
     learning_rate: Positive
     warmup: Fraction = 0.2
     momentum: Fraction = 0.9

@@ -45,11 +45,16 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{m['kl']:.4f}" if "kl" in m else "",
             f"{m['parameters']:,}",
             f"{m['macs'] / 1e6:,.1f} M" if m["macs"] >= 1e6 else f"{m['macs'] / 1e3:,.1f} K",
-            f"{m['bytes'] / 1e6:,.2f} MB",
+            megabytes(m["bytes"]),
             duration(m["seconds"]) if "seconds" in m else "",
         )
         for name, m in models.items()
     ]
+
+
+def megabytes(count: int) -> str:
+    """Bytes as people say them: `8.90 MB`."""
+    return f"{count / 1e6:,.2f} MB"
 
 
 def duration(seconds: float) -> str:

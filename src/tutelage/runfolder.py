@@ -25,8 +25,6 @@ COLUMNS = (
     "distillation_loss",
     "val_loss",
     "val_accuracy",
-    "val_hard_loss",
-    "val_distillation_loss",
     "learning_rate",
     "seconds",
 )

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and where they are kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+import platformdirs
 
 from .errors import RunError, TutelageError
 
@@ -56,6 +58,27 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def cache_folder() -> Path:
+    """Where images, downloads and knowledge are kept: `TUTELAGE_CACHE`, or the user's cache."""
+    named = os.environ.get("TUTELAGE_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("tutelage"))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if absent.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RunError: if it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"can't make the folder {path}: {error.strerror or error}") from error
 
 
 def sha256(path: Path) -> str:

@@ -21,25 +21,31 @@ from . import native, storage, views
 from .datasets import Part
 from .distiller import Distiller
 from .errors import RunError, TrainingError
+from .knowledge import Knowledge
 from .losses import CrossEntropy, LogitsLoss
+from .optimizers import Muon
 from .progress import Progress, Row
 from .recipe import Schedule, Views
 
 _VALIDATION_BATCH = 250
 _TIMED_STEPS = 3
+_FIGURES = {
+    *("loss", "accuracy", "hard_loss", "distillation_loss"),
+    *("val_loss", "val_accuracy"),  # of validation images, whose teacher logits nobody asks
+}
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a student is taught with: a trained teacher, a loss and its weight.
+    """What a student is taught with: a teacher's knowledge, a loss and its weight.
 
     Attributes:
-        teacher: a model that returns logits.
+        knowledge: the teacher's logits for each view; None where alpha is 0 and none is needed.
         loss: the distillation loss.
         alpha: its weight, 0..1; the hard loss has `1 - alpha`.
     """
 
-    teacher: keras.Model
+    knowledge: Knowledge | None
     loss: LogitsLoss
     alpha: float
 
@@ -70,32 +76,45 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
 class _ViewedBatches(keras.utils.PyDataset):
     """Batches of views. The last images of an epoch's order, too few for a batch, are left out."""
 
-    def __init__(self, part: Part, schedule: Schedule, settings: Views, seed: int):
+    def __init__(
+        self,
+        part: Part,
+        schedule: Schedule,
+        settings: Views,
+        seed: int,
+        knowledge: Knowledge | None = None,
+    ):
         super().__init__()
-        self.part, self.settings, self.seed = part, settings, seed
+        self.part, self.settings, self.seed, self.knowledge = part, settings, seed, knowledge
         self.batch = min(schedule.batch_size, len(part))
         self.steps = steps_per_epoch(schedule, len(part))
         self.begin(epoch=0)
 
     def begin(self, epoch: int) -> None:
         # Said by who knows: Keras also opens and closes the data to look at one batch.
-        self.epoch = epoch
+        self.view = epoch % (self.settings.distinct or epoch + 1)
         self.order = views.order(len(self.part), seed=self.seed, epoch=epoch)
 
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any, np.ndarray]:
         index = self.order[step * self.batch : (step + 1) * self.batch]
         images = views.view(
             self.part.images,
             index,
             seed=self.seed,
-            epoch=self.epoch,
+            epoch=self.view,
             flip=self.settings.flip,
             shift=self.settings.shift,
         )
-        return images, self.part.labels[index]
+        labels = self.part.labels[index]
+        if self.knowledge is None:
+            return images, labels
+        return {
+            "images": images,
+            "teacher_logits": self.knowledge.logits(self.view, index),
+        }, labels
 
 
 def fit(
@@ -129,7 +148,7 @@ def fit(
         precision: `"float32"` or `"bfloat16"`, what the step computes in.
         checkpoint: file of the state after the last finished epoch.
         key: what this training is, for a checkpoint that belongs to another is refused.
-        guidance: the teacher; without it, the labels alone.
+        guidance: the teacher's knowledge; without it, the labels alone.
         progress: hears of each step and epoch.
         on_epoch: called with the history so far when an epoch is safe on disk.
 
@@ -146,7 +165,8 @@ def fit(
     optimizer.build(model.trainable_variables)
     state = [*model.variables, *optimizer.variables]
     history = _restore(checkpoint, key, state)
-    batches = _ViewedBatches(train, schedule, settings, seed)
+    knowledge = guidance.knowledge if guidance else None
+    batches = _ViewedBatches(train, schedule, settings, seed, knowledge)
     keeper = _Keeper(checkpoint, key, state, history, batches, progress, on_epoch)
     trainee.fit(
         batches,
@@ -168,13 +188,12 @@ def seconds_per_step(
     schedule: Schedule,
     settings: Views,
     precision: str,
-    guidance: Guidance | None = None,
 ) -> float:
     """How long a training step takes here, in seconds: the median of a few; the model is used up.
 
     Arguments as in `fit`.
     """
-    trainee = _trainee(model, len(train), schedule, precision, guidance)
+    trainee = _trainee(model, len(train), schedule, precision)
     batches = _ViewedBatches(train, schedule, settings, seed=0)
     spent = []
     for step in range(_TIMED_STEPS + 1):
@@ -195,14 +214,18 @@ def steps_per_epoch(schedule: Schedule, images: int) -> int:
 
 
 def _trainee(
-    model: keras.Model, images: int, schedule: Schedule, precision: str, guidance: Guidance | None
+    model: keras.Model,
+    images: int,
+    schedule: Schedule,
+    precision: str,
+    guidance: Guidance | None = None,
 ) -> keras.Model:
     _keep_freed_memory()
     trainee = native.accelerate(model, precision)
     if guidance is not None:
         trainee = Distiller(
             student=trainee,
-            teacher=native.accelerate(guidance.teacher, precision),
+            teacher=None,  # its logits come with the images
             loss=guidance.loss,
             alpha=guidance.alpha,
         )
@@ -216,12 +239,12 @@ def _trainee(
 
 def _optimizer(schedule: Schedule, images: int) -> keras.optimizers.Optimizer:
     steps = schedule.epochs * steps_per_epoch(schedule, images)
-    optimizer = keras.optimizers.SGD(
-        Triangle(schedule.learning_rate, steps, schedule.warmup),
-        momentum=schedule.momentum,
-        nesterov=schedule.momentum > 0,
-        weight_decay=schedule.weight_decay or None,
-    )
+    rate = Triangle(schedule.learning_rate, steps, schedule.warmup)
+    momentum, decay = schedule.momentum, schedule.weight_decay or None
+    if schedule.optimizer == "muon":
+        optimizer = Muon(rate, momentum, decay)
+    else:
+        optimizer = keras.optimizers.SGD(rate, momentum, momentum > 0, decay)
     if schedule.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
@@ -260,7 +283,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row: Row = {"epoch": epoch + 1}
-        row |= {name: float(value) for name, value in (logs or {}).items()}
+        row |= {name: float(value) for name, value in (logs or {}).items() if name in _FIGURES}
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
