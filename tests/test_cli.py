@@ -223,6 +223,25 @@ def test_predict_names_the_classes_of_the_run(
     refused(capsys, "predict", folder / "teacher.keras", picture, bad, names="bad.png")
 
 
+def test_knowledge_is_shown_and_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["knowledge"]) == 0
+    assert "kept: 0.00 MB" in capsys.readouterr().out
+    assert cli.main(["run", "digits", *SMALL, "--out", str(tmp_path / "run")]) == 0
+    assert "knowledge 2/2" in capsys.readouterr().err
+    assert cli.main(["knowledge", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["views"], entry["origin"]["shape"]) == (2, [1221, 10])
+    assert cli.main(["knowledge"]) == 0
+    assert "2 views of 1,221 images, 10 classes, 0.05 MB" in capsys.readouterr().out
+    assert cli.main(["knowledge", "--clear"]) == 0
+    assert "forgotten: 0.05 MB" in capsys.readouterr().out
+    assert cli.main(["knowledge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     """A run of many epochs, once it has finished some of its second stage."""
     line = [sys.executable, "-m", "tutelage", "run", "digits", "--out", str(folder), *options]

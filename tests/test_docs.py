@@ -31,7 +31,7 @@ def reference(capsys: pytest.CaptureFixture[str]) -> str:
         "",
         "## Commands",
     ]
-    for command in ([], ["run"], ["evaluate"], ["predict"]):
+    for command in ([], ["run"], ["evaluate"], ["predict"], ["knowledge"]):
         assert cli.main([*command, "--help"]) == 0
         said = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
         parts += [
@@ -60,12 +60,12 @@ def test_reference_says_what_the_program_says(
 
 
 def test_options_that_the_documentation_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("run", "evaluate", "predict"):
+    for command in ("run", "evaluate", "predict", "knowledge"):
         cli.main([command, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) | {"--debug", "--version"}
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         for line in page.read_text(encoding="utf-8").splitlines():
-            for called in re.findall(r"tutelage (?:run|evaluate|predict)[^`#]*", line):
+            for called in re.findall(r"tutelage (?:run|evaluate|predict|knowledge)[^`#]*", line):
                 assert set(re.findall(r"--[a-z-]+", called)) <= known, line
 
 

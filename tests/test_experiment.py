@@ -40,7 +40,7 @@ class Notes(Progress):
     def note(self, text: str) -> None:
         self.told.append(text)
 
-    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epochs") -> None:
+    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
         self.name, self.now = name, done
 
     def step(self, step: int, logs: object) -> None:
@@ -201,11 +201,50 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "schedule.student.learning_rate": (0.01, {"baseline", "student"}),
         "schedule.teacher.learning_rate": (0.01, {"teacher", "student"}),
         "views.shift": (0, {"teacher", "baseline", "student"}),
+        "views.distinct": (2, {"baseline", "student"}),
+        "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }
     for key, (value, stages) in changed.items():
         others = job(**{key.replace(".", "__"): value}).keys()
         assert {stage for stage in keys if keys[stage] != others[stage]} == stages, key
+
+
+def test_changed_temperature_asks_the_teacher_nothing(
+    run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    logits = inference.logits
+
+    def noted(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
+        asked.append(model.name)
+        return logits(model, images, precision)
+
+    monkeypatch.setattr(inference, "logits", noted)
+    experiment.run(job(loss__temperature=3.0), run[0].parent / "warm")
+    # Each model once, on the test part.
+    assert asked == ["digits_teacher", "digits_student", "digits_student"]
+
+
+def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path) -> None:
+    two = job(views__distinct=2, schedule__student__epochs=5)
+    assert (two.views("teacher").distinct, two.views("student").distinct) == (0, 2)
+    assert two.views("baseline") == two.views("student")
+    assert experiment._views_to_ask(two) == 2
+    assert experiment._views_to_ask(job(views__distinct=9)) == 2
+    assert experiment._views_to_ask(job()) == 2
+    two.build("teacher").save(tmp_path / "teacher.keras")
+    guidance, seconds = experiment._guidance(two, tmp_path / "teacher.keras", Progress())
+    assert guidance.knowledge is not None
+    assert guidance.knowledge.missing(3) == [2]
+    assert seconds == guidance.knowledge.seconds(2) > 0
+
+
+def test_without_a_share_in_the_loss_the_teacher_is_not_asked(tmp_path: Path) -> None:
+    guidance, seconds = experiment._guidance(
+        job(loss__alpha=0.0), tmp_path / "absent.keras", Progress()
+    )
+    assert (guidance.knowledge, seconds) == (None, 0.0)
 
 
 def test_folder_of_another_recipe_is_refused_and_left_as_it_is(

@@ -59,16 +59,57 @@ LAYERS = {
     "conv same relu": lambda: layers.Conv2D(5, 3, padding="same", activation="relu"),
     "conv valid without bias": lambda: layers.Conv2D(4, 3, use_bias=False),
     "conv strided same": lambda: layers.Conv2D(4, 3, strides=2, padding="same"),
+    "conv strided more than its kernel": lambda: layers.Conv2D(4, 1, strides=3, padding="same"),
+    "conv strided valid": lambda: layers.Conv2D(4, 3, strides=(2, 1)),
     "conv even kernel": lambda: layers.Conv2D(4, 2, padding="same"),
+    "conv of two sizes": lambda: layers.Conv2D(4, (2, 5), strides=(1, 2), padding="same"),
     "conv dilated": lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
     "conv of groups": lambda: layers.Conv2D(6, (3, 1), groups=3, activation="tanh"),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same", activation="relu"),
+    "depthwise strided": lambda: layers.DepthwiseConv2D(3, strides=2, padding="same"),
+    "depthwise multiplied": lambda: layers.DepthwiseConv2D(2, depth_multiplier=2, use_bias=False),
+    "separable": lambda: layers.SeparableConv2D(4, 3, padding="same", activation="relu"),
+    "separable strided": lambda: layers.SeparableConv2D(
+        4, 3, strides=2, depth_multiplier=2, use_bias=False
+    ),
     "batch norm": lambda: layers.BatchNormalization(momentum=0.8, epsilon=1e-2),
     "batch norm of nothing learnt": lambda: layers.BatchNormalization(center=False, scale=False),
+    "layer norm": lambda: layers.LayerNormalization(epsilon=1e-2),
+    "layer norm of nothing learnt": lambda: layers.LayerNormalization(center=False, scale=False),
+    "layer norm of two axes": lambda: layers.LayerNormalization(axis=[-2, -1]),
     "max pooling": lambda: layers.MaxPooling2D(2),
     "max pooling same": lambda: layers.MaxPooling2D(3, strides=2, padding="same"),
+    "max pooling same even": lambda: layers.MaxPooling2D(3, strides=1, padding="same"),
+    "average pooling": lambda: layers.AveragePooling2D((2, 3)),
+    "average pooling same": lambda: layers.AveragePooling2D(3, strides=1, padding="same"),
+    "average pooling same uneven": lambda: layers.AveragePooling2D(2, padding="same"),
     "average": lambda: layers.GlobalAveragePooling2D(keepdims=True),
+    "maximum": lambda: layers.GlobalMaxPooling2D(),
+    "relu to six": lambda: layers.ReLU(6.0),
+    "relu with a slope": lambda: layers.ReLU(negative_slope=0.1, threshold=0.2),
+    "leaky relu": lambda: layers.LeakyReLU(0.1),
+    "swish": lambda: layers.Activation("swish"),
+    "softmax": lambda: layers.Softmax(),
+    "zero padding": lambda: layers.ZeroPadding2D(((0, 1), (2, 1))),
+    "cropping": lambda: layers.Cropping2D(1),
+    "reshape": lambda: layers.Reshape((9, 8, 6)),
     "without a twin": lambda: layers.UpSampling2D(2),
 }
+MERGES = [
+    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
+    *(layers.Maximum, layers.Minimum, layers.Concatenate),
+]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("merge", MERGES, ids=lambda merge: merge.__name__)
+def test_merged_branches_are_what_stock_keras_makes_of_them(
+    merge: type[keras.Layer], training: bool
+) -> None:
+    inputs = keras.Input((8, 9, 6))
+    branches = [layers.Conv2D(4, 3)(inputs), layers.Conv2D(4, 3, activation="relu")(inputs)]
+    model = settled(keras.Model(inputs, layers.Conv2D(3, 1)(merge()(branches))))
+    assert_same_work(model, images(4, 8, 9, 6), training)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -195,12 +195,14 @@ def knowledge_command(
         return
     for entry in entries:
         origin = entry["origin"]
-        images, classes = origin.get("shape", ("?", "?"))
-        print(
-            f"{entry['folder']}: teacher {origin.get('teacher', 'unknown')[:8]}, "
-            f"{entry['views']} views of {images} images, {classes} classes, "
-            f"{megabytes(entry['bytes'])}"
-        )
+        what = "damaged"
+        if origin:
+            images, classes = origin["shape"]
+            what = (
+                f"teacher {origin['teacher'][:8]}, "
+                f"{entry['views']} views of {images:,} images, {classes} classes"
+            )
+        print(f"{entry['folder']}: {what}, {megabytes(entry['bytes'])}")
     total = megabytes(sum(entry["bytes"] for entry in entries))
     print(f"{'forgotten' if clear else 'kept'}: {total} in {knowledge.home()}")
 

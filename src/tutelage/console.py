@@ -49,12 +49,13 @@ class ConsoleProgress(Progress):
         """Something a person should know."""
         self.console.print(Text(text), soft_wrap=True)
 
-    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epochs") -> None:
+    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
         """A stage begins: its epochs, how many are already done, steps an epoch."""
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.ran, self.accuracy = time.monotonic(), 0, ""
-        where = f"going on after {done} of {epochs} {unit}" if done else f"{epochs} {unit}"
+        begun = f"going on after {unit} {done} of {epochs}"
+        where = begun if done else f"{epochs} {unit}{'s' if epochs > 1 else ''}"
         self.note(f"{name}: {where}")
         if self.console.is_terminal:
             self.bar = bars.Progress(

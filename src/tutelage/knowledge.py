@@ -115,7 +115,7 @@ class Knowledge:
         with storage.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(asdict(self.origin), indent=1) + "\n")
         chunks = list(range(0, len(images), _CHUNK))
-        progress.stage("knowledge", count, count - len(missing), len(chunks), "views")
+        progress.stage("knowledge", count, count - len(missing), len(chunks), "view")
         for done, number in enumerate(missing, start=count - len(missing) + 1):
             began = time.monotonic()
             logits = np.empty(self.origin.shape, np.float16)

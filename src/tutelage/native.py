@@ -141,20 +141,64 @@ def _activated(layer: keras.Layer, x: Any) -> Any:
     return F.relu_(x) if layer.activation is keras.activations.relu else layer.activation(x)
 
 
+def _padding(layer: Any, x: Any, window: tuple[int, ...]) -> list[int]:
+    """What Keras' "same" adds before and after each of the two axes, last axis first."""
+    if layer.padding == "valid":
+        return [0, 0, 0, 0]
+    strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,) * 2
+    pads: list[int] = []
+    for size, length, stride in zip(x.shape[1:3], window, strides, strict=True):
+        whole = max((math.ceil(size / stride) - 1) * stride + length - size, 0)
+        pads = [whole // 2, whole - whole // 2, *pads]
+    return pads
+
+
+def _even(pads: list[int]) -> bool:
+    return pads[0] == pads[1] and pads[2] == pads[3]
+
+
+def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, dtype: Any) -> Any:
+    """A convolution with a kernel of PyTorch's shape, and all the layer's other settings."""
+    sizes = zip(kernel.shape[2:], layer.dilation_rate, strict=True)
+    pads = _padding(layer, x, tuple(rate * (size - 1) + 1 for size, rate in sizes))
+    x = _first(x.to(dtype).contiguous())
+    if not _even(pads):
+        x, pads = F.pad(x, pads), [0, 0, 0, 0]
+    kernel = kernel.to(dtype)
+    bias = None if bias is None else bias.value.to(dtype)
+    around = [pads[2], pads[0]]
+    return F.conv2d(x, kernel, bias, layer.strides, around, layer.dilation_rate, groups)
+
+
 def _conv(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     if layer.data_format != "channels_last":
         return None
-    pad = [0, 0]
-    if layer.padding == "same":
-        if layer.strides != (1, 1) or any(size % 2 == 0 for size in layer.kernel_size):
-            return None  # Keras pads these unevenly
-        sizes = zip(layer.kernel_size, layer.dilation_rate, strict=True)
-        pad = [rate * (size - 1) // 2 for size, rate in sizes]
-    kernel = layer.kernel.value.to(dtype).permute(3, 2, 0, 1)
-    bias = layer.bias.value.to(dtype) if layer.use_bias else None
-    x = _first(x.to(dtype).contiguous())
-    y = F.conv2d(x, kernel, bias, layer.strides, pad, layer.dilation_rate, layer.groups)
+    kernel = layer.kernel.value.permute(3, 2, 0, 1)
+    y = _convolved(layer, x, kernel, layer.bias, layer.groups, dtype)
     return _last(_activated(layer, y))
+
+
+def _depthwise_kernel(kernel: Any) -> Any:
+    height, width, channels, multiplier = kernel.shape
+    return kernel.permute(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
+
+
+def _depthwise(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    if layer.data_format != "channels_last":
+        return None
+    kernel = _depthwise_kernel(layer.kernel.value)
+    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], dtype)
+    return _last(_activated(layer, y))
+
+
+def _separable(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    if layer.data_format != "channels_last":
+        return None
+    kernel = _depthwise_kernel(layer.depthwise_kernel.value)
+    y = _convolved(layer, x, kernel, None, x.shape[-1], dtype)
+    pointwise = layer.pointwise_kernel.value.to(dtype).permute(3, 2, 0, 1)
+    bias = layer.bias.value.to(dtype) if layer.use_bias else None
+    return _last(_activated(layer, F.conv2d(y, pointwise, bias)))
 
 
 def _dense(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
@@ -183,16 +227,42 @@ def _batch_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return _last(y) if x.ndim == 4 else y
 
 
-def _max_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
-    if layer.data_format != "channels_last" or layer.padding != "valid":
+def _layer_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    if list(layer.axis) not in ([-1], [x.ndim - 1]) or layer.rms_scaling:
         return None
-    return _last(F.max_pool2d(_first(x), layer.pool_size, layer.strides))
+    gamma = layer.gamma.value.to(x.dtype) if layer.scale else None
+    beta = layer.beta.value.to(x.dtype) if layer.center else None
+    return F.layer_norm(x, x.shape[-1:], gamma, beta, layer.epsilon)
+
+
+def _max_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    if layer.data_format != "channels_last":
+        return None
+    pads, x = _padding(layer, x, layer.pool_size), _first(x)
+    if not _even(pads):
+        x, pads = F.pad(x, pads, value=-math.inf), [0, 0, 0, 0]
+    return _last(F.max_pool2d(x, layer.pool_size, layer.strides, [pads[2], pads[0]]))
+
+
+def _average_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    pads = _padding(layer, x, layer.pool_size)
+    if layer.data_format != "channels_last" or not _even(pads):
+        return None  # an uneven border would have to be left out of the mean
+    around = [pads[2], pads[0]]
+    y = F.avg_pool2d(_first(x), layer.pool_size, layer.strides, around, count_include_pad=False)
+    return _last(y)
 
 
 def _average(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     if layer.data_format != "channels_last":
         return None
     return x.mean((1, 2), keepdim=layer.keepdims)
+
+
+def _maximum(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    if layer.data_format != "channels_last":
+        return None
+    return x.amax((1, 2), keepdim=layer.keepdims)
 
 
 def _flatten(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
@@ -215,12 +285,31 @@ def _dropout(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return x * kept.to(x.dtype).mul_(1 / (1 - layer.rate))
 
 
+def _elementwise(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+    # Stock, but without the cast to float32 that the layer's own `__call__` begins with.
+    return layer.call(x)
+
+
 _TWINS: dict[type, Callable[[Any, Any, bool, Any], Any]] = {
     layers.Conv2D: _conv,
+    layers.DepthwiseConv2D: _depthwise,
+    layers.SeparableConv2D: _separable,
     layers.Dense: _dense,
     layers.BatchNormalization: _batch_norm,
+    layers.LayerNormalization: _layer_norm,
     layers.MaxPooling2D: _max_pooling,
+    layers.AveragePooling2D: _average_pooling,
     layers.GlobalAveragePooling2D: _average,
+    layers.GlobalMaxPooling2D: _maximum,
     layers.Flatten: _flatten,
     layers.Dropout: _dropout,
+    **dict.fromkeys(
+        [
+            *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax),
+            *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
+            *(layers.Maximum, layers.Minimum, layers.Concatenate),
+            *(layers.ZeroPadding2D, layers.Cropping2D, layers.Reshape),
+        ],
+        _elementwise,
+    ),
 }

@@ -10,10 +10,10 @@ Row = dict[str, float]
 class Progress:
     """Hears how training goes; this one keeps it to itself."""
 
-    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epochs") -> None:
+    def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
         """A stage begins: its epochs, how many are already done, steps an epoch.
 
-        The unit is what its epochs are called.
+        The unit is what an epoch of it is called.
         """
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
