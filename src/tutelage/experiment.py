@@ -270,7 +270,7 @@ def _seconds_to_ask(job: Job) -> float:
     if not job.recipe.loss.alpha:
         return 0.0
     images = job.train.images[: inference.BATCH]
-    model = job.build("teacher")
+    model = inference.load_model(job.teacher_file) if job.teacher_file else job.build("teacher")
     inference.logits(model, images, job.precision)  # the first call also builds
     began = time.monotonic()
     inference.logits(model, images, job.precision)
