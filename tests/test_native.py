@@ -136,6 +136,26 @@ def test_whole_model_of_branches_and_nested_models_does_the_same(training: bool)
     assert_same_work(model, images(6, 8, 8, 3), training)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
+def test_known_architectures_do_the_same_with_no_layer_left_to_stock(
+    name: str, training: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    model = build(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None)
+    caplog.set_level("INFO", "tutelage.native")
+    fast = native.accelerate(model)
+    assert "without a native twin" not in caplog.text
+    x = images(8, 32, 32, 3)
+    expected, got = passes(model, model, x, training), passes(model, fast, x, training)
+    for ours, stock in zip(
+        [got[0], *got[1], *got[2]], [expected[0], *expected[1], *expected[2]], strict=True
+    ):
+        # Rounding adds up over fifty layers, so it is held against the largest value.
+        assert np.abs(ours - stock).max() <= 1e-3 * np.abs(stock).max() + 1e-5
+
+
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
     model = settled(keras.Sequential([keras.Input((4, 4, 2)), layers.BatchNormalization()]))
     model.layers[0].trainable = False

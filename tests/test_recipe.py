@@ -222,7 +222,7 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
     keys += [f"schedule.student.{key}" for key in student]
     values = tree["data"] | tree["loss"] | student
     floats = [key for key in keys if type(values[key.split(".")[-1]]) is float]
-    assert len(floats) == 8
+    assert len(floats) == 9
     for key in floats:
         assert mistake(key, value).endswith(f", found {value}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -112,6 +113,38 @@ def test_killed_run_ends_bit_identical_and_repeats_no_epoch(
     assert rows[: epoch - 1] == kept  # their seconds too: they were not run again
     for ours, theirs in zip(rows, history, strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_dropout_stops_after_its_part_of_the_epochs_and_the_model_keeps_its_rates(
+    tmp_path: Path,
+) -> None:
+    half = Schedule(epochs=4, batch_size=8, learning_rate=0.05, dropout=0.5)
+    seen: list[list[float]] = []
+    model = student()
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    rates = [layer.rate for layer in layers]
+    assert all(rates)
+    assert rates
+
+    class Watch(Progress):
+        def step(self, step: int, logs: object) -> None:
+            if step == 1:
+                seen.append([layer.rate for layer in layers])
+
+    fit(model, tmp_path / "c.npz", schedule=half, progress=Watch())
+    assert seen == [rates, rates, [0] * len(rates), [0] * len(rates)]
+    assert [layer.rate for layer in layers] == rates
+    # Until then nothing differs, and afterwards it does.
+    rows = [
+        fit(student(), tmp_path / f"{d}.npz", schedule=replace(half, dropout=d)) for d in (0.5, 1.0)
+    ]
+    assert [row["loss"] for row in rows[0]][:2] == [row["loss"] for row in rows[1]][:2]
+    assert rows[0][2]["loss"] < rows[1][2]["loss"]
+    with pytest.raises(Killed):
+        fit(student(), tmp_path / "k.npz", schedule=half, progress=KilledAt(4, 2))
+    resumed = student()
+    fit(resumed, tmp_path / "k.npz", schedule=half)
+    assert_identical(values(model), values(resumed))
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:

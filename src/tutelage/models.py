@@ -41,6 +41,7 @@ ARCHITECTURES = {
     "digits-student": Architecture((4, 8), (0.0, 0.0)),
 }
 _WHITENING_IMAGES = 2000
+_CHUNK = 1000
 
 
 def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
@@ -79,10 +80,9 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     architecture = ARCHITECTURES[name]
     height, width, channels = images.shape[1:]
     seeds = _seeds(seed)
-    pixels = images.reshape(-1, channels)
-    spread = np.maximum(pixels.std(axis=0, dtype=np.float64), 1.0)
-    scale = 1.0 / spread
-    offset = -pixels.mean(axis=0, dtype=np.float64) * scale
+    mean, spread = _statistics(images)
+    scale = 1.0 / np.maximum(spread, 1.0)
+    offset = -mean * scale
 
     def dropout(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:
         return layers.Dropout(rate, seed=next(seeds), dtype="float32")(x) if rate else x
@@ -186,6 +186,19 @@ def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
             f"{name}: expected images of at least {smallest}x{smallest} pixels, "
             f"found {height}x{width}; set data.size to enlarge them"
         )
+
+
+def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, exact, in little memory."""
+    channels = images.shape[-1]
+    total, squares = np.zeros((2, channels), np.int64)
+    for start in range(0, len(images), _CHUNK):
+        pixels = images[start : start + _CHUNK].reshape(-1, channels).astype(np.int64)
+        total += pixels.sum(axis=0)
+        squares += (pixels**2).sum(axis=0)
+    count = images.size // channels
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
 def _prime(model: keras.Model, images: np.ndarray) -> None:

@@ -139,6 +139,10 @@ class Schedule:
         momentum: Nesterov's, from 0 to below 1.
         weight_decay: decoupled from the gradient, at least 0.
         label_smoothing: the part of each label spread over all classes, from 0 to below 1.
+        dropout: the part of the epochs, from the first on, in which dropout layers drop, 0 to 1.
+
+    Source:
+        arXiv 2303.01500, section 5: dropout early in training alone, for models that underfit.
 
     Example:
         >>> Schedule(epochs=10, learning_rate=0.1).batch_size
@@ -153,6 +157,7 @@ class Schedule:
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 0.005
     label_smoothing: Fraction = 0.0
+    dropout: Unit = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -168,16 +168,20 @@ def fit(
     knowledge = guidance.knowledge if guidance else None
     batches = _ViewedBatches(train, schedule, settings, seed, knowledge)
     keeper = _Keeper(checkpoint, key, state, history, batches, progress, on_epoch)
-    trainee.fit(
-        batches,
-        validation_data=(validation.images, validation.labels),
-        validation_batch_size=_VALIDATION_BATCH,
-        epochs=schedule.epochs,
-        initial_epoch=len(history),
-        shuffle=False,  # the views have their own order; Keras would shuffle the batches unseeded
-        callbacks=[keeper],
-        verbose=0,
-    )
+    early = _EarlyDropout(model, round(schedule.dropout * schedule.epochs))
+    try:
+        trainee.fit(
+            batches,
+            validation_data=(validation.images, validation.labels),
+            validation_batch_size=_VALIDATION_BATCH,
+            epochs=schedule.epochs,
+            initial_epoch=len(history),
+            shuffle=False,  # the views have their own order; Keras would shuffle them unseeded
+            callbacks=[keeper, early],
+            verbose=0,
+        )
+    finally:
+        early.restore()
     return history
 
 
@@ -248,6 +252,27 @@ def _optimizer(schedule: Schedule, images: int) -> keras.optimizers.Optimizer:
     if schedule.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+class _EarlyDropout(keras.callbacks.Callback):
+    """Lets dropout layers drop in the first epochs alone."""
+
+    def __init__(self, model: keras.Model, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+        found = model._flatten_layers(include_self=False)
+        self.rates = [(x, x.rate) for x in found if isinstance(x, keras.layers.Dropout)]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch < self.epochs or not any(layer.rate for layer, _ in self.rates):
+            return
+        for layer, _ in self.rates:
+            layer.rate = 0
+        self.model.make_train_function(force=True)  # a compiled step has the rates built in
+
+    def restore(self) -> None:
+        for layer, rate in self.rates:
+            layer.rate = rate
 
 
 class _Keeper(keras.callbacks.Callback):

@@ -1,0 +1,98 @@
+"""How time and memory of a student's training grow with images, classes and stored views.
+
+    python benchmarks/growth.py                          # a few minutes
+
+Each figure is of a process of its own: a small student on noise of 32x32 pixels, taught by stored
+logits. Writes `benchmarks/results/DATE-growth.json` and prints it.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from tutelage import environment, knowledge, losses, models, training
+from tutelage.datasets import Part
+from tutelage.recipe import Schedule, Views
+
+HERE = Path(__file__).parent
+BASE = {"images": 4000, "classes": 10, "views": 2}
+GROWN = {
+    "images": [2000, 4000, 8000, 16000],
+    "classes": [10, 100, 1000],
+    "views": [1, 4, 16, 64],
+}
+
+
+def one(images: int, classes: int, views: int) -> dict[str, float]:
+    """Store the views of a teacher that costs nothing, train two epochs, and say what it took."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (images, 32, 32, 3), np.uint8)
+    train = Part(pixels, np.arange(images) % classes)
+    few = Part(pixels[:250], train.labels[:250])
+    schedule = Schedule(epochs=2, batch_size=128, learning_rate=0.01)
+    settings = Views(distinct=views)
+    origin = knowledge.Origin(
+        "t", "i", 0, settings.flip, settings.shift, "float32", (images, classes)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        held = knowledge.Knowledge(Path(folder) / "knowledge", origin)
+        began = time.perf_counter()
+        held.ask(lambda shown: random.normal(size=(len(shown), classes)), pixels, views)
+        stored = time.perf_counter() - began
+        model = models.build("student-300k", images=pixels, classes=classes, seed=0)
+        rows = training.fit(
+            model,
+            train,
+            few,
+            schedule=schedule,
+            settings=settings,
+            seed=0,
+            precision="float32",
+            checkpoint=Path(folder) / "checkpoint.npz",
+            key="growth",
+            guidance=training.Guidance(held, losses.KD(), alpha=0.9),
+        )
+        size = sum(file.stat().st_size for file in held.folder.iterdir())
+    return {
+        "seconds to store": round(stored, 2),
+        "seconds an epoch": round(rows[-1]["seconds"], 2),
+        "megabytes on disk": round(size / 1e6, 2),
+        "megabytes of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+    }
+
+
+def main() -> None:
+    """Grow one thing at a time and write down what it takes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grow", nargs="+", choices=GROWN, default=list(GROWN))
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    parser.add_argument("--one", type=json.loads, help="measure this alone, and print it as JSON")
+    told = parser.parse_args()
+    if told.one:
+        print(json.dumps(one(**told.one)))
+        return
+    figures = []
+    for grown in told.grow:
+        for value in GROWN[grown]:
+            size = BASE | {grown: value}
+            line = [sys.executable, __file__, "--one", json.dumps(size)]
+            done = subprocess.run(line, capture_output=True, text=True, check=True)
+            figures.append({"grown": grown, **size, **json.loads(done.stdout.splitlines()[-1])})
+            print(figures[-1], flush=True)
+    told.out.mkdir(parents=True, exist_ok=True)
+    target = told.out / f"{date.today()}-growth.json"
+    written = {"figures": figures, "environment": environment.describe()}
+    target.write_text(json.dumps(written, indent=1) + "\n")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""How many images a second each party trains: tutelage, stock Keras on three backends, PyTorch.
+
+    python benchmarks/throughput.py                      # all jobs and parties, about an hour
+    python benchmarks/throughput.py --jobs teacher --repeats 3
+
+Each figure is of a process of its own; the parties take turns, so that a noisy machine is noisy to
+all. Peers get environments of their own under `benchmarks/.envs`, made on first use. Writes
+`benchmarks/results/DATE-throughput.json` and prints medians and ranges.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tutelage import datasets, environment, models
+
+HERE = Path(__file__).parent
+PEERS = {
+    "jax": ["keras==3.15.1", "jax==0.10.2", "h5py", "numpy==2.4.6"],
+    "tensorflow": ["keras==3.15.1", "tensorflow-cpu==2.21.0"],
+}
+# (name, party of parties.py, environment: ours or a peer's, Keras' backend)
+PARTIES = [
+    ("tutelage", "tutelage", "", "torch"),
+    ("Keras on PyTorch, float32", "stock-float32", "", "torch"),
+    ("Keras on PyTorch, bfloat16", "stock-bfloat16", "", "torch"),
+    ("Keras on JAX, float32", "stock-float32", "jax", "jax"),
+    ("Keras on JAX, bfloat16", "stock-bfloat16", "jax", "jax"),
+    ("Keras on TensorFlow, float32", "stock-float32", "tensorflow", "tensorflow"),
+    ("Keras on TensorFlow, bfloat16", "stock-bfloat16", "tensorflow", "tensorflow"),
+    ("PyTorch, float32", "plain-float32", "", "torch"),
+    ("PyTorch, bfloat16", "plain-bfloat16", "", "torch"),
+    ("PyTorch compiled, float32", "plain-float32-compiled", "", "torch"),
+    ("PyTorch compiled, bfloat16", "plain-bfloat16-compiled", "", "torch"),
+]
+JOBS = ("teacher", "student", "distil")
+
+
+def interpreter(peer: str) -> Path:
+    """The Python of a peer's environment, made if absent."""
+    if not peer:
+        return Path(sys.executable)
+    folder = HERE / ".envs" / peer
+    python = folder / "bin" / "python"
+    stamp = folder / ".installed"
+    if not stamp.exists():
+        print(f"installing {', '.join(PEERS[peer])}", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
+        stamp.touch()
+    return python
+
+
+def measure(party: str, peer: str, backend: str, job: str, told: argparse.Namespace) -> Any:
+    """Images a second of one process, or why there is no figure."""
+    line = [interpreter(peer), HERE / "parties.py", party, job, told.folder]
+    line += ["--batch", told.batch, "--images", told.images]
+    done = subprocess.run(
+        [str(word) for word in line],
+        env=os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    return json.loads(done.stdout.splitlines()[-1])["images_per_second"]
+
+
+def main() -> None:
+    """Run all that is asked for, in turns, and write it down after each turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--images", type=int, default=1280)
+    parser.add_argument("--only", default="", help="parties whose name holds this text")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    told = parser.parse_args()
+    if told.batch < 1 or told.images < told.batch or told.repeats < 1:
+        parser.error("expected at least one repeat, and at least as many images as a batch")
+    parties = [party for party in PARTIES if told.only in party[0]]
+    told.folder = Path(tempfile.mkdtemp())
+    images = datasets.stand_in("cifar10").train.images[:5000]
+    for name, model in (("teacher", "teacher-2m"), ("student", "student-300k")):
+        built = models.build(model, images=images, classes=10, seed=0)
+        built.save(told.folder / f"{name}.keras")
+    figures: dict[str, dict[str, list[float]]] = {job: {} for job in told.jobs}
+    failures: dict[str, str] = {}
+    target = told.out / f"{date.today()}-throughput.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(told.repeats):
+        for job in told.jobs:
+            for name, party, peer, backend in parties:
+                # Ours is measured with the teacher's answers stored, and with the teacher itself.
+                runs = [(name, job)]
+                if job == "distil" and party == "tutelage":
+                    runs = [(f"{name}, stored", job), (f"{name}, online", "distil-online")]
+                for shown, work in runs:
+                    if f"{job}: {shown}" in failures:
+                        continue
+                    figure = measure(party, peer, backend, work, told)
+                    if isinstance(figure, str):
+                        failures[f"{job}: {shown}"] = figure
+                    else:
+                        figures[job].setdefault(shown, []).append(round(figure, 1))
+        written = {
+            "unit": "images a second, training",
+            "batch": told.batch,
+            "images": told.images,
+            "figures": figures,
+            "failures": failures,
+            "environment": environment.describe(),
+        }
+        target.write_text(json.dumps(written, indent=1) + "\n")
+    for job, byname in figures.items():
+        print(f"\n{job}: images a second, median (range)")
+        for name, values in sorted(byname.items(), key=lambda i: -statistics.median(i[1])):
+            middle = statistics.median(values)
+            print(f"  {name:32} {middle:8.1f}  ({min(values):.1f} to {max(values):.1f})")
+    for name, reason in failures.items():
+        print(f"no figure for {name}: {reason}")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
