@@ -24,6 +24,7 @@ ORDER = [
     "datasets",
     "views",
     "knowledge",
+    "fusion",
     "native",
     "models",
     "losses",

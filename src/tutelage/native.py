@@ -5,7 +5,8 @@ processor, most of it in batch normalisation composed of separate operations
 and in copies between memory layouts. A twin does a stock layer's work with
 PyTorch's fused kernel, on the layer's own variables, and hands on a tensor
 whose memory stays channels-last; the model itself, and so its file, is
-untouched. A layer without a twin runs as stock.
+untouched. A layer without a twin runs as stock. On a processor,
+normalisation is fused with what stands around it (`fusion.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers
+
+from . import fusion
 
 if keras.backend.backend() == "torch":
     import torch
@@ -72,6 +76,7 @@ class _Native(keras.Model):
         super().__init__(name=model.name)
         self.model = model
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._chains = fusion.chains(model)
         self.built = True
         kinds = {type(layer) for layer in model.layers} - set(_TWINS) - {layers.InputLayer}
         if kinds:
@@ -89,7 +94,8 @@ class _Native(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if inputs.device.type == "meta":  # Keras asks for shapes alone
             return self.model(inputs, training=training)
-        return _run(self.model, inputs, bool(training), self._dtype).float()
+        how = _Pass(bool(training), self._dtype, self._chains)
+        return _run(self.model, inputs, how).float()
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         self.model.save(filepath, *args, **kwargs)
@@ -101,20 +107,32 @@ class _Native(keras.Model):
         self.model.load_weights(filepath, *args, **kwargs)
 
 
-def _run(model: keras.Model, inputs: Any, training: bool, dtype: Any) -> Any:
+@dataclass(frozen=True)
+class _Pass:
+    """How a model is run: for training or not, computing in what, which layers fused."""
+
+    training: bool
+    dtype: Any
+    chains: dict[keras.Layer, fusion.Chain]
+
+
+def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
     graph = model._functional if isinstance(model, keras.Sequential) else model
 
     def native(op: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if isinstance(op, keras.Model) and type(op).__module__.startswith("keras."):
-                return _run(op, args[0], training, dtype)
+                return _run(op, args[0], how)
+            chain = how.chains.get(op)
+            if chain is not None and op in chain.behind:
+                return args[0]  # done already
             twin = _TWINS.get(type(op))
             if twin is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
-                result = twin(op, args[0], training, dtype)
+                result = twin(op, args[0], how)
                 if result is not None:
                     return result
             if isinstance(op, keras.Layer) and op._call_has_training_arg:
-                kwargs["training"] = training
+                kwargs["training"] = how.training
             return op(*args, **kwargs)
 
         return run
@@ -136,7 +154,9 @@ def _last(x: Any) -> Any:
     return x.permute(0, 2, 3, 1)
 
 
-def _activated(layer: keras.Layer, x: Any) -> Any:
+def _activated(layer: keras.Layer, x: Any, how: _Pass) -> Any:
+    if layer in how.chains:
+        return x  # the normalisation behind it does that
     # In place: a convolution's backward pass does not need its output.
     return F.relu_(x) if layer.activation is keras.activations.relu else layer.activation(x)
 
@@ -170,12 +190,12 @@ def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, dtype: A
     return F.conv2d(x, kernel, bias, layer.strides, around, layer.dilation_rate, groups)
 
 
-def _conv(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _conv(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     kernel = layer.kernel.value.permute(3, 2, 0, 1)
-    y = _convolved(layer, x, kernel, layer.bias, layer.groups, dtype)
-    return _last(_activated(layer, y))
+    y = _convolved(layer, x, kernel, layer.bias, layer.groups, how.dtype)
+    return _last(_activated(layer, y, how))
 
 
 def _depthwise_kernel(kernel: Any) -> Any:
@@ -183,37 +203,52 @@ def _depthwise_kernel(kernel: Any) -> Any:
     return kernel.permute(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
 
 
-def _depthwise(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _depthwise(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     kernel = _depthwise_kernel(layer.kernel.value)
-    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], dtype)
-    return _last(_activated(layer, y))
+    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], how.dtype)
+    return _last(_activated(layer, y, how))
 
 
-def _separable(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _separable(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     kernel = _depthwise_kernel(layer.depthwise_kernel.value)
-    y = _convolved(layer, x, kernel, None, x.shape[-1], dtype)
-    pointwise = layer.pointwise_kernel.value.to(dtype).permute(3, 2, 0, 1)
-    bias = layer.bias.value.to(dtype) if layer.use_bias else None
-    return _last(_activated(layer, F.conv2d(y, pointwise, bias)))
+    y = _convolved(layer, x, kernel, None, x.shape[-1], how.dtype)
+    pointwise = layer.pointwise_kernel.value.to(how.dtype).permute(3, 2, 0, 1)
+    bias = layer.bias.value.to(how.dtype) if layer.use_bias else None
+    return _last(_activated(layer, F.conv2d(y, pointwise, bias), how))
 
 
-def _dense(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
-    bias = layer.bias.value.to(dtype) if layer.use_bias else None
-    return _activated(layer, F.linear(x.to(dtype), layer.kernel.value.to(dtype).t(), bias))
+def _dense(layer: Any, x: Any, how: _Pass) -> Any:
+    bias = layer.bias.value.to(how.dtype) if layer.use_bias else None
+    y = F.linear(x.to(how.dtype), layer.kernel.value.to(how.dtype).t(), bias)
+    return _activated(layer, y, how)
 
 
-def _batch_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _batch_norm(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.axis not in (-1, x.ndim - 1) or x.ndim not in (2, 4) or layer.renorm:
         return None
+    chain = how.chains.get(layer)
+    if chain is None:
+        return _normalised(layer, x, how)
+    y = fusion.normalise(chain, x, how.training)
+    if y is not None:
+        return y
+    y = _first(x)
+    y = _first(_normalised(layer, _last(F.relu_(y) if chain.source else y), how))
+    if chain.low == 0:
+        y = F.hardtanh_(y, 0.0, chain.high) if chain.high < math.inf else F.relu_(y)
+    return _last(F.max_pool2d(y, 2) if chain.pool else y)
+
+
+def _normalised(layer: Any, x: Any, how: _Pass) -> Any:
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
     channels_first = _first(x) if x.ndim == 4 else x
     mean, variance = layer.moving_mean.value, layer.moving_variance.value
-    if training and layer.trainable:
+    if how.training and layer.trainable:
         y, batch_mean, inverse_std = torch.native_batch_norm(
             channels_first, gamma, beta, None, None, True, 0.0, layer.epsilon
         )
@@ -227,7 +262,7 @@ def _batch_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return _last(y) if x.ndim == 4 else y
 
 
-def _layer_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _layer_norm(layer: Any, x: Any, how: _Pass) -> Any:
     if list(layer.axis) not in ([-1], [x.ndim - 1]) or layer.rms_scaling:
         return None
     gamma = layer.gamma.value.to(x.dtype) if layer.scale else None
@@ -235,7 +270,7 @@ def _layer_norm(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return F.layer_norm(x, x.shape[-1:], gamma, beta, layer.epsilon)
 
 
-def _max_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _max_pooling(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     pads, x = _padding(layer, x, layer.pool_size), _first(x)
@@ -244,7 +279,7 @@ def _max_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return _last(F.max_pool2d(x, layer.pool_size, layer.strides, [pads[2], pads[0]]))
 
 
-def _average_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _average_pooling(layer: Any, x: Any, how: _Pass) -> Any:
     pads = _padding(layer, x, layer.pool_size)
     if layer.data_format != "channels_last" or not _even(pads):
         return None  # an uneven border would have to be left out of the mean
@@ -253,24 +288,24 @@ def _average_pooling(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return _last(y)
 
 
-def _average(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _average(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     return x.mean((1, 2), keepdim=layer.keepdims)
 
 
-def _maximum(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _maximum(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     return x.amax((1, 2), keepdim=layer.keepdims)
 
 
-def _flatten(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _flatten(layer: Any, x: Any, how: _Pass) -> Any:
     return x.reshape(x.shape[0], -1) if layer.data_format == "channels_last" else None
 
 
-def _dropout(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
-    if not training or not layer.rate:
+def _dropout(layer: Any, x: Any, how: _Pass) -> Any:
+    if not how.training or not layer.rate:
         return x
     if layer.noise_shape is not None or layer.rate == 1:
         return None
@@ -285,12 +320,12 @@ def _dropout(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
     return x * kept.to(x.dtype).mul_(1 / (1 - layer.rate))
 
 
-def _elementwise(layer: Any, x: Any, training: bool, dtype: Any) -> Any:
+def _elementwise(layer: Any, x: Any, how: _Pass) -> Any:
     # Stock, but without the cast to float32 that the layer's own `__call__` begins with.
     return layer.call(x)
 
 
-_TWINS: dict[type, Callable[[Any, Any, bool, Any], Any]] = {
+_TWINS: dict[type, Callable[[Any, Any, _Pass], Any]] = {
     layers.Conv2D: _conv,
     layers.DepthwiseConv2D: _depthwise,
     layers.SeparableConv2D: _separable,

@@ -1,0 +1,286 @@
+"""Fused passes: batch normalisation with the ReLU and the pooling around it.
+
+A training step on a processor spends most of what is not convolution on passes
+over feature maps, one a layer and direction. `fusion.c` does a normalisation, the
+ReLU before or after it and the 2x2 pooling behind it together, in two passes each
+way. It is compiled by the machine's own C compiler, once, in about two seconds;
+where there is none, the layers run one by one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from . import storage
+from .errors import TutelageError
+
+if keras.backend.backend() == "torch":
+    import torch
+
+log = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).with_name("fusion.c")
+_FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A batch normalisation and the neighbours whose work is done with it.
+
+    Attributes:
+        norm: the normalisation, on channels last.
+        source: the convolution before it whose ReLU it takes over, if any.
+        low: lower bound of the output: 0 with a ReLU behind it.
+        high: upper bound of the output: 6 with a ReLU6 behind it.
+        pool: whether a 2x2 maximum follows.
+        behind: the layers behind it that are left with nothing to do.
+    """
+
+    norm: keras.Layer
+    source: keras.Layer | None
+    low: float
+    high: float
+    pool: bool
+    behind: tuple[keras.Layer, ...]
+
+
+def chains(model: keras.Model) -> dict[keras.Layer, Chain]:
+    """What can be fused in a model, by each layer that takes part.
+
+    Args:
+        model: a Functional or Sequential model, which may hold others.
+
+    Returns:
+        For each layer in a chain, that chain.
+    """
+    graphs = list(_graphs(model))
+    uses = Counter(id(node.operation) for graph in graphs for node in _nodes(graph))
+    found: dict[keras.Layer, Chain] = {}
+    for graph in graphs:
+        readers: dict[int, list[Any]] = {}
+        for node in _nodes(graph):
+            for tensor in node.input_tensors:
+                readers.setdefault(id(tensor), []).append(node.operation)
+        for tensor in keras.tree.flatten(graph.outputs):
+            readers.setdefault(id(tensor), []).append(None)
+        for node in _nodes(graph):
+            if type(node.operation) is layers.BatchNormalization and uses[id(node.operation)] == 1:
+                chain = _chain(node, readers, uses)
+                if chain:
+                    members = (chain.norm, chain.source, *chain.behind)
+                    found |= {layer: chain for layer in members if layer is not None}
+    return found
+
+
+def _graphs(model: keras.Model) -> Iterator[Any]:
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    yield graph
+    for layer in graph.layers:
+        if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):
+            yield from _graphs(layer)
+
+
+def _nodes(graph: Any) -> list[Any]:
+    return [node for depth in graph._nodes_by_depth.values() for node in depth]
+
+
+def _chain(node: Any, readers: dict[int, list[Any]], uses: Counter[int]) -> Chain | None:
+    norm, (source,) = node.operation, node.input_tensors
+    if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not _plain(norm):
+        return None
+
+    def next_alone(tensor: Any) -> Any:
+        """The layer that alone reads a tensor, if it stands in no other place."""
+        (reader, *others) = readers[id(tensor)]
+        return reader if not others and uses[id(reader)] == 1 and _plain(reader) else None
+
+    producer = source._keras_history.operation
+    takes_relu = (
+        next_alone(source) is norm
+        and uses[id(producer)] == 1
+        and type(producer) in (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+        and _plain(producer)
+        and producer.activation is keras.activations.relu
+        and producer.data_format == "channels_last"
+    )
+    low, high, pool = -math.inf, math.inf, False
+    behind: list[keras.Layer] = []
+    tensor = node.outputs[0]
+    layer = next_alone(tensor)
+    bounds = _bounds(layer)
+    if bounds:
+        low, high = bounds
+        behind.append(layer)
+        tensor = layer.output
+        layer = next_alone(tensor)
+    if type(layer) is layers.MaxPooling2D and _halves(layer, tensor.shape):
+        pool = True
+        behind.append(layer)
+    return Chain(norm, producer if takes_relu else None, low, high, pool, tuple(behind))
+
+
+def _plain(layer: Any) -> bool:
+    return (
+        isinstance(layer, keras.Layer)
+        and layer.compute_dtype == "float32"
+        and not layer.activity_regularizer
+    )
+
+
+def _bounds(layer: Any) -> tuple[float, float] | None:
+    """The interval that a layer clips to, if that is all it does."""
+    if type(layer) is layers.ReLU and not layer.negative_slope and not layer.threshold:
+        return 0.0, math.inf if layer.max_value is None else float(layer.max_value)
+    if type(layer) is layers.Activation:
+        known = {keras.activations.relu: math.inf, keras.activations.relu6: 6.0}
+        return (0.0, known[layer.activation]) if layer.activation in known else None
+    return None
+
+
+def _halves(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    even = all(size is not None and size % 2 == 0 for size in shape[1:3])
+    windows = tuple(layer.pool_size) == tuple(layer.strides) == (2, 2)
+    return even and windows and layer.data_format == "channels_last"
+
+
+def normalise(chain: Chain, x: Any, training: bool) -> Any:
+    """A chain's pass, on the processor.
+
+    Args:
+        chain: what to do.
+        x: a tensor of shape (images, height, width, channels), float32 or bfloat16. In training,
+            where the chain takes over its source's ReLU, that is done in place.
+        training: normalise by the batch, and bring the moving statistics up to date; otherwise
+            by the moving statistics, and without gradients.
+
+    Returns:
+        A tensor of the same type, half as high and wide where the chain pools; None where this
+        can't be done: without a compiler, on another device, or where gradients are wanted
+        through moving statistics.
+    """
+    norm = chain.norm
+    gamma = norm.gamma.value if norm.scale else None
+    beta = norm.beta.value if norm.center else None
+    batch = training and norm.trainable
+    if library() is None or x.device.type != "cpu" or (not batch and torch.is_grad_enabled()):
+        return None
+    x = x.contiguous()
+    mean, variance = norm.moving_mean.value, norm.moving_variance.value
+    if batch:
+        about = x.new_empty((4, x.shape[-1]), dtype=torch.float32)
+        z = _Normalise.apply(x, gamma, beta, about, chain)
+        with torch.no_grad():
+            mean.lerp_(about[0], 1 - norm.momentum)
+            variance.lerp_(about[1], 1 - norm.momentum)
+        return z
+    scale = torch.rsqrt(variance + norm.epsilon)
+    scale = scale if gamma is None else scale * gamma
+    offset = -mean * scale if beta is None else beta - mean * scale
+    z = _output(chain, x)
+    _call("normalise", _shape(chain, x), x, z, scale, offset)
+    return z
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels")),
+        *((name, ctypes.c_int64) for name in ("relu", "pool", "threads")),
+        *((name, ctypes.c_float) for name in ("low", "high")),
+        ("epsilon", ctypes.c_double),
+    )
+
+
+def _shape(chain: Chain, x: Any) -> _Shape:
+    return _Shape(
+        *x.shape,
+        *(chain.source is not None, chain.pool, torch.get_num_threads()),
+        *(chain.low, chain.high, chain.norm.epsilon),
+    )
+
+
+def _output(chain: Chain, x: Any) -> Any:
+    images, height, width, channels = x.shape
+    part = 2 if chain.pool else 1
+    return x.new_empty((images, height // part, width // part, channels))
+
+
+if keras.backend.backend() == "torch":
+
+    class _Normalise(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, gamma: Any, beta: Any, about: Any, chain: Chain) -> Any:
+            ctx.shape, z = _shape(chain, x), _output(chain, x)
+            _call("forward", ctx.shape, x, z, gamma, beta, about)
+            ctx.save_for_backward(x, about)
+            ctx.affine = gamma is not None, beta is not None
+            return z
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, dz: Any) -> Any:
+            x, about = ctx.saved_tensors
+            dx, slopes = torch.empty_like(x), torch.empty_like(about[:2])
+            _call("backward", ctx.shape, x, dz.contiguous(), dx, about, *slopes)
+            dgamma, dbeta = (
+                s if wanted else None for s, wanted in zip(slopes, ctx.affine, strict=True)
+            )
+            return dx, dgamma, dbeta, None, None
+
+
+def _call(name: str, shape: _Shape, x: Any, *arrays: Any) -> None:
+    function = getattr(library(), f"{name}_{str(x.dtype).removeprefix('torch.')}")
+    pointers = (None if a is None else ctypes.c_void_p(a.data_ptr()) for a in (x, *arrays))
+    if function(ctypes.byref(shape), *pointers):
+        raise MemoryError(f"no memory for the sums of {shape.channels} channels")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled passes, made on first use; None, and a line in the log, where that fails."""
+    words = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shutil.which(words[0]) if words else None
+    if compiler is None:
+        log.info("no C compiler (cc, or what CC names): layers run one by one, unfused")
+        return None
+    command = [compiler, *words[1:], *_FLAGS.split(), str(_SOURCE), "-lm"]
+    try:
+        made = storage.cache_folder() / "compiled" / f"fusion-{_key(command)}.so"
+        if not made.exists():
+            storage.make_folder(made.parent)
+            with storage.replacing(made) as temporary:
+                line = [*command, "-o", str(temporary)]
+                subprocess.run(line, check=True, capture_output=True, text=True, timeout=120)
+        return ctypes.CDLL(str(made))
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[0]
+    except (OSError, TutelageError, subprocess.TimeoutExpired) as error:
+        reason = str(error)
+    log.info("%s can't compile %s (%s): layers run one by one", compiler, _SOURCE.name, reason)
+    return None
+
+
+def _key(command: list[str]) -> str:
+    """Of all that the machine code depends on: a cache may be shared by different processors."""
+    about = [*command, platform.machine(), platform.processor()]
+    processor = Path("/proc/cpuinfo")
+    if processor.exists():
+        lines = processor.read_text().splitlines()
+        about += [line for line in lines if line.startswith("flags")][:1]
+    return hashlib.sha256(_SOURCE.read_bytes() + "\n".join(about).encode()).hexdigest()[:16]
