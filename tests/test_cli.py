@@ -245,7 +245,14 @@ def test_knowledge_is_shown_and_forgotten(
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     """A run of many epochs, once it has finished some of its second stage."""
     line = [sys.executable, "-m", "tutelage", "run", "digits", "--out", str(folder), *options]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has them ignore the interrupt.
+    process = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr is not None
     for text in process.stderr:
         if text.startswith("baseline 2/"):
