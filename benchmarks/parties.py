@@ -2,10 +2,10 @@
 
     python benchmarks/parties.py PARTY JOB FOLDER --batch 128 --images 1280
 
-PARTY is one of `PARTIES`, JOB is `teacher`, `student` or `distil`; FOLDER holds the stock models
-`teacher.keras` and `student.keras`. Prints one line of JSON: images a second of a training epoch
-after one that warms up. All do the same work: uint8 images, the same models, stochastic gradient
-descent with Nesterov's momentum, in `distil` with the teacher's answers at temperature 4.
+PARTY is one of `PARTIES`, JOB is `distil` or the name of a stock model in FOLDER, such as `teacher`
+for `teacher.keras`. Prints one line of JSON: images a second of a training epoch after one that
+warms up. All do the same work: uint8 images, the same models, stochastic gradient descent with
+Nesterov's momentum, in `distil` with the teacher's answers at temperature 4.
 """
 
 import argparse
@@ -19,13 +19,20 @@ from typing import Any
 import numpy as np
 
 RATE, MOMENTUM, ALPHA, TEMPERATURE = 0.01, 0.9, 0.9, 4.0
+# What stands in for "the user's own model", and its images' height and width in pixels.
+APPLICATIONS = {"MobileNetV2": 64, "ResNet50V2": 64}
 Epoch = Callable[[], Any]
 
 
-def data(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise of CIFAR-10's shape: what is timed does not depend on what it shows."""
+def data(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Square noise in colour, of ten classes: what is timed does not depend on what it shows."""
     random = np.random.default_rng(0)
-    return random.integers(0, 256, (count, 32, 32, 3), np.uint8), random.integers(0, 10, count)
+    return random.integers(0, 256, (count, size, size, 3), np.uint8), random.integers(0, 10, count)
+
+
+def trained(job: str) -> str:
+    """The name of the model that a job trains."""
+    return "student" if job.startswith("distil") else job
 
 
 def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: int) -> Epoch:
@@ -35,9 +42,7 @@ def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: 
     from tutelage import Distiller, losses, native
 
     precision = native.hardware_precision()
-    model = keras.saving.load_model(
-        folder / f"{'teacher' if job == 'teacher' else 'student'}.keras"
-    )
+    model = keras.saving.load_model(folder / f"{trained(job)}.keras")
     trainee = native.accelerate(model, precision)
     x: Any = images
     if job == "distil":
@@ -73,7 +78,7 @@ def stock(policy: str) -> Callable[..., Epoch]:
             copy.set_weights(model.get_weights())
             return copy
 
-        trainee = load("teacher" if job == "teacher" else "student")
+        trainee = load(trained(job))
         if job == "distil":
             trainee = keras.distillation.Distiller(
                 teacher=load("teacher"),
@@ -92,7 +97,7 @@ def stock(policy: str) -> Callable[..., Epoch]:
 
 
 def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
-    """PyTorch written by hand, channels last."""
+    """PyTorch written by hand, channels last; of this project's own two models."""
 
     def party(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: int) -> Epoch:
         import torch
@@ -164,12 +169,13 @@ def main() -> None:
     """Time one party and print its figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("party", choices=PARTIES)
-    parser.add_argument("job", choices=["teacher", "student", "distil", "distil-online"])
+    jobs = ["teacher", "student", "distil", "distil-online", *APPLICATIONS]
+    parser.add_argument("job", choices=jobs)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280)
     told = parser.parse_args()
-    images, labels = data(told.images)
+    images, labels = data(told.images, APPLICATIONS.get(told.job, 32))
     epoch = PARTIES[told.party](told.job, told.folder, images, labels, told.batch)
     epoch()
     began = time.perf_counter()

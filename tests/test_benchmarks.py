@@ -12,35 +12,76 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, BENCHMARKS / "throughput.py", *arguments]
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, BENCHMARKS / script, *arguments]
     return subprocess.run([str(word) for word in line], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
-    ("only", "names"),
+    ("job", "only", "names"),
     [
-        ("tutelage", {"tutelage, stored", "tutelage, online"}),
-        ("PyTorch, float32", {"Keras on PyTorch, float32", "PyTorch, float32"}),
+        ("distil", "tutelage", {"tutelage, stored", "tutelage, online"}),
+        ("distil", "PyTorch, float32", {"Keras on PyTorch, float32", "PyTorch, float32"}),
+        ("MobileNetV2", "PyTorch, float32", {"Keras on PyTorch, float32"}),
     ],
 )
 def test_throughput_measures_its_parties_and_writes_what_it_prints(
-    tmp_path: Path, only: str, names: set[str]
+    tmp_path: Path, job: str, only: str, names: set[str]
 ) -> None:
-    work = ["--jobs", "distil", "--repeats", 1, "--images", 32, "--batch", 16]
-    done = run(*work, "--only", only, "--out", tmp_path)
+    work = ["--jobs", job, "--repeats", 1, "--images", 32, "--batch", 16]
+    done = run("throughput.py", *work, "--only", only, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.iterdir()
     written = json.loads(file.read_text())
     assert written["failures"] == {}
-    assert set(written["figures"]["distil"]) == names
-    for (figure,) in written["figures"]["distil"].values():
+    assert set(written["figures"][job]) == names
+    for (figure,) in written["figures"][job].values():
         assert figure > 0
         assert f"{figure:.1f}" in done.stdout
 
 
 def test_throughput_refuses_fewer_images_than_a_batch(tmp_path: Path) -> None:
-    done = run("--images", 8, "--batch", 16, "--out", tmp_path / "none")
+    done = run("throughput.py", "--images", 8, "--batch", 16, "--out", tmp_path / "none")
     assert done.returncode == 2
     assert "at least as many images as a batch" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_target_adds_up_a_run_and_reckons_the_stock_way(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    line = [sys.executable, "-m", "tutelage", "run", "digits", "--out", str(folder)]
+    subprocess.run(line, check=True, capture_output=True)
+    rates = {
+        "teacher": {
+            "Keras on PyTorch": [90.0, 110.0, 100.0],
+            "Keras on JAX": [50.0],
+            "ours": [999],
+        },
+        "distil": {"Keras on PyTorch": [200.0], "Keras on JAX": [400.0]},
+    }
+    measured = tmp_path / "throughput.json"
+    measured.write_text(json.dumps({"figures": rates}))
+    done = run("target.py", folder, measured, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "out").iterdir()
+    figures = json.loads(file.read_text())["figures"]
+    results = json.loads((folder / "results.json").read_text())
+    images = results["data"]["train"]
+    epochs = {s: results["recipe"]["schedule"][s]["epochs"] for s in ("teacher", "student")}
+    stock = figures["stock Keras"]
+    assert stock["ways"] == {"teacher": "Keras on PyTorch", "student": "Keras on JAX"}
+    assert stock["teacher"] == pytest.approx(images * epochs["teacher"] / 100)
+    assert stock["student"] == pytest.approx(images * epochs["student"] / 400)
+    assert figures["ours"]["student"] == results["models"]["student"]["seconds"]
+    assert 0 < figures["seconds to read"] < figures["ours"]["whole"]
+    assert figures["times as fast"] == pytest.approx(stock["whole"] / figures["ours"]["whole"])
+
+
+def test_target_refuses_a_run_that_falls_short(tmp_path: Path) -> None:
+    short = {"models": {"teacher": {"accuracy": 0.9}, "student": {"accuracy": 0.859}}}
+    (tmp_path / "results.json").write_text(json.dumps(short))
+    (tmp_path / "rates.json").write_text(json.dumps({"figures": {}}))
+    done = run("target.py", tmp_path, tmp_path / "rates.json", "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert "student: expected at least 86%, found 85.90%" in done.stderr
     assert not (tmp_path / "none").exists()
