@@ -7,7 +7,8 @@ Each figure is of a process of its own; the parties take turns, so that a noisy 
 all. Every process keeps the memory that it frees (glibc's `MALLOC_MMAP_MAX_`), which is worth up to
 a fifth to all of them. Peers get environments of their own under `benchmarks/.envs`, made on first
 use. Jobs named after an application train that model of Keras at 64x64 pixels; PyTorch by hand has
-none of them. Writes `benchmarks/results/DATE-throughput.json` and prints medians and ranges.
+none of them. Writes `benchmarks/results/DATE-throughput.json`, with the jobs in its name where they
+are chosen, and prints medians and ranges.
 """
 
 import argparse
@@ -88,12 +89,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280)
-    parser.add_argument("--only", default="", help="parties whose name holds this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="parties whose names hold a text")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     told = parser.parse_args()
     if told.batch < 1 or told.images < told.batch or told.repeats < 1:
         parser.error("expected at least one repeat, and at least as many images as a batch")
-    parties = [party for party in PARTIES if told.only in party[0]]
+    parties = [party for party in PARTIES if any(text in party[0] for text in told.only)]
     told.folder = Path(tempfile.mkdtemp())
     images = datasets.stand_in("cifar10").train.images[:5000]
     for name, model in (("teacher", "teacher-2m"), ("student", "student-300k")):
@@ -109,7 +110,8 @@ def main() -> None:
             application.save(told.folder / f"{name}.keras")
     figures: dict[str, dict[str, list[float]]] = {job: {} for job in told.jobs}
     failures: dict[str, str] = {}
-    target = told.out / f"{date.today()}-throughput.json"
+    chosen = "" if told.jobs == list(JOBS) else "-" + "-".join(told.jobs)
+    target = told.out / f"{date.today()}-throughput{chosen}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(told.repeats):
         for job in told.jobs:
