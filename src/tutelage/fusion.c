@@ -42,6 +42,26 @@ static inline float within(float value, float low, float high)
     return value > high ? high : value;
 }
 
+/* One of a pass's sums, of which each thread has left its part. */
+static inline double whole(const Shape *shape, const double *partial, int64_t at)
+{
+    double total = 0;
+    for (int64_t t = 0; t < shape->threads; t++)
+        total += partial[2 * shape->channels * t + at];
+    return total;
+}
+
+/* A block's two sums join the thread's part of the whole. */
+static inline void join(double *restrict total, const float *restrict first,
+                        const float *restrict second, int64_t channels)
+{
+#pragma omp simd
+    for (int64_t c = 0; c < channels; c++) {
+        total[c] += first[c];
+        total[channels + c] += second[c];
+    }
+}
+
 #define STORED float
 #define NAME(name) name##_float32
 #define GET(stored) (stored)
@@ -90,11 +110,7 @@ static void NAME(moments)(const Shape *shape, STORED *x, const float *restrict p
                     second[c] += apart * apart;
                 }
             }
-#pragma omp simd
-            for (int64_t c = 0; c < channels; c++) {
-                total[c] += first[c];
-                total[channels + c] += second[c];
-            }
+            join(total, first, second, channels);
         }
     }
 }
@@ -199,11 +215,7 @@ static void NAME(products)(const Shape *shape, const STORED *x, const STORED *dz
                     second[i] += gradient * (value - mean[i]);
                 }
             }
-#pragma omp simd
-            for (int64_t i = 0; i < channels; i++) {
-                total[i] += first[i];
-                total[channels + i] += second[i];
-            }
+            join(total, first, second, channels);
         }
     }
 }
@@ -286,11 +298,8 @@ int NAME(forward)(const Shape *shape, STORED *x, STORED *z, const float *gamma, 
     }
     NAME(moments)(shape, x, mean, partial);
     for (int64_t c = 0; c < channels; c++) {
-        double first = 0, second = 0;
-        for (int64_t t = 0; t < shape->threads; t++) {
-            first += partial[2 * channels * t + c];
-            second += partial[2 * channels * t + channels + c];
-        }
+        const double first = whole(shape, partial, c);
+        const double second = whole(shape, partial, channels + c);
         const double apart = first / count, spread = second / count - apart * apart;
         variance[c] = spread < 0 ? 0 : spread;
         mean[c] += apart;
@@ -319,11 +328,8 @@ int NAME(backward)(const Shape *shape, const STORED *x, const STORED *dz, STORED
     }
     NAME(products)(shape, x, dz, mean, scale, offset, partial);
     for (int64_t c = 0; c < channels; c++) {
-        double first = 0, second = 0;
-        for (int64_t t = 0; t < shape->threads; t++) {
-            first += partial[2 * channels * t + c];
-            second += partial[2 * channels * t + channels + c];
-        }
+        const double first = whole(shape, partial, c);
+        const double second = whole(shape, partial, channels + c);
         const double inverse = 1 / (variance[c] + shape->epsilon);
         dgamma[c] = second * sqrt(inverse);
         dbeta[c] = first;
