@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import keras
@@ -12,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from keras import layers
 
-from tutelage import fusion, models, native
+from tutelage import compiled, fusion, models
 
 RNG = np.random.default_rng(11)
-pytestmark = pytest.mark.skipif(fusion.library() is None, reason="no C compiler here")
+pytestmark = pytest.mark.skipif(compiled.library("fusion") is None, reason="no C compiler here")
 
 # (ReLU before, lower and upper bound behind, pooled, gamma and beta)
 CASES = {
@@ -229,49 +228,3 @@ def test_pooling_of_an_odd_or_unknown_size_is_left_out(size):
     )
     (chain,) = set(fusion.chains(model).values())
     assert not chain.pool
-
-
-def trained(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    fast = native.accelerate(copy)
-    fast.compile(keras.optimizers.SGD(0.01), "mse")
-    fast.fit(x, np.zeros((len(x), 10), "float32"), batch_size=8, epochs=2, shuffle=False, verbose=0)
-    return [np.array(w) for w in copy.get_weights()]
-
-
-@pytest.mark.parametrize(
-    ("compiler", "reason"),
-    [("no-such-compiler", "no C compiler"), ("false", "can't compile fusion.c")],
-)
-def test_without_a_compiler_the_layers_run_one_by_one(monkeypatch, caplog, compiler, reason):
-    images = RNG.integers(0, 256, (16, 8, 8, 1), np.uint8)
-    model = models.build("digits-teacher", images=images, classes=10, seed=0)
-    for layer in model.layers:  # dropout draws anew each time
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0
-    expected = trained(model, images)
-    monkeypatch.setenv("CC", compiler)
-    fusion.library.cache_clear()
-    try:
-        with caplog.at_level(logging.INFO, logger="tutelage.fusion"):
-            got = trained(model, images)
-    finally:
-        fusion.library.cache_clear()
-    assert reason in caplog.text
-    for ours, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
-
-
-def test_it_is_compiled_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
-    made = []
-    for _ in range(2):
-        fusion.library.cache_clear()
-        try:
-            assert fusion.library() is not None
-        finally:
-            fusion.library.cache_clear()
-        made.append([(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.so")])
-    assert len(made[0]) == 1
-    assert made[0] == made[1]

@@ -3,41 +3,27 @@
 A training step on a processor spends most of what is not convolution on passes
 over feature maps, one a layer and direction. `fusion.c` does a normalisation, the
 ReLU before or after it and the 2x2 pooling behind it together, in two passes each
-way. It is compiled by the machine's own C compiler, once, in about two seconds;
-where there is none, the layers run one by one.
+way. Where it can't be compiled, the layers run one by one.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import logging
 import math
-import os
-import platform
-import shlex
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers
 
-from . import storage
-from .errors import TutelageError
+from . import compiled
 
 if keras.backend.backend() == "torch":
     import torch
 
-log = logging.getLogger(__name__)
-
-_SOURCE = Path(__file__).with_name("fusion.c")
-_FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
+_NAME = "fusion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +165,11 @@ def normalise(chain: Chain, x: Any, training: bool) -> Any:
     gamma = norm.gamma.value if norm.scale else None
     beta = norm.beta.value if norm.center else None
     batch = training and norm.trainable
-    if library() is None or x.device.type != "cpu" or (not batch and torch.is_grad_enabled()):
+    if (
+        compiled.library(_NAME) is None
+        or x.device.type != "cpu"
+        or (not batch and torch.is_grad_enabled())
+    ):
         return None
     x = x.contiguous()
     mean, variance = norm.moving_mean.value, norm.moving_variance.value
@@ -245,42 +235,7 @@ if keras.backend.backend() == "torch":
 
 
 def _call(name: str, shape: _Shape, x: Any, *arrays: Any) -> None:
-    function = getattr(library(), f"{name}_{str(x.dtype).removeprefix('torch.')}")
+    function = getattr(compiled.library(_NAME), f"{name}_{str(x.dtype).removeprefix('torch.')}")
     pointers = (None if a is None else ctypes.c_void_p(a.data_ptr()) for a in (x, *arrays))
     if function(ctypes.byref(shape), *pointers):
         raise MemoryError(f"no memory for the sums of {shape.channels} channels")
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled passes, made on first use; None, and a line in the log, where that fails."""
-    words = shlex.split(os.environ.get("CC", "cc"))
-    compiler = shutil.which(words[0]) if words else None
-    if compiler is None:
-        log.info("no C compiler (cc, or what CC names): layers run one by one, unfused")
-        return None
-    command = [compiler, *words[1:], *_FLAGS.split(), str(_SOURCE), "-lm"]
-    try:
-        made = storage.cache_folder() / "compiled" / f"fusion-{_key(command)}.so"
-        if not made.exists():
-            storage.make_folder(made.parent)
-            with storage.replacing(made) as temporary:
-                line = [*command, "-o", str(temporary)]
-                subprocess.run(line, check=True, capture_output=True, text=True, timeout=120)
-        return ctypes.CDLL(str(made))
-    except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[0]
-    except (OSError, TutelageError, subprocess.TimeoutExpired) as error:
-        reason = str(error)
-    log.info("%s can't compile %s (%s): layers run one by one", compiler, _SOURCE.name, reason)
-    return None
-
-
-def _key(command: list[str]) -> str:
-    """Of all that the machine code depends on: a cache may be shared by different processors."""
-    about = [*command, platform.machine(), platform.processor()]
-    processor = Path("/proc/cpuinfo")
-    if processor.exists():
-        lines = processor.read_text().splitlines()
-        about += [line for line in lines if line.startswith("flags")][:1]
-    return hashlib.sha256(_SOURCE.read_bytes() + "\n".join(about).encode()).hexdigest()[:16]
