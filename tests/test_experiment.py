@@ -90,6 +90,7 @@ def test_folder_holds_what_a_run_is_said_to_leave(run: tuple[Path, dict[str, Any
         names = "accuracy precision recall f1 nll ece agreement kl parameters macs bytes seconds"
         assert set(figures) == set(names.split())
     assert set(results["environment"]) >= {"versions", "hardware", "commit", "precision"}
+    assert set(results["environment"]["compiled"]) <= {"fusion", "winograd"}
     assert results["data"]["fingerprint"].startswith("sha256:")
 
 

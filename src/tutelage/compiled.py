@@ -22,6 +22,7 @@ from .errors import TutelageError
 
 log = logging.getLogger(__name__)
 
+PARTS = ("fusion", "winograd")
 _FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC"
 
 
@@ -30,7 +31,7 @@ def library(name: str) -> ctypes.CDLL | None:
     """A part's functions, or None, with a line in the log, where it can't be compiled.
 
     Args:
-        name: of a source beside this file, without its `.c`.
+        name: one of `PARTS`, each a source beside this file.
     """
     words = shlex.split(os.environ.get("CC", "cc"))
     compiler = shutil.which(words[0]) if words else None

@@ -358,7 +358,8 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             "test": len(test),
         },
         "recipe": recipes.to_dict(job.recipe),
-        "environment": environment.describe() | {"precision": job.precision},
+        "environment": environment.describe()
+        | {"precision": job.precision, "compiled": native.compiled_parts()},
     }
     with storage.replacing(folder.path / "predictions.npz") as temporary:
         np.savez(temporary, index=np.arange(len(test)), labels=test.labels, **answers)

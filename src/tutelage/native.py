@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from . import fusion, winograd
+from . import compiled, fusion, winograd
 
 if keras.backend.backend() == "torch":
     import torch
@@ -43,6 +43,20 @@ def hardware_precision() -> str:
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+
+
+def compiled_parts() -> list[str]:
+    """The parts in C that the twins use here: none on a GPU or on another backend.
+
+    Example:
+
+    >>> from tutelage import native
+    >>> set(native.compiled_parts()) <= {"fusion", "winograd"}
+    True
+    """
+    if keras.backend.backend() != "torch" or torch.cuda.is_available():
+        return []
+    return [part for part in compiled.PARTS if compiled.library(part)]
 
 
 def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
