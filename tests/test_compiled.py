@@ -13,9 +13,8 @@ from keras import layers
 from tutelage import compiled, models, native
 
 RNG = np.random.default_rng(13)
-NAMES = ["fusion", "winograd"]
 needs_compiler = pytest.mark.skipif(
-    None in map(compiled.library, NAMES), reason="no C compiler here"
+    None in map(compiled.library, compiled.PARTS), reason="no C compiler here"
 )
 
 
@@ -56,25 +55,29 @@ def convolutions() -> tuple[keras.Model, np.ndarray]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("build", [digits_teacher, convolutions])
+@pytest.mark.parametrize(
+    ("build", "part"), [(digits_teacher, "fusion"), (convolutions, "winograd")]
+)
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("no-such-compiler", "no C compiler"), ("false", "can't compile")],
+    [("no-such-compiler", "no C compiler"), ("false", "can't compile {part}.c")],
 )
-def test_without_a_compiler_pytorch_does_the_same(monkeypatch, caplog, compiler, reason, build):
+def test_without_a_compiler_pytorch_does_the_same(
+    monkeypatch, caplog, compiler, reason, build, part
+):
     model, x = build()
     expected = trained(model, x)
     monkeypatch.setenv("CC", compiler)
     compiled.library.cache_clear()
     with caplog.at_level(logging.INFO, logger="tutelage.compiled"):
         got = trained(model, x)
-    assert reason in caplog.text
+    assert reason.format(part=part) in caplog.text
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", compiled.PARTS)
 def test_it_is_compiled_once(monkeypatch, tmp_path, name):
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
     made = []

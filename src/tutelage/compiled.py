@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from . import storage
 from .errors import TutelageError
@@ -54,6 +55,23 @@ def library(name: str) -> ctypes.CDLL | None:
         reason = str(error)
     log.info("%s can't compile %s.c (%s): training is slower", compiler, name, reason)
     return None
+
+
+def call(part: str, function: str, shape: ctypes.Structure, *tensors: Any) -> None:
+    """Run a function of a part that has been compiled.
+
+    Args:
+        part: one of `PARTS`.
+        function: its name in the source.
+        shape: what the source calls `Shape`.
+        tensors: its other arguments, contiguous on the processor, or None.
+
+    Raises:
+        MemoryError: if there is no memory for what the function sets aside.
+    """
+    pointers = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors)
+    if getattr(library(part), function)(ctypes.byref(shape), *pointers):
+        raise MemoryError(f"no memory for {function} on a tensor of {tuple(tensors[0].shape)}")
 
 
 def _key(source: Path, command: list[str]) -> str:

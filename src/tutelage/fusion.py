@@ -235,7 +235,5 @@ if keras.backend.backend() == "torch":
 
 
 def _call(name: str, shape: _Shape, x: Any, *arrays: Any) -> None:
-    function = getattr(compiled.library(_NAME), f"{name}_{str(x.dtype).removeprefix('torch.')}")
-    pointers = (None if a is None else ctypes.c_void_p(a.data_ptr()) for a in (x, *arrays))
-    if function(ctypes.byref(shape), *pointers):
-        raise MemoryError(f"no memory for the sums of {shape.channels} channels")
+    stored = str(x.dtype).removeprefix("torch.")
+    compiled.call(_NAME, f"{name}_{stored}", shape, x, *arrays)

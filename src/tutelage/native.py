@@ -208,9 +208,10 @@ def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, dtype: A
 def _conv(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
+    x = x.to(how.dtype)
     if _simple(layer):
         bias = None if layer.bias is None else layer.bias.value
-        y = winograd.convolve(x.to(how.dtype), layer.kernel.value, bias)
+        y = winograd.convolve(x, layer.kernel.value, bias)
         if y is not None:
             return _activated(layer, y, how)
     kernel = layer.kernel.value.permute(3, 2, 0, 1)

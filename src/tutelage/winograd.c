@@ -140,17 +140,17 @@ static void transform_inputs(const Shape *shape, const float *x, int64_t start, 
     const int64_t channels = shape->channels;
     for (int64_t t = 0; t < count; t++) {
         const Tile tile = tile_at(shape, start + t);
-        const float *at[36];
+        const float *at[POINTS];
         pixels(shape, x, channels, tile.image, tile.line - 1, tile.column - 1, 6, zeros, at);
         for (int64_t c = 0; c < channels; c += LANES) {
-            Vector v[36];
-            for (int i = 0; i < 36; i++)
+            Vector v[POINTS];
+            for (int i = 0; i < POINTS; i++)
                 v[i] = load(at[i] + c);
             for (int i = 0; i < 6; i++)
                 input_axis(v + i, 6);
             for (int i = 0; i < 6; i++)
                 input_axis(v + 6 * i, 1);
-            for (int i = 0; i < 36; i++)
+            for (int i = 0; i < POINTS; i++)
                 store(to + i * plane + t * channels + c, v[i]);
         }
     }
@@ -165,8 +165,8 @@ static void transform_outputs(const Shape *shape, const float *from, int64_t pla
         const Tile tile = tile_at(shape, start + t);
         float *first = y + tile.image * shape->height * shape->width * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
-            Vector v[36];
-            for (int i = 0; i < 36; i++)
+            Vector v[POINTS];
+            for (int i = 0; i < POINTS; i++)
                 v[i] = load(from + i * plane + t * channels + c);
             for (int i = 0; i < 6; i++)
                 output_axis(v + i, 6);
@@ -191,7 +191,7 @@ static void transform_slopes(const Shape *shape, const float *dy, int64_t start,
         const float *at[16];
         pixels(shape, dy, channels, tile.image, tile.line, tile.column, 4, zeros, at);
         for (int64_t c = 0; c < channels; c += LANES) {
-            Vector v[36], sum = {0};
+            Vector v[POINTS], sum = {0};
             for (int i = 0; i < 16; i++) {
                 v[6 * (i / 4) + i % 4] = load(at[i] + c);
                 sum += v[6 * (i / 4) + i % 4];
@@ -201,7 +201,7 @@ static void transform_slopes(const Shape *shape, const float *dy, int64_t start,
                 slope_axis(v + i, 6);
             for (int i = 0; i < 6; i++)
                 slope_axis(v + 6 * i, 1);
-            for (int i = 0; i < 36; i++)
+            for (int i = 0; i < POINTS; i++)
                 store(to + i * plane + t * channels + c, v[i]);
         }
     }
@@ -214,14 +214,14 @@ static void transform_kernel(const Shape *shape, const float *kernel, float *to)
 #pragma omp parallel for schedule(static) num_threads(shape->threads)
     for (int64_t row = 0; row < in; row++)
         for (int64_t c = 0; c < out; c += LANES) {
-            Vector v[36];
+            Vector v[POINTS];
             for (int i = 0; i < 9; i++)
                 v[6 * (i / 3) + i % 3] = load(kernel + (i * in + row) * out + c);
             for (int i = 0; i < 3; i++)
                 kernel_axis(v + i, 6);
             for (int i = 0; i < 6; i++)
                 kernel_axis(v + 6 * i, 1);
-            for (int i = 0; i < 36; i++)
+            for (int i = 0; i < POINTS; i++)
                 store(to + i * in * out + (c / PANEL * in + row) * PANEL + c % PANEL, v[i]);
         }
 }
@@ -233,8 +233,8 @@ static void transform_change(const Shape *shape, const float *from, int64_t apar
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < in; row++)
         for (int64_t c = 0; c < out; c += LANES) {
-            Vector v[36];
-            for (int i = 0; i < 36; i++) {
+            Vector v[POINTS];
+            for (int i = 0; i < POINTS; i++) {
                 const float *at = from + i * in * out + (c / PANEL * in + row) * PANEL + c % PANEL;
                 v[i] = load(at);
                 for (int64_t t = 1; t < threads; t++)

@@ -74,10 +74,7 @@ class _Shape(ctypes.Structure):
 
 def _call(name: str, x: Any, kernel: Any, *arrays: Any) -> None:
     shape = _Shape(*x.shape, kernel.shape[3], torch.get_num_threads())
-    tensors = (x, kernel, *arrays)
-    pointers = (None if a is None else ctypes.c_void_p(a.data_ptr()) for a in tensors)
-    if getattr(compiled.library(_NAME), name)(ctypes.byref(shape), *pointers):
-        raise MemoryError(f"no memory to convolve {tuple(x.shape)} with {tuple(kernel.shape)}")
+    compiled.call(_NAME, name, shape, x, kernel, *arrays)
 
 
 def _convolved(x: Any, kernel: Any, bias: Any) -> Any:
