@@ -247,6 +247,20 @@ def test_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_epochs_before(
     assert training.epochs_done(tmp_path / "c.npz") == 2
 
 
+def test_the_step_is_named_though_values_are_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Poison(Progress):
+        def step(self, step: int, logs: object) -> None:
+            if step == 2:
+                model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
+
+    model = student()
+    monkeypatch.setattr(training, "_READ_SECONDS", 1e9)  # at the epoch's end alone
+    with pytest.raises(TrainingError, match="step 3 of epoch 1"):
+        fit(model, tmp_path / "c.npz", progress=Poison())
+
+
 def test_checkpoint_of_another_training_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     fit(student(), path)

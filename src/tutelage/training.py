@@ -29,6 +29,7 @@ from .recipe import Schedule, Views
 
 _VALIDATION_BATCH = 250
 _TIMED_STEPS = 3
+_READ_SECONDS = 0.1
 _FIGURES = {
     *("loss", "accuracy", "hard_loss", "distillation_loss"),
     *("val_loss", "val_accuracy"),  # of validation images, whose teacher logits nobody asks
@@ -291,20 +292,33 @@ class _Keeper(keras.callbacks.Callback):
         super().__init__()
         self.path, self.key, self.state, self.history = path, key, state, history
         self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
+        self.unread: list[dict[str, Any]] = []  # of the steps since values were last read
+        self.values: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.started = epoch, time.monotonic()
+        self.read, self.unread, self.values = self.started, [], {}
         self.batches.begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(
-                f"the loss is {values['loss']} at step {batch + 1} of epoch {self.epoch + 1}: "
-                "try a lower learning rate, or look for broken images or labels; "
-                "the epochs before are kept"
-            )
-        self.progress.step(batch + 1, values)
+        # To read a value is to wait for the device, so the steps of a moment are read together.
+        self.unread.append(dict(logs or {}))
+        now = time.monotonic()
+        if now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
+            self._read_values(last=batch + 1)
+            self.read = now
+        self.progress.step(batch + 1, self.values)
+
+    def _read_values(self, last: int) -> None:
+        for step, logs in enumerate(self.unread, start=last + 1 - len(self.unread)):
+            self.values = {name: float(value) for name, value in logs.items()}
+            if not math.isfinite(self.values["loss"]):
+                raise TrainingError(
+                    f"the loss is {self.values['loss']} at step {step} of epoch {self.epoch + 1}: "
+                    "try a lower learning rate, or look for broken images or labels; "
+                    "the epochs before are kept"
+                )
+        self.unread.clear()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row: Row = {"epoch": epoch + 1}
