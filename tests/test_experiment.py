@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from tutelage import experiment, inference, losses, metrics, recipe, storage
+from tutelage import experiment, inference, losses, metrics, recipe, storage, training
 from tutelage.errors import ModelError, RunError
 from tutelage.progress import Progress, Row
 
@@ -125,6 +125,15 @@ def test_stored_logits_are_those_of_the_saved_model_in_stock_keras(
         got = stored["student"]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_every_saved_model_goes_by_images_as_they_are(run: tuple[Path, dict[str, Any]]) -> None:
+    for stage in ("teacher", "baseline", "student"):
+        model = inference.load_model(run[0] / f"{stage}.keras")
+        saved = model.get_weights()
+        training.settle(model, job().train.images, seed=job().recipe.seed)
+        for ours, theirs in zip(model.get_weights(), saved, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_history_has_each_epoch_of_each_stage_once(run: tuple[Path, dict[str, Any]]) -> None:

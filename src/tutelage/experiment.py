@@ -314,9 +314,11 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         progress=progress,
         on_epoch=lambda rows: folder.write_history(stage, rows),
     )
+    began = time.monotonic()
+    training.settle(model, job.train.images, seed=job.recipe.seed)
     with storage.replacing(target) as temporary:
         model.save(temporary)
-    seconds = asked + sum(row["seconds"] for row in history)
+    seconds = asked + sum(row["seconds"] for row in history) + time.monotonic() - began
     _close(stage, {"key": key, "seconds": seconds, "history": history}, folder)
 
 

@@ -22,23 +22,25 @@ class Architecture:
     """A family of plain convolutional nets: blocks of two 3x3 convolutions, then a head.
 
     Attributes:
-        filters: filters of each block's convolutions; a block ends in 2x2 max pooling.
+        filters: filters of the two convolutions of each block; it ends in 2x2 max pooling.
         dropout: dropout rate after each block's pooling.
         dense: units of the hidden dense layer; 0: global average pooling instead.
         dense_dropout: dropout rate after the hidden dense layer.
     """
 
-    filters: tuple[int, ...]
+    filters: tuple[tuple[int, int], ...]
     dropout: tuple[float, ...]
     dense: int = 0
     dense_dropout: float = 0.0
 
 
 ARCHITECTURES = {
-    "teacher-2m": Architecture((64, 128, 256), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3),
-    "student-300k": Architecture((32, 64, 128), (0.0, 0.0, 0.0)),
-    "digits-teacher": Architecture((32, 64), (0.2, 0.3), dense=64, dense_dropout=0.3),
-    "digits-student": Architecture((4, 8), (0.0, 0.0)),
+    "teacher-2m": Architecture(
+        ((64, 64), (128, 128), (256, 256)), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3
+    ),
+    "student-300k": Architecture(((32, 32), (64, 64), (128, 160)), (0.0, 0.0, 0.0)),
+    "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
+    "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
 }
 _WHITENING_IMAGES = 2000
 _CHUNK = 1000
@@ -97,8 +99,8 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
 
     inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
     x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32")(inputs)
-    for filters, rate in zip(architecture.filters, architecture.dropout, strict=True):
-        for _ in range(2):
+    for block, rate in zip(architecture.filters, architecture.dropout, strict=True):
+        for filters in block:
             initial = keras.initializers.GlorotUniform(next(seeds))
             x = layers.Conv2D(
                 filters,
