@@ -103,8 +103,10 @@ def orthogonal(kernel: Any) -> Any:
     matrix = ops.reshape(kernel, (-1, shape[-1]))
     inputs, outputs = matrix.shape
     wide = matrix if inputs <= outputs else ops.transpose(matrix)
-    wide = wide / (ops.norm(wide) + 1e-7)
     inner = ops.matmul(wide, ops.transpose(wide))
+    # All scaling is done on small matrices too: the trace is the kernel's squared norm.
+    scale = 1 / (ops.sqrt(ops.trace(inner)) + 1e-7)
+    inner = inner * scale**2
     unit = ops.eye(len(inner), dtype=kernel.dtype)
     whole = unit
     for iteration in range(_ITERATIONS):
@@ -113,6 +115,6 @@ def orthogonal(kernel: Any) -> Any:
         whole = ops.matmul(factor, whole) if iteration else factor
         if iteration < _ITERATIONS - 1:
             inner = ops.matmul(ops.matmul(factor, inner), factor)
-    result = ops.matmul(whole, wide)
+    result = ops.matmul(whole * (scale * max(1.0, outputs / inputs) ** 0.5), wide)
     result = result if inputs <= outputs else ops.transpose(result)
-    return ops.reshape(result, shape) * max(1.0, outputs / inputs) ** 0.5
+    return ops.reshape(result, shape)
