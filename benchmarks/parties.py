@@ -104,24 +104,28 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         import torch.nn.functional as F
         from torch import nn
 
-        def net(filters: tuple[int, ...], rates: tuple[float, ...], dense: int) -> nn.Module:
+        from tutelage.models import ARCHITECTURES  # the sizes alone, so that they are ours
+
+        def net(name: str) -> nn.Module:
+            sizes = ARCHITECTURES[name]
             layers: list[nn.Module] = []
             channels = 3
-            for width, rate in zip(filters, rates, strict=True):
-                for _ in range(2):
+            for block, rate in zip(sizes.filters, sizes.dropout, strict=True):
+                for width in block:
                     layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
                     layers += [nn.BatchNorm2d(width)]
                     channels = width
                 layers += [nn.MaxPool2d(2)] + ([nn.Dropout(rate)] if rate else [])
-            if dense:
-                layers += [nn.Flatten(), nn.Linear(channels * 16, dense), nn.ReLU(inplace=True)]
-                layers += [nn.BatchNorm1d(dense), nn.Dropout(0.3), nn.Linear(dense, 10)]
+            if units := sizes.dense:
+                layers += [nn.Flatten(), nn.Linear(channels * 16, units), nn.ReLU(inplace=True)]
+                layers += [nn.BatchNorm1d(units), nn.Dropout(sizes.dense_dropout)]
+                layers += [nn.Linear(units, 10)]
             else:
                 layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
             return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
-        teacher = net((64, 128, 256), (0.2, 0.3, 0.4), 256)
-        model = teacher if job == "teacher" else net((32, 64, 128), (0, 0, 0), 0)
+        teacher = net("teacher-2m")
+        model = teacher if job == "teacher" else net("student-300k")
         optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, nesterov=True)
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         teacher_ready = teacher.eval() if job == "distil" else None

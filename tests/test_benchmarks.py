@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from tutelage import models
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -85,3 +91,24 @@ def test_target_refuses_a_run_that_falls_short(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "student: expected at least 86%, found 85.90%" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("job", "name"), [("teacher", "teacher-2m"), ("student", "student-300k")])
+def test_pytorch_by_hand_trains_as_many_parameters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: str, name: str
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    parties = importlib.import_module("parties")
+    trained: list[int] = []
+
+    class Noted(torch.optim.SGD):
+        def __init__(self, parameters: Any, *args: Any, **kwargs: Any):
+            parameters = list(parameters)
+            trained.append(sum(p.numel() for p in parameters))
+            super().__init__(parameters, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "SGD", Noted)
+    images = np.zeros((8, 32, 32, 3), np.uint8)
+    parties.plain("float32", False)(job, tmp_path, images, np.zeros(8, np.int64), 8)
+    model = models.build(name, images=images, classes=10, seed=0)
+    assert trained == [sum(int(np.prod(v.shape)) for v in model.trainable_variables)]

@@ -22,7 +22,7 @@ class Architecture:
     """A family of plain convolutional nets: blocks of two 3x3 convolutions, then a head.
 
     Attributes:
-        filters: filters of the two convolutions of each block; it ends in 2x2 max pooling.
+        filters: of each block's two convolutions; a block ends in 2x2 max pooling.
         dropout: dropout rate after each block's pooling.
         dense: units of the hidden dense layer; 0: global average pooling instead.
         dense_dropout: dropout rate after the hidden dense layer.

@@ -336,12 +336,12 @@ class _Keeper(keras.callbacks.Callback):
         super().__init__()
         self.path, self.key, self.state, self.history = path, key, state, history
         self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
-        self.unread: list[dict[str, Any]] = []  # of the steps since values were last read
-        self.values: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.started = epoch, time.monotonic()
-        self.read, self.unread, self.values = self.started, [], {}
+        self.read = self.started
+        self.unread: list[dict[str, Any]] = []  # of the steps since values were last read
+        self.values: dict[str, float] = {}
         self.batches.begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
