@@ -228,3 +228,35 @@ def test_pooling_of_an_odd_or_unknown_size_is_left_out(size):
     )
     (chain,) = set(fusion.chains(model).values())
     assert not chain.pool
+
+
+def test_borders_of_zeros_are_left_to_the_convolutions_behind_them():
+    model = keras.applications.ResNet50V2(weights=None, input_shape=(32, 32, 3))
+    borders = fusion.borders(model)
+    zeros = [layer for layer in borders if type(layer) is layers.ZeroPadding2D]
+    # One before the first convolution and one in each of 16 blocks, not those before a pooling.
+    assert len(zeros) == 17
+    assert len(borders) == 2 * len(zeros)
+    assert borders[model.get_layer("conv1_pad")] == [3, 3, 3, 3]
+
+
+def seen_twice() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    bordered = layers.ZeroPadding2D(1)(inputs)
+    return keras.Model(inputs, [layers.Conv2D(4, 3)(bordered), layers.Conv2D(4, 3)(bordered)])
+
+
+def in_two_places() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    border = layers.ZeroPadding2D(1)
+    return keras.Model(inputs, layers.Conv2D(3, 3)(border(layers.Conv2D(3, 3)(border(inputs)))))
+
+
+def padded_again() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.Conv2D(4, 3, padding="same")(layers.ZeroPadding2D()(inputs)))
+
+
+@pytest.mark.parametrize("build", [seen_twice, in_two_places, padded_again])
+def test_a_border_with_other_duties_stays_a_layer(build):
+    assert fusion.borders(build()) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -119,6 +120,29 @@ def test_twin_does_what_the_stock_layer_does(name: str, training: bool) -> None:
     x = layers.Conv2D(6, 1)(inputs)  # so that something is learnt before the layer, too
     model = settled(keras.Model(inputs, LAYERS[name]()(x)))
     assert_same_work(model, images(4, 8, 9, 6), training)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        lambda: layers.Conv2D(5, 3, use_bias=False, activation="relu"),
+        lambda: layers.Conv2D(5, 3, strides=2),
+        lambda: layers.Conv2D(32, 3),
+        lambda: layers.Conv2D(4, 1),
+        lambda: layers.Conv2D(4, 3, padding="same"),
+        lambda: layers.DepthwiseConv2D(3, strides=2),
+        lambda: layers.SeparableConv2D(4, 3),
+    ],
+)
+@pytest.mark.parametrize("zeros", [1, ((0, 1), (2, 1))])
+def test_convolution_behind_a_border_of_zeros_does_what_both_layers_do(
+    zeros: object, conv: Callable[[], keras.Layer], training: bool
+) -> None:
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(32, 1)(inputs)
+    model = settled(keras.Model(inputs, conv()(layers.ZeroPadding2D(zeros)(x))))
+    assert_same_work(model, images(10, 16, 16, 3), training)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -1,9 +1,10 @@
-"""Fused passes: batch normalisation with the ReLU and the pooling around it.
+"""Fused passes: batch normalisation with the ReLU and the pooling around it, and the like.
 
 A training step on a processor spends most of what is not convolution on passes
 over feature maps, one a layer and direction. `fusion.c` does a normalisation, the
 ReLU before or after it and the 2x2 pooling behind it together, in two passes each
-way. Where it can't be compiled, the layers run one by one.
+way. Where it can't be compiled, the layers run one by one. A border of zeros is left to
+the convolution behind it.
 """
 
 from __future__ import annotations
@@ -56,23 +57,66 @@ def chains(model: keras.Model) -> dict[keras.Layer, Chain]:
     Returns:
         For each layer in a chain, that chain.
     """
-    graphs = list(_graphs(model))
-    uses = Counter(id(node.operation) for graph in graphs for node in _nodes(graph))
+    wiring = _Wiring(model)
     found: dict[keras.Layer, Chain] = {}
-    for graph in graphs:
-        readers: dict[int, list[Any]] = {}
-        for node in _nodes(graph):
-            for tensor in node.input_tensors:
-                readers.setdefault(id(tensor), []).append(node.operation)
-        for tensor in keras.tree.flatten(graph.outputs):
-            readers.setdefault(id(tensor), []).append(None)
-        for node in _nodes(graph):
-            if type(node.operation) is layers.BatchNormalization and uses[id(node.operation)] == 1:
-                chain = _chain(node, readers, uses)
-                if chain:
-                    members = (chain.norm, chain.source, *chain.behind)
-                    found |= {layer: chain for layer in members if layer is not None}
+    for node in wiring.nodes:
+        if type(node.operation) is layers.BatchNormalization and wiring.once(node.operation):
+            chain = _chain(node, wiring)
+            if chain:
+                members = (chain.norm, chain.source, *chain.behind)
+                found |= {layer: chain for layer in members if layer is not None}
     return found
+
+
+def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
+    """Which zero paddings the convolution behind them can do itself.
+
+    Args:
+        model: a Functional or Sequential model, which may hold others.
+
+    Returns:
+        For each such padding, and for the convolution that reads it, how many zeros come left,
+        right, above and below.
+    """
+    wiring = _Wiring(model)
+    found: dict[keras.Layer, list[int]] = {}
+    for node in wiring.nodes:
+        border = node.operation
+        if type(border) is not layers.ZeroPadding2D or not (_plain(border) and wiring.once(border)):
+            continue
+        reader = wiring.next_alone(node.outputs[0])
+        if (
+            type(reader) in (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+            and reader.padding == "valid"
+            and reader.data_format == border.data_format == "channels_last"
+        ):
+            (above, below), (left, right) = border.padding
+            found[border] = found[reader] = [left, right, above, below]
+    return found
+
+
+class _Wiring:
+    """Who reads what in a model and in the models that it holds."""
+
+    def __init__(self, model: keras.Model):
+        self.nodes = [node for graph in _graphs(model) for node in _nodes(graph)]
+        self.uses = Counter(id(node.operation) for node in self.nodes)
+        self.readers: dict[int, list[Any]] = {}
+        for node in self.nodes:
+            for tensor in node.input_tensors:
+                self.readers.setdefault(id(tensor), []).append(node.operation)
+        for graph in _graphs(model):
+            for tensor in keras.tree.flatten(graph.outputs):
+                self.readers.setdefault(id(tensor), []).append(None)
+
+    def once(self, layer: Any) -> bool:
+        """Whether a layer stands in one place alone."""
+        return self.uses[id(layer)] == 1
+
+    def next_alone(self, tensor: Any) -> Any:
+        """The layer that alone reads a tensor, if it stands in no other place."""
+        (reader, *others) = self.readers[id(tensor)]
+        return reader if not others and self.once(reader) and _plain(reader) else None
 
 
 def _graphs(model: keras.Model) -> Iterator[Any]:
@@ -87,20 +131,15 @@ def _nodes(graph: Any) -> list[Any]:
     return [node for depth in graph._nodes_by_depth.values() for node in depth]
 
 
-def _chain(node: Any, readers: dict[int, list[Any]], uses: Counter[int]) -> Chain | None:
+def _chain(node: Any, wiring: _Wiring) -> Chain | None:
     norm, (source,) = node.operation, node.input_tensors
     if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not _plain(norm):
         return None
 
-    def next_alone(tensor: Any) -> Any:
-        """The layer that alone reads a tensor, if it stands in no other place."""
-        (reader, *others) = readers[id(tensor)]
-        return reader if not others and uses[id(reader)] == 1 and _plain(reader) else None
-
     producer = source._keras_history.operation
     takes_relu = (
-        next_alone(source) is norm
-        and uses[id(producer)] == 1
+        wiring.next_alone(source) is norm
+        and wiring.once(producer)
         and type(producer) in (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
         and _plain(producer)
         and producer.activation is keras.activations.relu
@@ -109,13 +148,13 @@ def _chain(node: Any, readers: dict[int, list[Any]], uses: Counter[int]) -> Chai
     low, high, pool = -math.inf, math.inf, False
     behind: list[keras.Layer] = []
     tensor = node.outputs[0]
-    layer = next_alone(tensor)
+    layer = wiring.next_alone(tensor)
     bounds = _bounds(layer)
     if bounds:
         low, high = bounds
         behind.append(layer)
         tensor = layer.output
-        layer = next_alone(tensor)
+        layer = wiring.next_alone(tensor)
     if type(layer) is layers.MaxPooling2D and _halves(layer, tensor.shape):
         pool = True
         behind.append(layer)

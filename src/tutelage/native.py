@@ -91,7 +91,7 @@ class _Native(keras.Model):
         super().__init__(name=model.name)
         self.model = model
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._chains = fusion.chains(model)
+        self._chains, self._borders = fusion.chains(model), fusion.borders(model)
         self.built = True
         kinds = {type(layer) for layer in model.layers} - set(_TWINS) - {layers.InputLayer}
         if kinds:
@@ -109,7 +109,7 @@ class _Native(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         if inputs.device.type == "meta":  # Keras asks for shapes alone
             return self.model(inputs, training=training)
-        how = _Pass(bool(training), self._dtype, self._chains)
+        how = _Pass(bool(training), self._dtype, self._chains, self._borders)
         return _run(self.model, inputs, how).float()
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
@@ -124,11 +124,12 @@ class _Native(keras.Model):
 
 @dataclass(frozen=True)
 class _Pass:
-    """How a model is run: for training or not, computing in what, which layers fused."""
+    """How a model is run: for training or not, computing in what, which layers together."""
 
     training: bool
     dtype: Any
     chains: dict[keras.Layer, fusion.Chain]
+    borders: dict[keras.Layer, list[int]]
 
 
 def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
@@ -141,6 +142,8 @@ def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
             chain = how.chains.get(op)
             if chain is not None and op in chain.behind:
                 return args[0]  # done already
+            if type(op) is layers.ZeroPadding2D and op in how.borders:
+                return args[0]  # the convolution behind it does that
             twin = _TWINS.get(type(op))
             if twin is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
                 result = twin(op, args[0], how)
@@ -177,7 +180,7 @@ def _activated(layer: keras.Layer, x: Any, how: _Pass) -> Any:
 
 
 def _padding(layer: Any, x: Any, window: tuple[int, ...]) -> list[int]:
-    """What Keras' "same" adds before and after each of the two axes, last axis first."""
+    """What is added before and after each of the two axes, last axis first."""
     if layer.padding == "valid":
         return [0, 0, 0, 0]
     strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,) * 2
@@ -192,10 +195,12 @@ def _even(pads: list[int]) -> bool:
     return pads[0] == pads[1] and pads[2] == pads[3]
 
 
-def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, dtype: Any) -> Any:
+def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, how: _Pass) -> Any:
     """A convolution with a kernel of PyTorch's shape, and all the layer's other settings."""
+    dtype = how.dtype
     sizes = zip(kernel.shape[2:], layer.dilation_rate, strict=True)
-    pads = _padding(layer, x, tuple(rate * (size - 1) + 1 for size, rate in sizes))
+    window = tuple(rate * (size - 1) + 1 for size, rate in sizes)
+    pads = how.borders.get(layer) or _padding(layer, x, window)
     x = _first(x.to(dtype).contiguous())
     if not _even(pads):
         x, pads = F.pad(x, pads), [0, 0, 0, 0]
@@ -209,20 +214,21 @@ def _conv(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     x = x.to(how.dtype)
-    if _simple(layer):
+    if _simple(layer, how):
         bias = None if layer.bias is None else layer.bias.value
         y = winograd.convolve(x, layer.kernel.value, bias)
         if y is not None:
             return _activated(layer, y, how)
     kernel = layer.kernel.value.permute(3, 2, 0, 1)
-    y = _convolved(layer, x, kernel, layer.bias, layer.groups, how.dtype)
+    y = _convolved(layer, x, kernel, layer.bias, layer.groups, how)
     return _last(_activated(layer, y, how))
 
 
-def _simple(layer: Any) -> bool:
+def _simple(layer: Any, how: _Pass) -> bool:
     one = (1, 1)
     steps = tuple(layer.strides) == tuple(layer.dilation_rate) == one
-    return steps and layer.groups == 1 and layer.padding == "same"
+    same = layer.padding == "same" or how.borders.get(layer) == [1, 1, 1, 1]
+    return steps and layer.groups == 1 and same
 
 
 def _depthwise_kernel(kernel: Any) -> Any:
@@ -234,7 +240,7 @@ def _depthwise(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     kernel = _depthwise_kernel(layer.kernel.value)
-    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], how.dtype)
+    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], how)
     return _last(_activated(layer, y, how))
 
 
@@ -242,7 +248,7 @@ def _separable(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.data_format != "channels_last":
         return None
     kernel = _depthwise_kernel(layer.depthwise_kernel.value)
-    y = _convolved(layer, x, kernel, None, x.shape[-1], how.dtype)
+    y = _convolved(layer, x, kernel, None, x.shape[-1], how)
     pointwise = layer.pointwise_kernel.value.to(how.dtype).permute(3, 2, 0, 1)
     bias = layer.bias.value.to(how.dtype) if layer.use_bias else None
     return _last(_activated(layer, F.conv2d(y, pointwise, bias), how))
