@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from tutelage import experiment, inference, losses, metrics, recipe, storage, training
+from tutelage import experiment, inference, losses, metrics, models, recipe, storage, training
 from tutelage.errors import ModelError, RunError
 from tutelage.progress import Progress, Row
 
@@ -127,6 +128,21 @@ def test_stored_logits_are_those_of_the_saved_model_in_stock_keras(
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
+def test_validation_figures_are_those_of_the_saved_models(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = run
+    held_out = job().validation
+    for stage, figures in results["validation"].items():
+        model = keras.saving.load_model(folder / f"{stage}.keras")
+        p = softmax(model.predict(held_out.images, verbose=0).astype("float64"), axis=1)
+        assert figures["accuracy"] == pytest.approx(accuracy_score(held_out.labels, p.argmax(1)))
+        classes = range(len(job().data.classes))
+        expected = log_loss(held_out.labels, p, labels=classes)
+        assert figures["nll"] == pytest.approx(expected, rel=1e-4)
+        percent = f"{stage} {100 * figures['accuracy']:.2f} %"
+        assert percent in (folder / "report.md").read_text()
+    assert list(results["validation"]) == ["teacher", "baseline", "student"]
+
+
 def test_every_saved_model_goes_by_images_as_they_are(run: tuple[Path, dict[str, Any]]) -> None:
     for stage in ("teacher", "baseline", "student"):
         model = inference.load_model(run[0] / f"{stage}.keras")
@@ -190,6 +206,18 @@ def test_changed_alpha_trains_the_student_alone(run: tuple[Path, dict[str, Any]]
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_namesake_of_another_architecture_is_not_taken(
+    run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = job().keys()
+    wider = models.Architecture(((4, 4), (8, 12)), (0.0, 0.0))
+    monkeypatch.setitem(models.ARCHITECTURES, job().recipe.student.model, wider)
+    theirs = job().keys()
+    assert {stage for stage in mine if mine[stage] != theirs[stage]} == {"baseline", "student"}
+    with pytest.raises(RunError, match="another recipe"):
+        experiment.run(job(), run[0])
+
+
 def test_neighbour_with_a_damaged_model_is_not_taken(tmp_path: Path) -> None:
     small = job(loss__alpha=0.5)
     with pytest.raises(KeyboardInterrupt):
@@ -211,6 +239,8 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "schedule.student.learning_rate": (0.01, {"baseline", "student"}),
         "schedule.teacher.learning_rate": (0.01, {"teacher", "student"}),
         "views.shift": (0, {"teacher", "baseline", "student"}),
+        "schedule.teacher.cutout": (3, {"teacher", "student"}),
+        "schedule.student.cutout": (3, {"baseline", "student"}),
         "views.distinct": (2, {"baseline", "student"}),
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
@@ -232,8 +262,8 @@ def test_changed_temperature_asks_the_teacher_nothing(
 
     monkeypatch.setattr(inference, "logits", noted)
     experiment.run(job(loss__temperature=3.0), run[0].parent / "warm")
-    # Each model once, on the test part.
-    assert asked == ["digits_teacher", "digits_student", "digits_student"]
+    # Each model once on the test part, once on the validation images.
+    assert asked == 2 * ["digits_teacher"] + 4 * ["digits_student"]
 
 
 def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path) -> None:
@@ -314,9 +344,12 @@ def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         job(teacher__file=str(tmp_path / "three.keras"))
 
 
-def test_shift_over_the_whole_image_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"views\.shift"):
-        job(views__shift=8)
+@pytest.mark.parametrize(
+    "key", ["views__shift", "schedule__teacher__cutout", "schedule__student__cutout"]
+)
+def test_shift_or_cutout_over_the_whole_image_is_refused(key: str) -> None:
+    with pytest.raises(ModelError, match=key.replace("__", ".") + ": .* 8 pixels, found 8"):
+        job(**{key: 8})
 
 
 def test_student_and_baseline_begin_alike_and_the_teacher_elsewhere() -> None:
@@ -339,8 +372,10 @@ def test_plan_of_data_that_is_not_here_uses_its_known_sizes(
 
 
 def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
-    small = job(loss__temperature=2.5, loss__alpha=0.3)
+    cutouts = {"schedule__teacher__cutout": 4, "schedule__student__cutout": 3}
+    small = job(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
     small.build("teacher").save(tmp_path / "teacher.keras")
     guidance, _ = experiment._guidance(small, tmp_path / "teacher.keras", Progress())
     assert isinstance(guidance.loss, losses.KD)
     assert (guidance.loss.temperature, guidance.alpha) == (2.5, 0.3)
+    assert guidance.knowledge.origin.cutout == 3  # the teacher is asked of what the student sees

@@ -17,7 +17,8 @@ from tutelage.progress import Progress, Row
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
 WEIGHTS = RNG.normal(size=(64, 3)) / 300
-ORIGIN = Origin("t", "i", seed=3, flip=True, shift=2, precision="float32", shape=(50, 3))
+VIEWS = {"seed": 3, "flip": True, "shift": 2, "cutout": 3}
+ORIGIN = Origin("t", "i", **VIEWS, precision="float32", shape=(50, 3))
 
 
 def teacher(images: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_logits_are_the_teachers_on_the_views_of_that_epoch(
     made = held(tmp_path, count=3)
     index = np.array([49, 0, 13, 0])
     for number in range(3):
-        shown = views.view(IMAGES, index, seed=3, epoch=number, flip=True, shift=2)
+        shown = views.view(IMAGES, index, epoch=number, **VIEWS)
         got = made.logits(number, index)
         assert (got.dtype, got.shape) == (np.float32, (4, 3))
         np.testing.assert_allclose(got, teacher(shown), rtol=1e-3, atol=1e-4)
@@ -119,6 +120,7 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
         "seed": 4,
         "flip": False,
         "shift": 1,
+        "cutout": 2,
         "precision": "bfloat16",
         "shape": (50, 4),
     }

@@ -44,7 +44,8 @@ def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[Row]:
 def known(folder: Path, count: int = SCHEDULE.epochs) -> Knowledge:
     """What another model says of the training images."""
     teacher = student(seed=9)
-    origin = Origin("t", "i", seed=0, flip=True, shift=1, precision="float32", shape=(40, 4))
+    seen = {"seed": 0, "flip": True, "shift": 1, "cutout": 0}
+    origin = Origin("t", "i", **seen, precision="float32", shape=(40, 4))
     held = Knowledge(folder / "knowledge", origin)
     held.ask(lambda images: teacher.predict(images, verbose=0), TRAIN.images, count)
     return held
@@ -191,10 +192,12 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
         return images[:, 3, :4, 0] / np.float32(64)  # exact in float16
 
     stored, asked = student(), student()
-    origin = Origin("t", "i", seed=0, flip=True, shift=1, precision="float32", shape=(40, 4))
+    seen = {"seed": 0, "flip": True, "shift": 1, "cutout": 3}
+    origin = Origin("t", "i", **seen, precision="float32", shape=(40, 4))
     held = Knowledge(tmp_path / "knowledge", origin)
     held.ask(teacher, TRAIN.images, SCHEDULE.epochs)
-    fit(stored, tmp_path / "s.npz", guidance=training.Guidance(held, losses.KD(), alpha=0.9))
+    guidance = training.Guidance(held, losses.KD(), alpha=0.9)
+    fit(stored, tmp_path / "s.npz", guidance=guidance, schedule=replace(SCHEDULE, cutout=3))
     distiller = Distiller(
         student=native.accelerate(asked), teacher=None, loss=losses.KD(), alpha=0.9
     )
@@ -202,7 +205,7 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
     for epoch in range(SCHEDULE.epochs):
         order = views.order(len(TRAIN), seed=0, epoch=epoch)
         for index in order.reshape(-1, SCHEDULE.batch_size):
-            x = views.view(TRAIN.images, index, seed=0, epoch=epoch, flip=True, shift=1)
+            x = views.view(TRAIN.images, index, epoch=epoch, **seen)
             distiller.train_on_batch(
                 {"images": x, "teacher_logits": teacher(x)}, TRAIN.labels[index]
             )

@@ -84,11 +84,59 @@ def test_shifts_and_first_mirrorings_are_uniform_over_many_images() -> None:
     assert np.abs(counts - count / 10).max() < 4.5 * np.sqrt(count * 0.1 * 0.9)
 
 
+def squares(cutout: int) -> np.ndarray:
+    """What may be hidden of a 6x7 image, by the pixel about which it is."""
+    hidden = np.zeros((6, 7, 6, 7), bool)
+    for row, column in np.ndindex(6, 7):
+        top, left = row - cutout // 2, column - cutout // 2
+        square = slice(max(top, 0), top + cutout), slice(max(left, 0), left + cutout)
+        hidden[row, column][square] = True
+    return hidden.reshape(42, 6, 7)
+
+
+@pytest.mark.parametrize("cutout", [1, 2, 3, 5])
+def test_cutout_hides_one_square_behind_the_mean_colour(cutout: int) -> None:
+    candidates, chosen = squares(cutout), []
+    for image, whole, cut in zip(IMAGES, seen(), seen(cutout=cutout), strict=True):
+        mean = np.round(image.reshape(-1, 3).mean(0)).astype(np.uint8)
+        fitting = [
+            place
+            for place, hidden in enumerate(candidates)
+            if np.array_equal(np.where(hidden[..., None], mean, whole), cut)
+        ]
+        assert len(fitting) == 1
+        chosen += fitting
+    # Each of 42 pixels is as likely: seven of 300 images on average.
+    counts = np.bincount(chosen, minlength=42)
+    expected = 300 / 42
+    assert ((counts - expected) ** 2 / expected).sum() < 74.7  # 41 degrees of freedom, 0.1 %
+
+
+def test_cutout_is_drawn_anew_for_each_seed_and_epoch_and_direction() -> None:
+    places = []
+    for changed in ({}, {"epoch": 4}, {"seed": 6}):
+        grey = np.full((300, 6, 7, 1), 255, np.uint8)
+        grey[:, 0, 0] = 0  # so that the mean is none of an image's values
+        settings = {"seed": 5, "epoch": 3, "flip": False, "shift": 0} | changed
+        cut = views.view(grey, ALL, cutout=1, **settings)[..., 0]
+        mean = round(float(grey[0].mean()))
+        places += list(np.argwhere(cut == mean)[:, 1:].T)
+    correlation = np.corrcoef(places) - np.eye(6)
+    assert np.abs(correlation).max() < 0.2  # 3.5 standard deviations
+
+
+@pytest.mark.parametrize("cutout", [-1, 6])
+def test_a_cutout_over_the_whole_image_is_refused(cutout: int) -> None:
+    with pytest.raises(RecipeError, match=rf"cutout: expected 0 to 5 pixels .* found {cutout}"):
+        seen(cutout=cutout)
+
+
 def test_a_view_does_not_depend_on_the_batch_it_is_asked_for_in() -> None:
     whole = seen()
     mixed = np.random.default_rng(1).permutation(len(IMAGES))
     for batch in np.array_split(mixed, 7):
         np.testing.assert_array_equal(seen(batch), whole[batch])
+        np.testing.assert_array_equal(seen(batch, cutout=3), seen(cutout=3)[batch])
     np.testing.assert_array_equal(seen(ALL[:1].astype(np.uint8)), whole[:1])
     assert seen(ALL[:0]).shape == (0, 6, 7, 3)
 
@@ -100,6 +148,12 @@ def test_a_view_stays_what_it_was_in_earlier_versions() -> None:
     assert shown[..., 0].tolist() == [
         [[6, 5, 4, 5], [2, 1, 0, 1], [6, 5, 4, 5]],
         [[17, 18, 19, 18], [21, 22, 23, 22], [17, 18, 19, 18]],
+    ]
+    grey = np.tile(np.array([0, 99], np.uint8), (2, 4, 2))[..., None]
+    shown = views.view(grey, np.array([0, 1]), seed=7, epoch=1, flip=False, shift=0, cutout=2)
+    assert (shown[..., 0] == 50).astype(int).tolist() == [
+        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]],
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
     ]
     assert views.order(8, seed=7, epoch=1).tolist() == [2, 6, 3, 0, 7, 5, 4, 1]
 

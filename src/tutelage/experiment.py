@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Job:
         """What each stage depends on, as a hash: a stage is done again only if it changes."""
         tree = recipes.to_dict(self.recipe)
         tree["data"].pop("path", None)
+        for role in ("teacher", "student"):
+            # A name alone would take a model for its namesake of another version.
+            tree[role]["architecture"] = asdict(models.ARCHITECTURES[tree[role]["model"]])
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
             "views": tree["views"] | {"distinct": 0},
@@ -210,11 +213,15 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 def _job(recipe: Recipe, data: Dataset) -> Job:
     train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
     shape = train.images.shape[1:]
-    if recipe.views.shift >= min(shape[:2]):
-        raise ModelError(
-            f"views.shift: expected less than the images' {min(shape[:2])} pixels, "
-            f"found {recipe.views.shift}"
-        )
+    for name, pixels in (
+        ("views.shift", recipe.views.shift),
+        ("schedule.teacher.cutout", recipe.schedule.teacher.cutout),
+        ("schedule.student.cutout", recipe.schedule.student.cutout),
+    ):
+        if pixels >= min(shape[:2]):
+            raise ModelError(
+                f"{name}: expected less than the images' {min(shape[:2])} pixels, found {pixels}"
+            )
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()
@@ -248,6 +255,7 @@ def _guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Gui
         seed=job.recipe.seed,
         flip=job.recipe.views.flip,
         shift=job.recipe.views.shift,
+        cutout=job.recipe.schedule.student.cutout,
         precision=job.precision,
         shape=(len(job.train), len(job.data.classes)),
     )
@@ -336,6 +344,7 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     test = job.data.test
     answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
+    validation: dict[str, dict[str, float]] = {}
     for stage in STAGES:
         path = folder.model(stage)
         if storage.sha256(path) != folder.stages[stage]["sha256"]:
@@ -347,9 +356,13 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             **inference.size_figures(model, path),
             "seconds": round(folder.stages[stage]["seconds"], 3),
         }
+        held_out = inference.logits(model, job.validation.images)
+        score = metrics.score(held_out, job.validation.labels)
+        validation[stage] = {name: score[name] for name in ("accuracy", "nll")}
     results = {
         "name": job.recipe.name,
         "models": figures,
+        "validation": validation,
         "verdict": metrics.gap_closed(*(figures[stage]["accuracy"] for stage in STAGES)),
         "data": {
             "name": job.data.name,

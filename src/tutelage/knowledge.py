@@ -31,6 +31,7 @@ class Origin:
         seed: of the views.
         flip: of the views.
         shift: of the views, in pixels.
+        cutout: of the views, in pixels.
         precision: what the teacher was computed in.
         shape: (images, classes).
     """
@@ -40,6 +41,7 @@ class Origin:
     seed: int
     flip: bool
     shift: int
+    cutout: int
     precision: str
     shape: tuple[int, int]
 
@@ -69,7 +71,8 @@ class Knowledge:
     >>> import pathlib, tempfile
     >>> import numpy as np
     >>> from tutelage.knowledge import Knowledge, Origin
-    >>> origin = Origin("t", "i", seed=0, flip=True, shift=2, precision="float32", shape=(4, 3))
+    >>> views = {"seed": 0, "flip": True, "shift": 2, "cutout": 0}
+    >>> origin = Origin("t", "i", **views, precision="float32", shape=(4, 3))
     >>> knowledge = Knowledge(pathlib.Path(tempfile.mkdtemp()), origin)
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
     >>> knowledge.ask(lambda views: np.full((len(views), 3), 0.5), images, count=2)
@@ -128,6 +131,7 @@ class Knowledge:
                     epoch=number,
                     flip=self.origin.flip,
                     shift=self.origin.shift,
+                    cutout=self.origin.cutout,
                 )
                 logits[index] = _fitting(teacher(shown))
                 progress.step(step, {})

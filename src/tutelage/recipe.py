@@ -140,9 +140,11 @@ class Schedule:
         weight_decay: decoupled from the gradient, at least 0.
         label_smoothing: the part of each label spread over all classes, from 0 to below 1.
         dropout: the part of the epochs, from the first on, in which dropout layers drop, 0 to 1.
+        cutout: the side of a square that is hidden in each view, in pixels, 0 for none, up to 32.
 
     Source:
         arXiv 2303.01500, section 5: dropout early in training alone, for models that underfit.
+        arXiv 1708.04552: cutout.
 
     Example:
         >>> Schedule(epochs=10, learning_rate=0.1).batch_size
@@ -158,6 +160,7 @@ class Schedule:
     weight_decay: NonNegative = 0.005
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
+    cutout: Annotated[StrictInt, Field(ge=0, le=32)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

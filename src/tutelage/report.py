@@ -86,6 +86,10 @@ def markdown(
     machine = f"{hardware['cores']} cores of {hardware['processor']}"
     if hardware["accelerator"]:
         machine = f"{hardware['accelerator']}, {machine}"
+    held_out = ", ".join(
+        f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
+        for name, score in results["validation"].items()
+    )
     lines = [
         f"# {results['name']} on {data['name']}",
         "",
@@ -97,6 +101,8 @@ def markdown(
         f"{data['train']:,} with {data['validation']:,} held out for validation; the weights are "
         "those of the last epoch. Precision, recall and F1 are means over classes, NLL is in nats, "
         f"ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
+        "",
+        f"On the validation images, by which settings may be chosen: {held_out}.",
         "",
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
         f"{environment['date']}, {machine}, {environment['precision']}.",

@@ -89,6 +89,7 @@ class _ViewedBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.part, self.settings, self.seed, self.knowledge = part, settings, seed, knowledge
+        self.cutout = schedule.cutout
         self.batch = min(schedule.batch_size, len(part))
         self.steps = steps_per_epoch(schedule, len(part))
         self.background = ThreadPoolExecutor(1, "views")
@@ -124,6 +125,7 @@ class _ViewedBatches(keras.utils.PyDataset):
             epoch=view,
             flip=self.settings.flip,
             shift=self.settings.shift,
+            cutout=self.cutout,
         )
         labels = self.part.labels[index]
         if self.knowledge is None:

@@ -13,7 +13,7 @@ import numpy as np
 from .errors import RecipeError
 
 # One stream of random numbers a purpose, so that none repeats another's.
-_FLIP, _ROW, _COLUMN, _ORDER = 1, 2, 3, 4
+_FLIP, _ROW, _COLUMN, _ORDER, _CUT_ROW, _CUT_COLUMN = 1, 2, 3, 4, 5, 6
 
 
 def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -41,14 +41,23 @@ def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def view(
-    images: np.ndarray, index: np.ndarray, *, seed: int, epoch: int, flip: bool, shift: int
+    images: np.ndarray,
+    index: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    flip: bool,
+    shift: int,
+    cutout: int = 0,
 ) -> np.ndarray:
-    """What the chosen images look like in one epoch: mirrored and shifted.
+    """What the chosen images look like in one epoch: mirrored, shifted and partly hidden.
 
     The mirror image alternates: an image seen as it is in one epoch is seen
     mirrored in the next, so two epochs see each image both ways. The shift is
     uniform over `-shift..shift` in each direction, and what it uncovers is
-    filled by reflection at the border.
+    filled by reflection at the border. Cutout hides a square about a pixel that
+    is drawn uniformly, as much of it as lies within the image, behind the image's
+    mean colour.
 
     Args:
         images: all images, uint8 of shape (count, height, width, channels).
@@ -57,15 +66,17 @@ def view(
         epoch: the epoch, counted from 0.
         flip: whether to mirror left and right.
         shift: the largest shift, in pixels; less than height and width.
+        cutout: the side of the hidden square, in pixels, 0 for none; less than height and width.
 
     Returns:
         uint8 of shape (n, height, width, channels).
 
     Raises:
-        RecipeError: if `shift` reaches over a whole image, `index` does not number
-            the images, or the seed or the epoch is negative.
+        RecipeError: if `shift` or `cutout` reaches over a whole image, `index` does not
+            number the images, or the seed or the epoch is negative.
 
-    Source: the alternating flip is section 3.6 of arXiv 2404.00498.
+    Source: the alternating flip is section 3.6 of arXiv 2404.00498, cutout section 3 of
+    arXiv 1708.04552, there in the mean colour of all images.
 
     Example:
 
@@ -77,11 +88,12 @@ def view(
     """
     _check(seed, epoch)
     height, width = images.shape[1:3]
-    if not 0 <= shift < min(height, width):
-        raise RecipeError(
-            f"views.shift: expected 0 to {min(height, width) - 1} pixels for images of "
-            f"{height}x{width}, found {shift}; choose a smaller one"
-        )
+    for name, pixels in (("views.shift", shift), ("cutout", cutout)):
+        if not 0 <= pixels < min(height, width):
+            raise RecipeError(
+                f"{name}: expected 0 to {min(height, width) - 1} pixels for images of "
+                f"{height}x{width}, found {pixels}; choose a smaller one"
+            )
     index = np.asarray(index)
     # A mask or a negative number would choose images too, but not these images' views.
     if index.ndim != 1 or index.dtype.kind not in "iu":
@@ -105,7 +117,14 @@ def view(
         right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
         rows = _reflect(rows + down[:, None], height)
         columns = _reflect(columns + right[:, None], width)
-    return images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    shown = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if cutout:
+        down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
+        across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
+        colour = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+        hidden = down[:, :, None, None] & across[:, None, :, None]
+        shown = np.where(hidden, colour, shown)
+    return shown
 
 
 def _check(seed: int, epoch: int) -> None:
@@ -116,6 +135,13 @@ def _check(seed: int, epoch: int) -> None:
 def _reflect(position: np.ndarray, size: int) -> np.ndarray:
     position = np.abs(position)
     return size - 1 - np.abs(size - 1 - position)
+
+
+def _within(draws: np.ndarray, size: int, length: int) -> np.ndarray:
+    """Which of `size` places lie in a stretch of some length about the place drawn."""
+    centre = (draws % np.uint64(size)).astype(np.int64)
+    from_start = np.arange(size) - (centre[:, None] - length // 2)
+    return (from_start >= 0) & (from_start < length)
 
 
 def _random(stream: int, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
