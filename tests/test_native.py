@@ -43,17 +43,18 @@ def passes(model: keras.Model, runner: keras.Model, x: np.ndarray, training: boo
     statistics = [keras.ops.convert_to_numpy(v.value).copy() for v in model.non_trainable_variables]
     for variable, value in zip(model.variables, start, strict=True):
         variable.assign(value)
-    return y.detach().numpy(), gradients, statistics
+    return [y.detach().numpy()], gradients, statistics
 
 
 def assert_same_work(model: keras.Model, x: np.ndarray, training: bool) -> None:
     fast = native.accelerate(model)
     assert fast is not model
-    expected = passes(model, model, x, training)
-    got = passes(model, fast, x, training)
-    np.testing.assert_allclose(got[0], expected[0], rtol=1e-4, atol=1e-4)
-    for ours, stock in zip(got[1] + got[2], expected[1] + expected[2], strict=True):
-        np.testing.assert_allclose(ours, stock, rtol=2e-4, atol=2e-4)
+    expected, got = passes(model, model, x, training), passes(model, fast, x, training)
+    for part, tolerance in zip(range(3), (1e-4, 2e-4, 2e-4), strict=True):
+        for ours, stock in zip(got[part], expected[part], strict=True):
+            # A sum's rounding goes with its largest terms, not with what is left of them.
+            most = tolerance + 3e-5 * np.abs(stock).max()
+            np.testing.assert_allclose(ours, stock, rtol=tolerance, atol=most)
 
 
 LAYERS = {
@@ -64,6 +65,14 @@ LAYERS = {
     "conv strided valid": lambda: layers.Conv2D(4, 3, strides=(2, 1)),
     "conv even kernel": lambda: layers.Conv2D(4, 2, padding="same"),
     "conv of two sizes": lambda: layers.Conv2D(4, (2, 5), strides=(1, 2), padding="same"),
+    "conv of a pixel": lambda: layers.Conv2D(5, 1, activation="relu"),
+    "conv of every other pixel": lambda: layers.Conv2D(5, 1, strides=(2, 3), use_bias=False),
+    "conv of more filters than pixels": lambda: layers.Conv2D(
+        150, (3, 2), strides=(2, 1), padding="same", activation="relu"
+    ),
+    "conv of more filters than pixels, valid": lambda: layers.Conv2D(
+        150, (2, 4), strides=(3, 2), use_bias=False
+    ),
     "conv dilated": lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
     "conv of groups": lambda: layers.Conv2D(6, (3, 1), groups=3, activation="tanh"),
     "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same", activation="relu"),
@@ -130,6 +139,7 @@ def test_twin_does_what_the_stock_layer_does(name: str, training: bool) -> None:
         lambda: layers.Conv2D(5, 3, strides=2),
         lambda: layers.Conv2D(32, 3),
         lambda: layers.Conv2D(4, 1),
+        lambda: layers.Conv2D(170, 3, strides=4),
         lambda: layers.Conv2D(4, 3, padding="same"),
         lambda: layers.DepthwiseConv2D(3, strides=2),
         lambda: layers.SeparableConv2D(4, 3),
@@ -173,7 +183,7 @@ def test_known_architectures_do_the_same_with_no_layer_left_to_stock(
     assert "without a native twin" not in caplog.text
     x = images(8, 32, 32, 3)
     expected, got = passes(model, model, x, training), passes(model, fast, x, training)
-    for ours, stock in zip([got[0], *got[2]], [expected[0], *expected[2]], strict=True):
+    for ours, stock in zip(got[0] + got[2], expected[0] + expected[2], strict=True):
         # Rounding adds up over fifty layers, so it is held against the largest value.
         assert np.abs(ours - stock).max() <= 1e-3 * np.abs(stock).max() + 1e-5
     # Stock Keras' own gradients change by 1.3 % when its images change by 1e-7.

@@ -219,9 +219,45 @@ def _conv(layer: Any, x: Any, how: _Pass) -> Any:
         y = winograd.convolve(x, layer.kernel.value, bias)
         if y is not None:
             return _activated(layer, y, how)
+    y = _multiplied(layer, x, how)
+    if y is not None:
+        return _activated(layer, y, how)
     kernel = layer.kernel.value.permute(3, 2, 0, 1)
     y = _convolved(layer, x, kernel, layer.bias, layer.groups, how)
     return _last(_activated(layer, y, how))
+
+
+def _multiplied(layer: Any, x: Any, how: _Pass) -> Any:
+    """A convolution as a product of matrices, patches by the kernel as Keras keeps it.
+
+    PyTorch's own copies the kernel into another layout, and its gradient back. This one copies
+    the patches, if the window is more than a pixel: None where they are larger than the kernel.
+    """
+    if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
+        return None
+    window, (down, across) = layer.kernel_size, layer.strides
+    left, right, above, below = how.borders.get(layer) or _padding(layer, x, window)
+    images, height, width = x.shape[:3]
+    height = (height + above + below - window[0]) // down + 1
+    width = (width + left + right - window[1]) // across + 1
+    pixels = images * height * width
+    if tuple(window) != (1, 1) and (pixels > layer.filters or x.device.type != "cpu"):
+        return None
+    if any((left, right, above, below)):
+        x = F.pad(x, (0, 0, left, right, above, below))
+    patches = [
+        x[:, i : i + height * down : down, j : j + width * across : across]
+        for i in range(window[0])
+        for j in range(window[1])
+    ]
+    rows = (torch.cat(patches, -1) if len(patches) > 1 else patches[0]).reshape(pixels, -1)
+    kernel = layer.kernel.value.reshape(rows.shape[1], layer.filters)
+    return _product(rows, kernel, layer.bias, how).view(images, height, width, layer.filters)
+
+
+def _product(rows: Any, kernel: Any, bias: Any, how: _Pass) -> Any:
+    kernel = kernel.to(how.dtype)
+    return rows @ kernel if bias is None else torch.addmm(bias.value.to(how.dtype), rows, kernel)
 
 
 def _simple(layer: Any, how: _Pass) -> bool:
@@ -249,9 +285,10 @@ def _separable(layer: Any, x: Any, how: _Pass) -> Any:
         return None
     kernel = _depthwise_kernel(layer.depthwise_kernel.value)
     y = _convolved(layer, x, kernel, None, x.shape[-1], how)
-    pointwise = layer.pointwise_kernel.value.to(how.dtype).permute(3, 2, 0, 1)
-    bias = layer.bias.value.to(how.dtype) if layer.use_bias else None
-    return _last(_activated(layer, F.conv2d(y, pointwise, bias), how))
+    y = _last(y)
+    pointwise = layer.pointwise_kernel.value[0, 0]
+    z = _product(y.reshape(-1, y.shape[-1]), pointwise, layer.bias, how)
+    return _activated(layer, z.view(*y.shape[:3], -1), how)
 
 
 def _dense(layer: Any, x: Any, how: _Pass) -> Any:
