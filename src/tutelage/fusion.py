@@ -25,6 +25,7 @@ if keras.backend.backend() == "torch":
     import torch
 
 _NAME = "fusion"
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
             continue
         reader = wiring.next_alone(node.outputs[0])
         if (
-            type(reader) in (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+            type(reader) in _CONVOLUTIONS
             and reader.padding == "valid"
             and reader.data_format == border.data_format == "channels_last"
         ):
@@ -140,7 +141,7 @@ def _chain(node: Any, wiring: _Wiring) -> Chain | None:
     takes_relu = (
         wiring.next_alone(source) is norm
         and wiring.once(producer)
-        and type(producer) in (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+        and type(producer) in _CONVOLUTIONS
         and _plain(producer)
         and producer.activation is keras.activations.relu
         and producer.data_format == "channels_last"

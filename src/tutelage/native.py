@@ -191,6 +191,11 @@ def _padding(layer: Any, x: Any, window: tuple[int, ...]) -> list[int]:
     return pads
 
 
+def _border(layer: Any, x: Any, window: tuple[int, ...], how: _Pass) -> list[int]:
+    """The padding of a convolution, where it may do that of the layer before it."""
+    return how.borders.get(layer) or _padding(layer, x, window)
+
+
 def _even(pads: list[int]) -> bool:
     return pads[0] == pads[1] and pads[2] == pads[3]
 
@@ -200,7 +205,7 @@ def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, how: _Pa
     dtype = how.dtype
     sizes = zip(kernel.shape[2:], layer.dilation_rate, strict=True)
     window = tuple(rate * (size - 1) + 1 for size, rate in sizes)
-    pads = how.borders.get(layer) or _padding(layer, x, window)
+    pads = _border(layer, x, window, how)
     x = _first(x.to(dtype).contiguous())
     if not _even(pads):
         x, pads = F.pad(x, pads), [0, 0, 0, 0]
@@ -236,15 +241,15 @@ def _multiplied(layer: Any, x: Any, how: _Pass) -> Any:
     if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
         return None
     window, (down, across) = layer.kernel_size, layer.strides
-    left, right, above, below = how.borders.get(layer) or _padding(layer, x, window)
+    pads = left, right, above, below = _border(layer, x, window, how)
     images, height, width = x.shape[:3]
     height = (height + above + below - window[0]) // down + 1
     width = (width + left + right - window[1]) // across + 1
     pixels = images * height * width
     if tuple(window) != (1, 1) and (pixels > layer.filters or x.device.type != "cpu"):
         return None
-    if any((left, right, above, below)):
-        x = F.pad(x, (0, 0, left, right, above, below))
+    if any(pads):
+        x = F.pad(x, [0, 0, *pads])
     patches = [
         x[:, i : i + height * down : down, j : j + width * across : across]
         for i in range(window[0])
@@ -256,8 +261,8 @@ def _multiplied(layer: Any, x: Any, how: _Pass) -> Any:
 
 
 def _product(rows: Any, kernel: Any, bias: Any, how: _Pass) -> Any:
-    kernel = kernel.to(how.dtype)
-    return rows @ kernel if bias is None else torch.addmm(bias.value.to(how.dtype), rows, kernel)
+    bias = None if bias is None else bias.value.to(how.dtype)
+    return F.linear(rows.to(how.dtype), kernel.to(how.dtype).t(), bias)
 
 
 def _simple(layer: Any, how: _Pass) -> bool:
@@ -292,9 +297,7 @@ def _separable(layer: Any, x: Any, how: _Pass) -> Any:
 
 
 def _dense(layer: Any, x: Any, how: _Pass) -> Any:
-    bias = layer.bias.value.to(how.dtype) if layer.use_bias else None
-    y = F.linear(x.to(how.dtype), layer.kernel.value.to(how.dtype).t(), bias)
-    return _activated(layer, y, how)
+    return _activated(layer, _product(x, layer.kernel.value, layer.bias, how), how)
 
 
 def _batch_norm(layer: Any, x: Any, how: _Pass) -> Any:
