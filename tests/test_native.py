@@ -153,9 +153,10 @@ def test_convolution_behind_a_border_of_zeros_does_what_both_layers_do(
     assert_same_work(model, images(10, 16, 16, 3), training)
 
 
-def test_winograds_convolution_takes_a_border_of_one_pixel() -> None:
+@pytest.mark.parametrize("zeros", [1, 2, ((0, 2), (2, 0))])
+def test_winograds_convolution_takes_a_border_of_one_pixel_and_no_other(zeros: object) -> None:
     inputs = keras.Input((16, 16, 32))
-    model = settled(keras.Model(inputs, layers.Conv2D(32, 3)(layers.ZeroPadding2D(1)(inputs))))
+    model = settled(keras.Model(inputs, layers.Conv2D(32, 3)(layers.ZeroPadding2D(zeros)(inputs))))
     x = images(10, 16, 16, 32)
     expected = passes(model, model, x, training=True)
     got = passes(model, native.accelerate(model), x, training=True)
