@@ -38,7 +38,7 @@ ARCHITECTURES = {
     "teacher-2m": Architecture(
         ((64, 64), (128, 128), (256, 256)), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3
     ),
-    "student-300k": Architecture(((32, 32), (64, 64), (128, 160)), (0.0, 0.0, 0.0)),
+    "student-300k": Architecture(((32, 64), (64, 96), (96, 128)), (0.0, 0.0, 0.0)),
     "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
     "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
 }
