@@ -129,13 +129,13 @@ def test_the_first_convolution_decorrelates_patches(name: str, count: int) -> No
 
 
 def test_later_convolutions_begin_by_passing_their_input_on() -> None:
-    model = built("student-300k")
+    model = built("teacher-2m")
     _, second, third, *_ = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
-    x = np.random.default_rng(0).random((2, 6, 6, 32), dtype=np.float32)  # no ReLU below 0
+    x = np.random.default_rng(0).random((2, 6, 6, 64), dtype=np.float32)  # no ReLU below 0
     np.testing.assert_allclose(answers(second, x), x, atol=1e-6)
     widened = answers(third, x)
-    np.testing.assert_allclose(widened[..., :32], x, atol=1e-6)
-    assert (widened[..., 32:] != 0).any()  # the rest is random
+    np.testing.assert_allclose(widened[..., :64], x, atol=1e-6)
+    assert (widened[..., 64:] != 0).any()  # the rest is random
 
 
 def test_weights_follow_from_images_and_seed_alone() -> None:
