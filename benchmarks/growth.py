@@ -1,14 +1,16 @@
-"""How time and memory of a student's training grow with images, classes and stored views.
+"""How time and memory grow with images, classes, stored views and the students of a sweep.
 
     python benchmarks/growth.py                          # a few minutes
 
-Each figure is of a process of its own: a small student on noise of 32x32 pixels, taught by stored
-logits. Writes `benchmarks/results/DATE-growth.json` and prints it.
+Each figure is of a process of its own: small students on noise of 32x32 pixels, one after another
+at different alphas, all taught by the same stored logits. Writes
+`benchmarks/results/DATE-growth.json` and prints it.
 """
 
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,16 +25,17 @@ from tutelage.datasets import Part
 from tutelage.recipe import Schedule, Views
 
 HERE = Path(__file__).parent
-BASE = {"images": 4000, "classes": 10, "views": 2}
+BASE = {"images": 4000, "classes": 10, "views": 2, "students": 1}
 GROWN = {
     "images": [2000, 4000, 8000, 16000],
     "classes": [10, 100, 1000],
     "views": [1, 4, 16, 64],
+    "students": [1, 2, 4, 8],
 }
 
 
-def one(images: int, classes: int, views: int) -> dict[str, float]:
-    """Store the views of a teacher that costs nothing, train two epochs, and say what it took."""
+def one(images: int, classes: int, views: int, students: int) -> dict[str, float]:
+    """Store the views of a teacher that costs nothing, train students, and say what it took."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (images, 32, 32, 3), np.uint8)
     train = Part(pixels, np.arange(images) % classes)
@@ -40,30 +43,42 @@ def one(images: int, classes: int, views: int) -> dict[str, float]:
     schedule = Schedule(epochs=2, batch_size=128, learning_rate=0.01)
     settings = Views(distinct=views)
     origin = knowledge.Origin(
-        "t", "i", 0, settings.flip, settings.shift, "float32", (images, classes)
+        teacher="t",
+        images="i",
+        seed=0,
+        flip=settings.flip,
+        shift=settings.shift,
+        cutout=0,
+        precision="float32",
+        shape=(images, classes),
     )
+    epochs = []
     with tempfile.TemporaryDirectory() as folder:
         held = knowledge.Knowledge(Path(folder) / "knowledge", origin)
         began = time.perf_counter()
         held.ask(lambda shown: random.normal(size=(len(shown), classes)), pixels, views)
         stored = time.perf_counter() - began
-        model = models.build("student-300k", images=pixels, classes=classes, seed=0)
-        rows = training.fit(
-            model,
-            train,
-            few,
-            schedule=schedule,
-            settings=settings,
-            seed=0,
-            precision="float32",
-            checkpoint=Path(folder) / "checkpoint.npz",
-            key="growth",
-            guidance=training.Guidance(held, losses.KD(), alpha=0.9),
-        )
+        for number in range(students):
+            model = models.build("student-300k", images=pixels, classes=classes, seed=0)
+            rows = training.fit(
+                model,
+                train,
+                few,
+                schedule=schedule,
+                settings=settings,
+                seed=0,
+                precision="float32",
+                checkpoint=Path(folder) / f"checkpoint-{number}.npz",
+                key=f"growth-{number}",
+                guidance=training.Guidance(held, losses.KD(), alpha=1 - number / students),
+            )
+            epochs.append(rows[-1]["seconds"])
+        whole = time.perf_counter() - began
         size = sum(file.stat().st_size for file in held.folder.iterdir())
     return {
         "seconds to store": round(stored, 2),
-        "seconds an epoch": round(rows[-1]["seconds"], 2),
+        "seconds an epoch": round(statistics.median(epochs), 2),
+        "seconds in all": round(whole, 2),
         "megabytes on disk": round(size / 1e6, 2),
         "megabytes of memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
     }

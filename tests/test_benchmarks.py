@@ -53,10 +53,51 @@ def test_throughput_refuses_fewer_images_than_a_batch(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_target_adds_up_a_run_and_reckons_the_stock_way(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_growth_says_what_one_size_takes(tmp_path: Path) -> None:
+    size = {"images": 256, "classes": 10, "views": 2, "students": 2}
+    done = run("growth.py", "--one", json.dumps(size))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    # Each view takes two bytes a logit, and a few more for what it is.
+    assert figures["megabytes on disk"] == pytest.approx(256 * 10 * 2 * 2 / 1e6, abs=0.01)
+    assert figures["seconds in all"] > figures["seconds an epoch"] > 0
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
     line = [sys.executable, "-m", "tutelage", "run", "digits", "--out", str(folder)]
     subprocess.run(line, check=True, capture_output=True)
+    return folder
+
+
+def test_accuracy_trains_students_that_differ_in_one_thing(digits: Path, tmp_path: Path) -> None:
+    work = ["--images", 400, "--epochs", 3, "--seeds", 1, "--views", 1, 3]
+    done = run("accuracy.py", digits, *work, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.iterdir()
+    written = json.loads(file.read_text())
+    assert set(written["figures"]) == {"float32, 1 views", "float32, 3 views", "bfloat16, 3 views"}
+    # 216 validation images and the training images that no student was shown.
+    assert written["judged on"] == 216 + 1221 - 400
+    losses = {row["nll"] for (row,) in written["figures"].values()}
+    assert len(losses) == 3  # no two are the same student
+    for (row,) in written["figures"].values():
+        assert row["accuracy"] > 0.3  # of ten classes
+
+
+@pytest.mark.parametrize("wrong", [["--images", 1221], ["--views", 4], ["--seeds", 0]])
+def test_accuracy_refuses_what_can_not_be_compared(
+    digits: Path, tmp_path: Path, wrong: list[object]
+) -> None:
+    work = ["--images", 400, "--epochs", 3, "--seeds", 1, "--views", 1, 3]
+    done = run("accuracy.py", digits, *work, *wrong, "--out", tmp_path / "none")
+    assert done.returncode == 2
+    assert "expected" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_target_adds_up_a_run_and_reckons_the_stock_way(digits: Path, tmp_path: Path) -> None:
     rates = {
         "teacher": {
             "Keras on PyTorch": [90.0, 110.0, 100.0],
@@ -67,11 +108,11 @@ def test_target_adds_up_a_run_and_reckons_the_stock_way(tmp_path: Path) -> None:
     }
     measured = tmp_path / "throughput.json"
     measured.write_text(json.dumps({"figures": rates}))
-    done = run("target.py", folder, measured, "--out", tmp_path / "out")
+    done = run("target.py", digits, measured, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     (file,) = (tmp_path / "out").iterdir()
     figures = json.loads(file.read_text())["figures"]
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((digits / "results.json").read_text())
     images = results["data"]["train"]
     epochs = {s: results["recipe"]["schedule"][s]["epochs"] for s in ("teacher", "student")}
     stock = figures["stock Keras"]

@@ -1,0 +1,160 @@
+"""What precision and the number of stored views do to a student's accuracy.
+
+    python benchmarks/accuracy.py runs/cifar10           # an hour on 2 cores
+    python benchmarks/accuracy.py runs/cifar10 --images 2000 --epochs 4 --seeds 1
+
+RUN is a finished run: its teacher, its student's model, loss and schedule are used, but fewer of
+its training images and epochs. Students of one seed begin alike, and see the same images in the
+same order; they differ in the precision that teacher and student compute in, or in how many views
+of an image they see. They are judged on validation images and on training images that they were
+not shown; the test part is not touched. Writes `benchmarks/results/DATE-accuracy.json` after each.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from tutelage import (
+    environment,
+    experiment,
+    inference,
+    knowledge,
+    losses,
+    metrics,
+    models,
+    recipe,
+    training,
+)
+from tutelage.datasets import Part
+
+HERE = Path(__file__).parent
+JUDGED_ON = 10_000
+
+
+def parts(job: experiment.Job, images: int) -> tuple[Part, Part]:
+    """Images to learn from, and others to be judged on, the validation part among them."""
+    order = np.random.default_rng(0).permutation(len(job.train))
+    shown, rest = np.split(order, [images])
+    rest = rest[: max(JUDGED_ON - len(job.validation), 0)]
+    pixels, labels = job.train.images, job.train.labels
+    judged = Part(
+        np.concatenate([job.validation.images, pixels[rest]]),
+        np.concatenate([job.validation.labels, labels[rest]]),
+    )
+    return Part(pixels[shown], labels[shown]), judged
+
+
+def student(
+    job: experiment.Job,
+    teacher: Path,
+    train: Part,
+    judged: Part,
+    *,
+    epochs: int,
+    seed: int,
+    precision: str,
+    distinct: int,
+    folder: Path,
+) -> dict[str, float]:
+    """Train one student and judge it."""
+    settings, schedule = job.recipe.views, job.recipe.schedule.student
+    model = inference.load_model(teacher)
+    origin = knowledge.Origin(
+        teacher=inference.digest(model),
+        images=hashlib.sha256(np.ascontiguousarray(train.images).data).hexdigest(),
+        seed=seed,
+        flip=settings.flip,
+        shift=settings.shift,
+        cutout=schedule.cutout,
+        precision=precision,
+        shape=(len(train), len(job.data.classes)),
+    )
+    held = knowledge.Knowledge(folder / origin.key(), origin)
+    held.ask(lambda images: inference.logits(model, images, precision), train.images, distinct)
+    loss = job.recipe.loss
+    pupil = models.build(
+        job.recipe.student.model, images=train.images, classes=origin.shape[1], seed=seed
+    )
+    rows = training.fit(
+        pupil,
+        train,
+        job.validation,
+        schedule=replace(schedule, epochs=epochs),
+        settings=replace(settings, distinct=distinct),
+        seed=seed,
+        precision=precision,
+        checkpoint=folder / f"{seed}-{precision}-{distinct}.npz",
+        key="accuracy",
+        guidance=training.Guidance(held, losses.KD(loss.temperature), loss.alpha),
+    )
+    training.settle(pupil, train.images, seed=seed)
+    score = metrics.score(inference.logits(pupil, judged.images), judged.labels)
+    return {
+        "accuracy": score["accuracy"],
+        "nll": score["nll"],
+        "seconds an epoch": statistics.median(row["seconds"] for row in rows),
+    }
+
+
+def main() -> None:
+    """Train all students, seed by seed, and print means and standard deviations."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--views", type=int, nargs="+", default=[1, 4, 8, 16], help="in float32")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    told = parser.parse_args()
+    job = experiment.prepare(recipe.load(told.run / "recipe.toml"))
+    if not job.recipe.schedule.student.batch_size <= told.images < len(job.train):
+        parser.error(f"--images: expected a batch at least and fewer than {len(job.train)}")
+    if min(told.epochs, told.seeds, *told.views) < 1 or max(told.views) > told.epochs:
+        parser.error("expected at least one epoch, seed and view, and no more views than epochs")
+    train, judged = parts(job, told.images)
+    most = max(told.views)
+    ways = [("float32", views) for views in sorted(told.views)] + [("bfloat16", most)]
+    figures: dict[str, list[dict[str, float]]] = {}
+    target = told.out / f"{date.today()}-accuracy.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(told.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            for precision, distinct in ways:
+                figure = student(
+                    job,
+                    told.run / "teacher.keras",
+                    train,
+                    judged,
+                    epochs=told.epochs,
+                    seed=seed,
+                    precision=precision,
+                    distinct=distinct,
+                    folder=Path(folder),
+                )
+                name = f"{precision}, {distinct} views"
+                figures.setdefault(name, []).append(figure)
+                print(f"seed {seed}, {name}: {figure['accuracy']:.2%}", flush=True)
+                written = {
+                    "images": told.images,
+                    "epochs": told.epochs,
+                    "judged on": len(judged),
+                    "figures": figures,
+                    "environment": environment.describe(),
+                }
+                target.write_text(json.dumps(written, indent=1) + "\n")
+    for name, rows in figures.items():
+        values = [100 * row["accuracy"] for row in rows]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(f"{name:24} {statistics.mean(values):6.2f} % (standard deviation {spread:.2f})")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
