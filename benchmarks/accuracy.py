@@ -11,8 +11,8 @@ not shown; the test part is not touched. Writes `benchmarks/results/DATE-accurac
 """
 
 import argparse
-import hashlib
 import json
+import os
 import statistics
 import tempfile
 from dataclasses import replace
@@ -21,18 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage import (
-    environment,
-    experiment,
-    inference,
-    knowledge,
-    losses,
-    metrics,
-    models,
-    recipe,
-    training,
-)
+from tutelage import environment, experiment, inference, metrics, recipe, training
 from tutelage.datasets import Part
+from tutelage.progress import Progress
 
 HERE = Path(__file__).parent
 JUDGED_ON = 10_000
@@ -51,51 +42,24 @@ def parts(job: experiment.Job, images: int) -> tuple[Part, Part]:
     return Part(pixels[shown], labels[shown]), judged
 
 
-def student(
-    job: experiment.Job,
-    teacher: Path,
-    train: Part,
-    judged: Part,
-    *,
-    epochs: int,
-    seed: int,
-    precision: str,
-    distinct: int,
-    folder: Path,
-) -> dict[str, float]:
-    """Train one student and judge it."""
-    settings, schedule = job.recipe.views, job.recipe.schedule.student
-    model = inference.load_model(teacher)
-    origin = knowledge.Origin(
-        teacher=inference.digest(model),
-        images=hashlib.sha256(np.ascontiguousarray(train.images).data).hexdigest(),
-        seed=seed,
-        flip=settings.flip,
-        shift=settings.shift,
-        cutout=schedule.cutout,
-        precision=precision,
-        shape=(len(train), len(job.data.classes)),
-    )
-    held = knowledge.Knowledge(folder / origin.key(), origin)
-    held.ask(lambda images: inference.logits(model, images, precision), train.images, distinct)
-    loss = job.recipe.loss
-    pupil = models.build(
-        job.recipe.student.model, images=train.images, classes=origin.shape[1], seed=seed
-    )
+def student(job: experiment.Job, teacher: Path, judged: Part, folder: Path) -> dict[str, float]:
+    """Train a job's student and judge it."""
+    guidance, _ = experiment.guidance(job, teacher, Progress())
+    model, seed = job.build("student"), job.recipe.seed
     rows = training.fit(
-        pupil,
-        train,
+        model,
+        job.train,
         job.validation,
-        schedule=replace(schedule, epochs=epochs),
-        settings=replace(settings, distinct=distinct),
+        schedule=job.schedule("student"),
+        settings=job.views("student"),
         seed=seed,
-        precision=precision,
-        checkpoint=folder / f"{seed}-{precision}-{distinct}.npz",
-        key="accuracy",
-        guidance=training.Guidance(held, losses.KD(loss.temperature), loss.alpha),
+        precision=job.precision,
+        checkpoint=folder / f"{job.key()}.npz",
+        key=job.key(),
+        guidance=guidance,
     )
-    training.settle(pupil, train.images, seed=seed)
-    score = metrics.score(inference.logits(pupil, judged.images), judged.labels)
+    training.settle(model, job.train.images, seed=seed)
+    score = metrics.score(inference.logits(model, judged.images), judged.labels)
     return {
         "accuracy": score["accuracy"],
         "nll": score["nll"],
@@ -126,18 +90,19 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(told.seeds):
         with tempfile.TemporaryDirectory() as folder:
+            os.environ["TUTELAGE_CACHE"] = folder  # answers of no use to anybody else
             for precision, distinct in ways:
-                figure = student(
-                    job,
-                    told.run / "teacher.keras",
-                    train,
-                    judged,
-                    epochs=told.epochs,
+                asked = replace(
+                    job.recipe,
                     seed=seed,
-                    precision=precision,
-                    distinct=distinct,
-                    folder=Path(folder),
+                    views=replace(job.recipe.views, distinct=distinct),
+                    schedule=replace(
+                        job.recipe.schedule,
+                        student=replace(job.recipe.schedule.student, epochs=told.epochs),
+                    ),
                 )
+                its_job = replace(job, recipe=asked, train=train, precision=precision)
+                figure = student(its_job, told.run / "teacher.keras", judged, Path(folder))
                 name = f"{precision}, {distinct} views"
                 figures.setdefault(name, []).append(figure)
                 print(f"seed {seed}, {name}: {figure['accuracy']:.2%}", flush=True)

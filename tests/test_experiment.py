@@ -274,14 +274,14 @@ def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path
     assert experiment._views_to_ask(job(views__distinct=9)) == 2
     assert experiment._views_to_ask(job()) == 2
     two.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, seconds = experiment._guidance(two, tmp_path / "teacher.keras", Progress())
+    guidance, seconds = experiment.guidance(two, tmp_path / "teacher.keras", Progress())
     assert guidance.knowledge is not None
     assert guidance.knowledge.missing(3) == [2]
     assert seconds == guidance.knowledge.seconds(2) > 0
 
 
 def test_without_a_share_in_the_loss_the_teacher_is_not_asked(tmp_path: Path) -> None:
-    guidance, seconds = experiment._guidance(
+    guidance, seconds = experiment.guidance(
         job(loss__alpha=0.0), tmp_path / "absent.keras", Progress()
     )
     assert (guidance.knowledge, seconds) == (None, 0.0)
@@ -375,7 +375,7 @@ def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
     cutouts = {"schedule__teacher__cutout": 4, "schedule__student__cutout": 3}
     small = job(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
     small.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, _ = experiment._guidance(small, tmp_path / "teacher.keras", Progress())
+    guidance, _ = experiment.guidance(small, tmp_path / "teacher.keras", Progress())
     assert isinstance(guidance.loss, losses.KD)
     assert (guidance.loss.temperature, guidance.alpha) == (2.5, 0.3)
     assert guidance.knowledge.origin.cutout == 3  # the teacher is asked of what the student sees

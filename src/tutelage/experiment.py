@@ -210,6 +210,46 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guidance, float]:
+    """What a job's student is taught with; asks the teacher for the views not yet stored.
+
+    Args:
+        job: from `prepare`.
+        teacher: its trained teacher, a `.keras` file.
+        progress: hears of each view asked for.
+
+    Returns:
+        The guidance, without knowledge where alpha is 0, and the seconds that the
+        teacher's answers took whenever they were stored.
+
+    Raises:
+        KnowledgeError: if the teacher's logits are not finite, or belong to something else.
+        RunError: if the cache can't be written.
+    """
+    loss, alpha = losses.KD(temperature=job.recipe.loss.temperature), job.recipe.loss.alpha
+    if not alpha:
+        return training.Guidance(None, loss, alpha), 0.0
+    model, count = inference.load_model(teacher), _views_to_ask(job)
+    origin = knowledge.Origin(
+        teacher=inference.digest(model),
+        images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
+        seed=job.recipe.seed,
+        flip=job.recipe.views.flip,
+        shift=job.recipe.views.shift,
+        cutout=job.recipe.schedule.student.cutout,
+        precision=job.precision,
+        shape=(len(job.train), len(job.data.classes)),
+    )
+    held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
+    held.ask(
+        lambda images: inference.logits(model, images, job.precision),
+        job.train.images,
+        count,
+        progress,
+    )
+    return training.Guidance(held, loss, alpha), held.seconds(count)
+
+
 def _job(recipe: Recipe, data: Dataset) -> Job:
     train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
     shape = train.images.shape[1:]
@@ -243,32 +283,6 @@ def _teacher_file(source: str) -> Path:
     return path
 
 
-def _guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guidance, float]:
-    """What the student is taught with, and the seconds that the teacher's answers took."""
-    loss, alpha = losses.KD(temperature=job.recipe.loss.temperature), job.recipe.loss.alpha
-    if not alpha:
-        return training.Guidance(None, loss, alpha), 0.0
-    model, count = inference.load_model(teacher), _views_to_ask(job)
-    origin = knowledge.Origin(
-        teacher=inference.digest(model),
-        images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
-        seed=job.recipe.seed,
-        flip=job.recipe.views.flip,
-        shift=job.recipe.views.shift,
-        cutout=job.recipe.schedule.student.cutout,
-        precision=job.precision,
-        shape=(len(job.train), len(job.data.classes)),
-    )
-    held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
-    held.ask(
-        lambda images: inference.logits(model, images, job.precision),
-        job.train.images,
-        count,
-        progress,
-    )
-    return training.Guidance(held, loss, alpha), held.seconds(count)
-
-
 def _views_to_ask(job: Job) -> int:
     epochs = job.recipe.schedule.student.epochs
     return min(job.recipe.views.distinct or epochs, epochs)
@@ -298,9 +312,9 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         progress.note(f"{stage}: taken from {model_file.parent}, which has trained the same")
         return
     model, schedule = job.build(stage), job.schedule(stage)
-    guidance, asked = None, 0.0
+    taught, asked = None, 0.0
     if stage == "student":
-        guidance, asked = _guidance(job, folder.model("teacher"), progress)
+        taught, asked = guidance(job, folder.model("teacher"), progress)
     checkpoint = folder.checkpoint(stage)
     progress.stage(
         stage,
@@ -318,7 +332,7 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         precision=job.precision,
         checkpoint=checkpoint,
         key=key,
-        guidance=guidance,
+        guidance=taught,
         progress=progress,
         on_epoch=lambda rows: folder.write_history(stage, rows),
     )
