@@ -17,15 +17,15 @@
 #define ROWS 8
 #elif defined(__AVX__)
 #define LANES 8
-#define ROWS 4
+#define ROWS 6
 #else
 #define LANES 4
 #define ROWS 4
 #endif
 #define PANEL (2 * LANES) /* columns of a product that are summed in registers, by ROWS rows */
 #define POINTS 36
-#define BLOCK 64 /* tiles at most */
-#define APART 16 /* floats between points, or their addresses would compete for the same lines */
+#define BLOCK (64 / ROWS * ROWS) /* tiles at most */
+#define APART 16 /* floats between rows and points, whose addresses would share lines otherwise */
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -86,23 +86,37 @@ static inline void change_axis(Vector *v, int s) /* 6 to 3: the kernel's, transp
     v[2 * s] = (c - a) / 6 + v[5 * s];
 }
 
-/* ROWS x PANEL of c = a b, or of c += a b. */
-static inline void product(int64_t depth, const float *a, int64_t row, int64_t step, const float *b,
-                           int64_t below, float *c, int64_t next, int add)
+/* `rows` x PANEL of c = a b, or of c += a b. */
+static inline __attribute__((always_inline)) void
+product_of(const int rows, int64_t depth, const float *a, int64_t row, int64_t step, const float *b,
+           int64_t below, float *c, int64_t next, int add)
 {
     Vector left[ROWS] = {0}, right[ROWS] = {0};
     for (int64_t k = 0; k < depth; k++) {
         const Vector first = load(b + k * below), second = load(b + k * below + LANES);
-        for (int r = 0; r < ROWS; r++) {
+        for (int r = 0; r < rows; r++) {
             left[r] += a[r * row + k * step] * first;
             right[r] += a[r * row + k * step] * second;
         }
     }
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < rows; r++) {
         float *to = c + r * next;
         store(to, add ? load(to) + left[r] : left[r] + 0);
         store(to + LANES, add ? load(to + LANES) + right[r] : right[r] + 0);
     }
+}
+
+/* The same of `height` rows, an even number. */
+static inline void product(int64_t height, int64_t depth, const float *a, int64_t row, int64_t step,
+                           const float *b, int64_t below, float *c, int64_t next, int add)
+{
+    int64_t at = 0;
+    for (; at + ROWS <= height; at += ROWS)
+        product_of(ROWS, depth, a + at * row, row, step, b, below, c + at * next, next, add);
+    for (; at + 4 <= height; at += 4)
+        product_of(4, depth, a + at * row, row, step, b, below, c + at * next, next, add);
+    for (; at < height; at += 2)
+        product_of(2, depth, a + at * row, row, step, b, below, c + at * next, next, add);
 }
 
 typedef struct {
@@ -135,7 +149,7 @@ static inline void pixels(const Shape *shape, const float *x, int64_t channels, 
 
 /* A block of tiles of the input at the 36 points. */
 static void transform_inputs(const Shape *shape, const float *x, int64_t start, int64_t count,
-                             const float *zeros, float *to, int64_t plane)
+                             const float *zeros, float *to, int64_t row, int64_t plane)
 {
     const int64_t channels = shape->channels;
     for (int64_t t = 0; t < count; t++) {
@@ -151,14 +165,14 @@ static void transform_inputs(const Shape *shape, const float *x, int64_t start, 
             for (int i = 0; i < 6; i++)
                 input_axis(v + 6 * i, 1);
             for (int i = 0; i < POINTS; i++)
-                store(to + i * plane + t * channels + c, v[i]);
+                store(to + i * plane + t * row + c, v[i]);
         }
     }
 }
 
 /* And back: the 36 points to 4x4 outputs. */
-static void transform_outputs(const Shape *shape, const float *from, int64_t plane, const float *bias,
-                              int64_t start, int64_t count, float *y)
+static void transform_outputs(const Shape *shape, const float *from, int64_t row, int64_t plane,
+                              const float *bias, int64_t start, int64_t count, float *y)
 {
     const int64_t channels = shape->filters;
     for (int64_t t = 0; t < count; t++) {
@@ -167,7 +181,7 @@ static void transform_outputs(const Shape *shape, const float *from, int64_t pla
         for (int64_t c = 0; c < channels; c += LANES) {
             Vector v[POINTS];
             for (int i = 0; i < POINTS; i++)
-                v[i] = load(from + i * plane + t * channels + c);
+                v[i] = load(from + i * plane + t * row + c);
             for (int i = 0; i < 6; i++)
                 output_axis(v + i, 6);
             for (int i = 0; i < 4; i++)
@@ -183,7 +197,8 @@ static void transform_outputs(const Shape *shape, const float *from, int64_t pla
 
 /* The gradient of a block's outputs, at the 36 points; their sum joins the bias's gradient. */
 static void transform_slopes(const Shape *shape, const float *dy, int64_t start, int64_t count,
-                             const float *zeros, float *to, int64_t plane, float *shift)
+                             const float *zeros, float *to, int64_t row, int64_t plane,
+                             float *shift)
 {
     const int64_t channels = shape->filters;
     for (int64_t t = 0; t < count; t++) {
@@ -202,7 +217,7 @@ static void transform_slopes(const Shape *shape, const float *dy, int64_t start,
             for (int i = 0; i < 6; i++)
                 slope_axis(v + 6 * i, 1);
             for (int i = 0; i < POINTS; i++)
-                store(to + i * plane + t * channels + c, v[i]);
+                store(to + i * plane + t * row + c, v[i]);
         }
     }
 }
@@ -266,7 +281,8 @@ int convolve(const Shape *shape, const float *x, const float *kernel, const floa
 {
     const int64_t in = shape->channels, out = shape->filters;
     const int64_t total = tiles(shape), block = block_of(shape);
-    const int64_t wide = block * in + APART, narrow = block * out + APART;
+    const int64_t left = in + APART, wide = block * left + APART;
+    const int64_t right = out + APART, narrow = block * right + APART;
     const int64_t needed = POINTS * (wide + narrow) + in;
     float *points = array(POINTS * in * out), *scratch = array(needed * shape->threads);
     if (!points || !scratch) {
@@ -283,14 +299,13 @@ int convolve(const Shape *shape, const float *x, const float *kernel, const floa
 #pragma omp for schedule(dynamic)
         for (int64_t start = 0; start < total; start += block) {
             const int64_t count = start + block < total ? block : total - start;
-            transform_inputs(shape, x, start, count, zeros, before, wide);
+            transform_inputs(shape, x, start, count, zeros, before, left, wide);
             for (int64_t i = 0; i < POINTS; i++)
                 for (int64_t c = 0; c < out; c += PANEL)
-                    for (int64_t t = 0; t < count; t += ROWS)
-                        product(in, before + i * wide + t * in, in, 1,
-                                points + i * in * out + c * in, PANEL,
-                                after + i * narrow + t * out + c, out, 0);
-            transform_outputs(shape, after, narrow, bias, start, count, y);
+                    product((count + 1) / 2 * 2, in, before + i * wide, left, 1,
+                            points + i * in * out + c * in, PANEL,
+                            after + i * narrow + c, right, 0);
+            transform_outputs(shape, after, right, narrow, bias, start, count, y);
         }
     }
     free(points);
@@ -303,7 +318,8 @@ int slopes(const Shape *shape, const float *x, float *dkernel, const float *dy, 
 {
     const int64_t in = shape->channels, out = shape->filters;
     const int64_t total = tiles(shape), block = block_of(shape);
-    const int64_t wide = block * in + APART, narrow = block * out + APART;
+    const int64_t left = in + APART, wide = block * left + APART;
+    const int64_t right = out + APART, narrow = block * right + APART;
     const int64_t sums = POINTS * in * out + out;
     const int64_t needed = sums + POINTS * (wide + narrow) + in + 2 * out;
     float *scratch = array(needed * shape->threads);
@@ -318,16 +334,15 @@ int slopes(const Shape *shape, const float *x, float *dkernel, const float *dy, 
 #pragma omp for schedule(static) /* which tiles a thread adds up, and so the bits, stay the same */
         for (int64_t start = 0; start < total; start += block) {
             const int64_t count = start + block < total ? block : total - start;
-            transform_inputs(shape, x, start, count, zeros, before, wide);
+            transform_inputs(shape, x, start, count, zeros, before, left, wide);
             memset(shift, 0, 4 * out);
-            transform_slopes(shape, dy, start, count, zeros, after, narrow, shift);
+            transform_slopes(shape, dy, start, count, zeros, after, right, narrow, shift);
             for (int64_t c = 0; c < out; c++)
                 sum[POINTS * in * out + c] += shift[c];
             for (int64_t i = 0; i < POINTS; i++)
                 for (int64_t c = 0; c < out; c += PANEL)
-                    for (int64_t row = 0; row < in; row += ROWS)
-                        product(count, before + i * wide + row, 1, in, after + i * narrow + c, out,
-                                sum + i * in * out + c * in + row * PANEL, PANEL, 1);
+                    product(in, count, before + i * wide, 1, left, after + i * narrow + c, right,
+                            sum + i * in * out + c * in, PANEL, 1);
         }
         transform_change(shape, scratch, needed, dkernel);
 #pragma omp for schedule(static)
