@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,3 +312,32 @@ def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     assert len(fit(student(), tmp_path / "c.npz", schedule=schedule)) == 1
     assert training.steps_per_epoch(schedule, 40) == 1
     assert training.steps_per_epoch(SCHEDULE, 43) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_finished_training_gives_its_memory_back(tmp_path: Path) -> None:
+    script = f"""
+import pathlib
+import numpy as np
+from tutelage import models, training
+from tutelage.datasets import Part
+from tutelage.recipe import Schedule, Views
+
+def megabytes(what):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+images = np.zeros((512, 32, 32, 3), np.uint8)
+part = Part(images, np.arange(512) % 10)
+model = models.build("student-300k", images=images, classes=10, seed=0)
+before = megabytes("VmRSS")
+training.fit(model, part, part, schedule=Schedule(epochs=1, batch_size=256, learning_rate=0.01),
+    settings=Views(), seed=0, precision="float32",
+    checkpoint=pathlib.Path({str(tmp_path / "checkpoint")!r}), key="mine")
+print(before, megabytes("VmRSS"), megabytes("VmHWM"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, after, most = map(float, done.stdout.split())
+    assert most - before > 200  # feature maps
+    assert after - before < (most - before) / 3

@@ -199,6 +199,7 @@ def fit(
         )
     finally:
         early.restore()
+        _give_freed_memory_back()
     return history
 
 
@@ -407,10 +408,21 @@ def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
 def _keep_freed_memory() -> None:
     # glibc gives each freed feature map back to the system and takes it again
     # page by page in the next step: a fifth of the step's time.
-    if sys.platform == "linux":
-        try:
-            libc = ctypes.CDLL("libc.so.6")
-        except OSError:  # another C library
-            return
+    if libc := _glibc():
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def _give_freed_memory_back() -> None:
+    # What a training leaves lies in pieces: the next would take more beside it.
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL("libc.so.6")
+    except OSError:  # another C library
+        return None
