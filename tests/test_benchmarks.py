@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import models
+from tutelage import experiment, inference, metrics, models, recipe
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -94,6 +94,42 @@ def test_accuracy_refuses_what_can_not_be_compared(
     done = run("accuracy.py", digits, *work, *wrong, "--out", tmp_path / "none")
     assert done.returncode == 2
     assert "expected" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_tries_train_what_a_run_trains_and_judge_it_on_the_validation_part(
+    digits: Path, tmp_path: Path
+) -> None:
+    short = "schedule.student.epochs=2 schedule.student.learning_rate=0.02"
+    done = run("tries.py", "--seeds", 1, "--out", tmp_path, "digits", "baseline", short)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.iterdir()
+    figures = json.loads(file.read_text())["figures"]
+    assert set(figures) == {"as it stands", short}
+    job = experiment.prepare(recipe.load("digits"))
+    logits = inference.logits(
+        inference.load_model(digits / "baseline.keras"), job.validation.images
+    )
+    score = metrics.score(logits, job.validation.labels)
+    (same,) = figures["as it stands"]
+    assert same == {"accuracy": score["accuracy"], "nll": score["nll"]}
+    assert figures[short][0]["nll"] > same["nll"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", 0, "digits", "baseline"], "one at least"),
+        (["digits", "baseline", "loss.alhpa=1"], "alpha"),
+        (["digits", "pupil"], "teacher"),
+    ],
+)
+def test_tries_refuse_what_can_not_be_tried(
+    tmp_path: Path, words: list[object], message: str
+) -> None:
+    done = run("tries.py", "--out", tmp_path / "none", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (tmp_path / "none").exists()
 
 

@@ -1,0 +1,107 @@
+"""Settings of one party of a recipe, tried on the validation part with several seeds.
+
+    python benchmarks/tries.py --seeds 6 digits baseline schedule.student.learning_rate=0.02 \
+        "schedule.student.learning_rate=0.1 schedule.student.weight_decay=0.02"
+
+Each TRY is a list of settings as in `tutelage run --set`; the recipe as it stands is tried first.
+The party is `teacher`, `baseline` or `student`; a seed's students learn from one teacher. All are
+judged as a run saves them, on the validation part; the test part is not touched. Writes
+`benchmarks/results/DATE-tries-RECIPE-PARTY.json` after each.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from tutelage import environment, experiment, inference, metrics, recipe, training
+from tutelage.errors import TutelageError
+from tutelage.progress import Progress
+
+HERE = Path(__file__).parent
+AS_IT_STANDS = "as it stands"
+
+
+def trained(job: experiment.Job, stage: str, teacher: Path, folder: Path) -> dict[str, float]:
+    """Train a job's stage, save it as `folder/STAGE.keras` and judge it."""
+    guidance = None
+    if stage == "student":
+        guidance, _ = experiment.guidance(job, teacher, Progress())
+    model, seed = job.build(stage), job.recipe.seed
+    training.fit(
+        model,
+        job.train,
+        job.validation,
+        schedule=job.schedule(stage),
+        settings=job.views(stage),
+        seed=seed,
+        precision=job.precision,
+        checkpoint=folder / "checkpoint.npz",
+        key=job.key(),
+        guidance=guidance,
+    )
+    training.settle(model, job.train.images, seed=seed)
+    model.save(folder / f"{stage}.keras")
+    score = metrics.score(inference.logits(model, job.validation.images), job.validation.labels)
+    return {"accuracy": score["accuracy"], "nll": score["nll"]}
+
+
+def main() -> None:
+    """Try all settings, seed by seed, and print means and standard deviations."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("party", choices=experiment.STAGES)
+    parser.add_argument("tries", nargs="*", metavar="TRY", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    told = parser.parse_args()
+    if told.seeds < 1:
+        parser.error("--seeds: expected one at least")
+    try:
+        settings = {AS_IT_STANDS: {}} | {
+            text: dict(recipe.parse_setting(word) for word in text.split()) for text in told.tries
+        }
+        recipes = {text: recipe.load(told.recipe, values) for text, values in settings.items()}
+        standing = experiment.prepare(recipes[AS_IT_STANDS])
+    except TutelageError as error:
+        parser.error(str(error))
+    figures: dict[str, list[dict[str, float]]] = {text: [] for text in recipes}
+    target = told.out / f"{date.today()}-tries-{Path(told.recipe).stem}-{told.party}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(told.seeds):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            os.environ["TUTELAGE_CACHE"] = name  # answers of no use to anybody else
+            teacher = folder / "teachers" / "teacher.keras"
+            if told.party == "student":
+                teacher.parent.mkdir()
+                its_job = replace(standing, recipe=replace(standing.recipe, seed=seed))
+                trained(its_job, "teacher", teacher, teacher.parent)
+            for text, tried in recipes.items():
+                place = Path(tempfile.mkdtemp(dir=folder))
+                its_job = replace(standing, recipe=replace(tried, seed=seed))
+                figure = trained(its_job, told.party, teacher, place)
+                figures[text].append(figure)
+                print(f"seed {seed}, {text}: {figure['accuracy']:.2%}", flush=True)
+                written = {
+                    "recipe": recipe.to_dict(standing.recipe),
+                    "party": told.party,
+                    "seeds": told.seeds,
+                    "figures": figures,
+                    "environment": environment.describe(),
+                }
+                target.write_text(json.dumps(written, indent=1) + "\n")
+    for text, rows in figures.items():
+        values = [100 * row["accuracy"] for row in rows]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        nll = statistics.mean(row["nll"] for row in rows)
+        print(f"{text}: {statistics.mean(values):.2f} ± {spread:.2f} %, NLL {nll:.3f}")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
