@@ -334,7 +334,7 @@ def test_impossible_weights_are_refused_by_name(make, name, bad):
 
 @named(LABELLED)
 def test_two_classes_are_refused_where_the_others_are_compared(loss):
-    with pytest.raises(ModelError, match="at least 3 classes, got 2; use KD()"):
+    with pytest.raises(ModelError, match=r"at least 3 classes, got 2; use KD\(\)"):
         loss.compute_loss(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4))
 
 
