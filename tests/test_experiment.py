@@ -379,3 +379,52 @@ def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
     assert isinstance(guidance.loss, losses.KD)
     assert (guidance.loss.temperature, guidance.alpha) == (2.5, 0.3)
     assert guidance.knowledge.origin.cutout == 3  # the teacher is asked of what the student sees
+
+
+@pytest.mark.parametrize(
+    ("settings", "loss"),
+    [
+        ({"name": "standardized-kd"}, losses.StandardizedKD(temperature=3.0)),
+        ({"name": "dkd"}, losses.DKD(temperature=3.0)),
+        ({"name": "dkd", "beta": 2.0}, losses.DKD(beta=2.0, temperature=3.0)),
+        ({"name": "nkd", "gamma": 0.5}, losses.NKD(gamma=0.5, temperature=3.0)),
+        ({"name": "dist", "beta": 2.0, "gamma": 0.5}, losses.DIST(2.0, 0.5, 3.0)),
+    ],
+    ids=lambda x: x["name"] if isinstance(x, dict) else "",
+)
+def test_every_method_teaches_by_its_own_loss(
+    run: tuple[Path, dict[str, Any]],
+    settings: dict[str, object],
+    loss: keras.distillation.DistillationLoss,
+) -> None:
+    told = {f"loss__{key}": value for key, value in settings.items()}
+    taught, _ = experiment.guidance(
+        job(loss__temperature=3.0, **told), run[0] / "teacher.keras", Progress()
+    )
+    assert type(taught.loss) is type(loss)
+    assert taught.loss.get_config() == loss.get_config()
+
+
+def test_a_run_by_another_method_trains_its_student_alone(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    notes, folder = Notes(), run[0].with_name("dkd")
+    results = experiment.run(job(loss__name="dkd"), folder, notes)
+    assert notes.trained == [("student", 1), ("student", 2)]
+    assert results["recipe"]["loss"]["name"] == "dkd"
+    theirs = weights(run[0], "student")
+    assert any((a != b).any() for a, b in zip(weights(folder, "student"), theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["dkd", "nkd"])
+def test_methods_that_compare_other_classes_are_refused_before_training_where_there_is_one(
+    name: str, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    arrays = {
+        f"x_{part}": random.integers(0, 256, (40, 8, 8, 1), np.uint8) for part in ("train", "test")
+    }
+    arrays |= {f"y_{part}": np.arange(40) % 2 for part in ("train", "test")}
+    np.savez(tmp_path / "two.npz", **arrays)
+    with pytest.raises(ModelError, match=f"for 2 classes, found {name}, .*; use kd"):
+        job(data__name="folder", data__path=str(tmp_path / "two.npz"), loss__name=name)

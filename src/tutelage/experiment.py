@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,18 @@ from . import recipe as recipes
 from .datasets import Dataset, Part
 from .errors import DataNotFoundError, ModelError, RunError
 from .progress import Progress
-from .recipe import Recipe, Schedule, Views
+from .recipe import Loss, Recipe, Schedule, Views
 from .runfolder import STAGES, RunFolder
 
 # The teacher's weights begin elsewhere than the student's, whatever the seed.
 _TEACHER_SEED = 1_000_003
+_LOSSES: dict[str, Callable[..., keras.distillation.DistillationLoss]] = {
+    "kd": losses.KD,
+    "standardized-kd": losses.StandardizedKD,
+    "dkd": losses.DKD,
+    "nkd": losses.NKD,
+    "dist": losses.DIST,
+}
 
 
 @dataclass(frozen=True)
@@ -226,7 +233,7 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         KnowledgeError: if the teacher's logits are not finite, or belong to something else.
         RunError: if the cache can't be written.
     """
-    loss, alpha = losses.KD(temperature=job.recipe.loss.temperature), job.recipe.loss.alpha
+    loss, alpha = _loss(job.recipe.loss), job.recipe.loss.alpha
     if not alpha:
         return training.Guidance(None, loss, alpha), 0.0
     model, count = inference.load_model(teacher), _views_to_ask(job)
@@ -250,6 +257,12 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
     return training.Guidance(held, loss, alpha), held.seconds(count)
 
 
+def _loss(settings: Loss) -> keras.distillation.DistillationLoss:
+    weights = {"beta": settings.beta, "gamma": settings.gamma}
+    given = {name: value for name, value in weights.items() if value is not None}
+    return _LOSSES[settings.name](temperature=settings.temperature, **given)
+
+
 def _job(recipe: Recipe, data: Dataset) -> Job:
     train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
     shape = train.images.shape[1:]
@@ -262,6 +275,12 @@ def _job(recipe: Recipe, data: Dataset) -> Job:
             raise ModelError(
                 f"{name}: expected less than the images' {min(shape[:2])} pixels, found {pixels}"
             )
+    loss = _loss(recipe.loss)
+    if isinstance(loss, losses.LabelledLoss) and len(data.classes) < loss.classes:
+        raise ModelError(
+            f"loss.name: expected a loss for {len(data.classes)} classes, found "
+            f"{recipe.loss.name}, which compares the classes beside the label; use kd"
+        )
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()

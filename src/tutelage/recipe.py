@@ -32,6 +32,7 @@ BUNDLED = ("digits", "cifar10")
 
 ModelName = Literal["teacher-2m", "student-300k", "digits-teacher", "digits-student"]
 MODELS: tuple[str, ...] = get_args(ModelName)
+LossName = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 
 Seed = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 Pixels = Annotated[StrictInt, Field(ge=1, le=4096)]
@@ -109,21 +110,27 @@ class Loss:
     """What the student minimises: `alpha * distillation_loss + (1 - alpha) * hard_loss`.
 
     Args:
-        name: the distillation loss; `kd` is `T^2 * KL(teacher || student)` at temperature T.
+        name: the distillation loss: `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`.
         alpha: the weight of the distillation loss, 0 to 1.
         temperature: T, above 0.
+        beta: of `dkd` the weight of the classes beside the label, of `dist` of the rows; None means
+            its authors' choice.
+        gamma: of `nkd` the weight of the classes beside the label, of `dist` of the columns; None
+            means its authors' choice.
 
     Source:
-        arXiv 1503.02531, section 2.
+        The losses are those of `tutelage.losses`, where their sources are named.
 
     Example:
         >>> Loss(alpha=1)
-        Loss(name='kd', alpha=1.0, temperature=4.0)
+        Loss(name='kd', alpha=1.0, temperature=4.0, beta=None, gamma=None)
     """
 
-    name: Literal["kd"] = "kd"
+    name: LossName = "kd"
     alpha: Unit = 0.9
     temperature: Positive = 4.0
+    beta: NonNegative | None = None
+    gamma: NonNegative | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -189,6 +196,16 @@ def _untrained(network: Network) -> Network:
     return network
 
 
+def _own_weights(loss: Loss) -> Loss:
+    for name, owners in (("beta", ("dkd", "dist")), ("gamma", ("nkd", "dist"))):
+        if (value := getattr(loss, name)) is not None and loss.name not in owners:
+            raise ValueError(
+                f"expected {name} with {' and '.join(owners)} alone, found {name} = {value} with "
+                f"{loss.name}"
+            )
+    return loss
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """Everything that an experiment is.
@@ -214,7 +231,7 @@ class Recipe:
     views: Views
     teacher: Network
     student: Annotated[Network, AfterValidator(_untrained)]
-    loss: Loss
+    loss: Annotated[Loss, AfterValidator(_own_weights)]
     schedule: Schedules
 
 

@@ -23,7 +23,7 @@ from .datasets import Part
 from .distiller import Distiller
 from .errors import RunError, TrainingError
 from .knowledge import Knowledge
-from .losses import CrossEntropy, LogitsLoss
+from .losses import CrossEntropy
 from .optimizers import Muon
 from .progress import Progress, Row
 from .recipe import Schedule, Views
@@ -49,7 +49,7 @@ class Guidance:
     """
 
     knowledge: Knowledge | None
-    loss: LogitsLoss
+    loss: keras.distillation.DistillationLoss
     alpha: float
 
 

@@ -2,7 +2,7 @@
 
 from tutelage.losses.checks import is_finite_number
 from tutelage.losses.labels import CrossEntropy
-from tutelage.losses.logits import DIST, DKD, KD, NKD, LogitsLoss, StandardizedKD
+from tutelage.losses.logits import DIST, DKD, KD, NKD, LabelledLoss, LogitsLoss, StandardizedKD
 
 __all__ = [
     "DIST",
@@ -10,6 +10,7 @@ __all__ = [
     "KD",
     "NKD",
     "CrossEntropy",
+    "LabelledLoss",
     "LogitsLoss",
     "StandardizedKD",
     "is_finite_number",

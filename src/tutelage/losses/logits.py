@@ -165,15 +165,22 @@ def _root(square: Any) -> Any:
     return ops.sqrt(ops.where(square > 1e-20, square, 1e-20))
 
 
-class _LabelledLoss(LogitsLoss):
-    """A loss on logits that treats the label's class apart from the others."""
+class LabelledLoss(LogitsLoss):
+    """A loss on logits that treats the label's class apart from the others.
+
+    Attributes:
+        classes: how many it needs at least.
+    """
+
+    classes = 3
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """As in `LogitsLoss`, and that there are classes to compare."""
         super().validate_outputs(teacher_outputs, student_outputs)
-        if student_outputs.shape[-1] < 3:
+        if student_outputs.shape[-1] < self.classes:
             raise ModelError(
                 f"{type(self).__name__} compares the classes beside the label, so it needs at "
-                f"least 3 classes, got {student_outputs.shape[-1]}; use KD()"
+                f"least {self.classes} classes, got {student_outputs.shape[-1]}; use KD()"
             )
 
     def _target(self, labels: Any, logits: Any) -> Any:
@@ -204,7 +211,7 @@ def _parts(logits: Any, target: Any) -> tuple[Any, Any, Any]:
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
-class DKD(_LabelledLoss):
+class DKD(LabelledLoss):
     """Decoupled distillation: `alpha * TCKD + beta * NCKD`, means over the batch.
 
     TCKD is `T^2 * KL` of the label's probability and all others' together, NCKD is `T^2 * KL`
@@ -250,7 +257,7 @@ class DKD(_LabelledLoss):
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
-class NKD(_LabelledLoss):
+class NKD(LabelledLoss):
     """Normalised distillation: `-p_t[y] log p_s[y] - gamma * T^2 * sum_c p^_t[c] log p^_s[c]`.
 
     `p` is the softmax at temperature 1 and `p^` the softmax at T over the classes beside the
@@ -352,7 +359,7 @@ class DIST(keras.distillation.DistillationLoss):
         if student_outputs.shape[0] == 1:
             raise ModelError(
                 "DIST compares the samples of a batch, so it needs at least 2 samples, got 1; "
-                "use larger batches, gamma=0 does not help"
+                "use larger batches"
             )
 
     def get_config(self) -> dict[str, Any]:
