@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from tutelage.distiller import Distiller
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses import KD, CrossEntropy
+from tutelage.losses import DIST, DKD, KD, NKD, CrossEntropy, StandardizedKD
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
@@ -326,6 +326,32 @@ def test_callbacks_watch_and_restore_the_student(tmp_path):
     with open(tmp_path / "log.csv", newline="") as file:
         column = [float(row["distillation_loss"]) for row in csv.DictReader(file)]
     assert column == history["distillation_loss"]
+
+
+METHODS = [StandardizedKD(), DKD(), NKD(), DIST()]
+
+
+@pytest.mark.parametrize("loss", METHODS, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_every_method_teaches_inside_fit(loss, backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    script = f"""
+import numpy as np
+from test_distiller import *
+assert keras.backend.backend() == "{backend}"
+loss = {type(loss).__name__}()
+student, teacher = linear(1), linear(2)
+distiller = Distiller(student=student, teacher=teacher, loss=loss, alpha=0.9)
+distiller.compile(optimizer=keras.optimizers.SGD(0.1))
+expected = float(loss.compute_loss(teacher(X), student(X), Y))
+first = distiller.evaluate(X, Y, batch_size=24, **QUIET)["distillation_loss"]
+np.testing.assert_allclose(first, expected, rtol=1e-5)
+distiller.fit(X, np.eye(3)[Y], batch_size=24, epochs=5, shuffle=False, verbose=0)
+last = distiller.evaluate(X, Y, batch_size=24, **QUIET)["distillation_loss"]
+assert last < first
+"""
+    run_python(script, tmp_path, backend)
 
 
 def steps_on_any_backend(student, teacher):
