@@ -243,7 +243,10 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
         ("model", "did you mean teacher.model or student.model?"),
         ("name", "did you mean data.name or loss.name?"),
         ("schedul", "did you mean schedule?"),
-        ("loss.xyz", "expected one of loss.name, loss.alpha, loss.temperature"),
+        (
+            "loss.xyz",
+            "expected one of loss.name, loss.alpha, loss.temperature, loss.beta, loss.gamma",
+        ),
         ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
     ],
@@ -366,3 +369,27 @@ def test_reading_a_recipe_loads_neither_keras_nor_pytorch() -> None:
         "sys.exit(bool({'keras', 'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss.beta": 2}, "expected beta with dkd and dist alone, found beta = 2.0 with kd"),
+        (
+            {"loss.name": "dkd", "loss.gamma": 2},
+            "expected gamma with nkd and dist alone, found gamma = 2.0 with dkd",
+        ),
+    ],
+)
+def test_a_weight_of_another_loss_is_refused(settings: dict[str, object], said: str) -> None:
+    assert refusal("digits", settings) == f"digits.toml: 1 mistake: loss: {said}"
+
+
+def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:
+    plain = recipe.load("digits", {"loss.name": "dist"})
+    given = recipe.load("digits", {"loss.name": "dist", "loss.beta": 2, "loss.gamma": 0})
+    assert recipe.to_dict(plain)["loss"] == {"name": "dist", "alpha": 0.9, "temperature": 2.0}
+    assert recipe.to_dict(given)["loss"] == recipe.to_dict(plain)["loss"] | {
+        "beta": 2.0,
+        "gamma": 0.0,
+    }

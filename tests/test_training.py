@@ -142,7 +142,7 @@ def test_dropout_stops_after_its_part_of_the_epochs_and_the_model_keeps_its_rate
         fit(student(), tmp_path / f"{d}.npz", schedule=replace(half, dropout=d)) for d in (0.5, 1.0)
     ]
     assert [row["loss"] for row in rows[0]][:2] == [row["loss"] for row in rows[1]][:2]
-    assert rows[0][2]["loss"] < rows[1][2]["loss"]
+    assert rows[0][2]["loss"] != rows[1][2]["loss"]
     with pytest.raises(Killed):
         fit(student(), tmp_path / "k.npz", schedule=half, progress=KilledAt(4, 2))
     resumed = student()
