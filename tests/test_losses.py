@@ -93,7 +93,7 @@ for loss in (KD(), StandardizedKD(), DKD(), NKD(), DIST()):
 
 
 def test_dkd_at_equal_weights_of_its_terms_is_kd_where_the_teacher_knows_nothing():
-    # KD = TCKD + (1 - p_t[y]) NCKD, equation 5 of arXiv 2203.08679; here p_t[y] is 1/7.
+    # KD = TCKD + (1 - p_t[y]) NCKD (arXiv 2203.08679); here p_t[y] is 1/7.
     teacher, student, labels = torch.zeros(16, 7).double(), logits(1), torch.arange(16) % 7
     expected = KD(3.0).compute_loss(teacher, student)
     got = DKD(beta=6 / 7, temperature=3.0).compute_loss(teacher, student, labels)

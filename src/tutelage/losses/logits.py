@@ -129,7 +129,7 @@ class StandardizedKD(KD):
 
     The standard deviation is the unbiased one, over classes - 1. The student need only
     match its teacher's logits up to a shift and a positive factor.
-    Source: Sun and others 2024, arXiv 2403.01427, equations 11 and 12.
+    Source: Sun and others 2024, arXiv 2403.01427.
 
     Args:
         temperature: T, a finite number above 0.
@@ -217,7 +217,7 @@ class DKD(LabelledLoss):
     TCKD is `T^2 * KL` of the label's probability and all others' together, NCKD is `T^2 * KL`
     of the softmax over the other classes, which plain KD gives the less weight the surer the
     teacher is.
-    Source: Zhao and others 2022, arXiv 2203.08679, equation 7.
+    Source: Zhao and others 2022, arXiv 2203.08679.
 
     Args:
         alpha: weight of TCKD, at least 0; not the distiller's alpha.
@@ -262,7 +262,7 @@ class NKD(LabelledLoss):
 
     `p` is the softmax at temperature 1 and `p^` the softmax at T over the classes beside the
     label y; means over the batch. A cross-entropy, so not zero where the two agree.
-    Source: Yang and others 2023, arXiv 2303.13005, equation 6.
+    Source: Yang and others 2023, arXiv 2303.13005.
 
     Args:
         gamma: weight of the second term, at least 0.
@@ -308,7 +308,7 @@ class DIST(keras.distillation.DistillationLoss):
     the student's `softmax(z / T)` of a sample; `r_columns` the mean, over the classes, of that
     between a class's probabilities in the batch. It has no value for a single sample, so sample
     and class weights can't be honoured; a batch of one has no columns to compare.
-    Source: Huang and others 2022, arXiv 2205.10536, equations 7 to 10.
+    Source: Huang and others 2022, arXiv 2205.10536.
 
     Args:
         beta: weight of the rows, at least 0.
