@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,12 @@ def passes(model: keras.Model, runner: keras.Model, x: np.ndarray, training: boo
 def assert_same_work(model: keras.Model, x: np.ndarray, training: bool) -> None:
     fast = native.accelerate(model)
     assert fast is not model
-    expected = passes(model, model, x, training)
+    # oneDNN's gradient of a strided 1x1 kernel is wrong now and then on AVX2 (PyTorch 2.13), so the
+    # reference goes without it.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TF32 acceleration")  # the switch says it of a GPU
+        with torch.backends.mkldnn.flags(enabled=False):
+            expected = passes(model, model, x, training)
     got = passes(model, fast, x, training)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-4, atol=1e-4)
     for ours, stock in zip(got[1] + got[2], expected[1] + expected[2], strict=True):
