@@ -13,7 +13,33 @@ from tutelage.losses.checks import check_logits, temperature_of, weight_of, wide
 from tutelage.losses.labels import class_numbers
 
 
-class LogitsLoss(keras.distillation.DistillationLoss):
+class _OfLogits(keras.distillation.DistillationLoss):
+    """What all losses on logits have in common."""
+
+    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
+        """Check that two sets of logits can be compared.
+
+        Args:
+            teacher_outputs: the teacher's logits, (batch, classes).
+            student_outputs: the student's logits, of the same shape.
+
+        Raises:
+            ModelError: the shapes differ or aren't (batch, classes).
+        """
+        check_logits(teacher_outputs, student_outputs)
+
+    def _read(self, teacher_outputs: Any, student_outputs: Any) -> tuple[Any, Any]:
+        teacher, student = wide(teacher_outputs), wide(student_outputs)
+        self.validate_outputs(teacher, student)
+        return teacher, student
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> _OfLogits:
+        """The loss whose `get_config` this is."""
+        return cls(**config)
+
+
+class LogitsLoss(_OfLogits):
     """A distillation loss on logits that has a value for each sample.
 
     Subclasses define `per_sample`; the loss of a batch is its mean, and sample
@@ -65,23 +91,6 @@ class LogitsLoss(keras.distillation.DistillationLoss):
         # Keras' mean would round float64 to float32 on the PyTorch backend.
         return ops.sum(values) / ops.shape(values)[0]
 
-    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
-        """Check that two sets of logits can be compared.
-
-        Args:
-            teacher_outputs: the teacher's logits, (batch, classes).
-            student_outputs: the student's logits, of the same shape.
-
-        Raises:
-            ModelError: the shapes differ or aren't (batch, classes).
-        """
-        check_logits(teacher_outputs, student_outputs)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LogitsLoss:
-        """The loss whose `get_config` this is."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class KD(LogitsLoss):
@@ -112,8 +121,7 @@ class KD(LogitsLoss):
         self.temperature = temperature_of(temperature)
 
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
-        self.validate_outputs(teacher, student)
+        teacher, student = self._read(teacher_outputs, student_outputs)
         log_teacher = ops.log_softmax(teacher / self.temperature, axis=-1)
         log_student = ops.log_softmax(student / self.temperature, axis=-1)
         return self.temperature**2 * _divergence(log_teacher, log_student)
@@ -150,7 +158,6 @@ class StandardizedKD(KD):
 
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
         teacher, student = wide(teacher_outputs), wide(student_outputs)
-        self.validate_outputs(teacher, student)
         return super().per_sample(_standardized(teacher), _standardized(student))
 
 
@@ -242,8 +249,7 @@ class DKD(LabelledLoss):
         self.temperature = temperature_of(temperature)
 
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
-        self.validate_outputs(teacher, student)
+        teacher, student = self._read(teacher_outputs, student_outputs)
         target = self._target(labels, student)
         hit_t, rest_t, others_t = _parts(teacher / self.temperature, target)
         hit_s, rest_s, others_s = _parts(student / self.temperature, target)
@@ -285,8 +291,7 @@ class NKD(LabelledLoss):
         self.temperature = temperature_of(temperature)
 
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
-        self.validate_outputs(teacher, student)
+        teacher, student = self._read(teacher_outputs, student_outputs)
         target = self._target(labels, student)
         hit_t, hit_s = (_parts(logits, target)[0] for logits in (teacher, student))
         others_t, others_s = (
@@ -301,7 +306,7 @@ class NKD(LabelledLoss):
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
-class DIST(keras.distillation.DistillationLoss):
+class DIST(_OfLogits):
     """Matched relations: `T^2 * (beta * (1 - r_rows) + gamma * (1 - r_columns))`.
 
     `r_rows` is the mean, over the batch, of Pearson's correlation between the teacher's and
@@ -345,8 +350,7 @@ class DIST(keras.distillation.DistillationLoss):
         Raises:
             ModelError: the shapes differ or aren't (batch, classes).
         """
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
-        self.validate_outputs(teacher, student)
+        teacher, student = self._read(teacher_outputs, student_outputs)
         teacher = ops.softmax(teacher / self.temperature, axis=-1)
         student = ops.softmax(student / self.temperature, axis=-1)
         rows = self.beta * (1 - _correlation(teacher, student, axis=1))
@@ -354,8 +358,8 @@ class DIST(keras.distillation.DistillationLoss):
         return self.temperature**2 * (rows + columns)
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
-        """Check that two sets of logits can be compared, as `LogitsLoss` does."""
-        check_logits(teacher_outputs, student_outputs)
+        """As in `LogitsLoss`, and that there are samples to compare."""
+        super().validate_outputs(teacher_outputs, student_outputs)
         if student_outputs.shape[0] == 1:
             raise ModelError(
                 "DIST compares the samples of a batch, so it needs at least 2 samples, got 1; "
@@ -365,11 +369,6 @@ class DIST(keras.distillation.DistillationLoss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"beta": self.beta, "gamma": self.gamma, "temperature": self.temperature}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> DIST:
-        """The loss whose `get_config` this is."""
-        return cls(**config)
 
 
 def _correlation(one: Any, other: Any, axis: int) -> Any:
