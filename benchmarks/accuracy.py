@@ -20,10 +20,10 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from tries import trained
 
-from tutelage import environment, experiment, inference, metrics, recipe, training
+from tutelage import environment, experiment, inference, metrics, recipe
 from tutelage.datasets import Part
-from tutelage.progress import Progress
 
 HERE = Path(__file__).parent
 JUDGED_ON = 10_000
@@ -40,31 +40,6 @@ def parts(job: experiment.Job, images: int) -> tuple[Part, Part]:
         np.concatenate([job.validation.labels, labels[rest]]),
     )
     return Part(pixels[shown], labels[shown]), judged
-
-
-def student(job: experiment.Job, teacher: Path, judged: Part, folder: Path) -> dict[str, float]:
-    """Train a job's student and judge it."""
-    guidance, _ = experiment.guidance(job, teacher, Progress())
-    model, seed = job.build("student"), job.recipe.seed
-    rows = training.fit(
-        model,
-        job.train,
-        job.validation,
-        schedule=job.schedule("student"),
-        settings=job.views("student"),
-        seed=seed,
-        precision=job.precision,
-        checkpoint=folder / f"{job.key()}.npz",
-        key=job.key(),
-        guidance=guidance,
-    )
-    training.settle(model, job.train.images, seed=seed)
-    score = metrics.score(inference.logits(model, judged.images), judged.labels)
-    return {
-        "accuracy": score["accuracy"],
-        "nll": score["nll"],
-        "seconds an epoch": statistics.median(row["seconds"] for row in rows),
-    }
 
 
 def main() -> None:
@@ -102,7 +77,14 @@ def main() -> None:
                     ),
                 )
                 its_job = replace(job, recipe=asked, train=train, precision=precision)
-                figure = student(its_job, told.run / "teacher.keras", judged, Path(folder))
+                place = Path(tempfile.mkdtemp(dir=folder))
+                model, rows = trained(its_job, "student", told.run / "teacher.keras", place)
+                score = metrics.score(inference.logits(model, judged.images), judged.labels)
+                figure = {
+                    "accuracy": score["accuracy"],
+                    "nll": score["nll"],
+                    "seconds an epoch": statistics.median(row["seconds"] for row in rows),
+                }
                 name = f"{precision}, {distinct} views"
                 figures.setdefault(name, []).append(figure)
                 print(f"seed {seed}, {name}: {figure['accuracy']:.2%}", flush=True)

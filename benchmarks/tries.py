@@ -17,22 +17,23 @@ import tempfile
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from tutelage import environment, experiment, inference, metrics, recipe, training
 from tutelage.errors import TutelageError
-from tutelage.progress import Progress
+from tutelage.progress import Progress, Row
 
 HERE = Path(__file__).parent
 AS_IT_STANDS = "as it stands"
 
 
-def trained(job: experiment.Job, stage: str, teacher: Path, folder: Path) -> dict[str, float]:
-    """Train a job's stage, save it as `folder/STAGE.keras` and judge it."""
+def trained(job: experiment.Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[Row]]:
+    """Train a job's stage as a run does, save it as `folder/STAGE.keras`; also its epochs."""
     guidance = None
     if stage == "student":
         guidance, _ = experiment.guidance(job, teacher, Progress())
     model, seed = job.build(stage), job.recipe.seed
-    training.fit(
+    rows = training.fit(
         model,
         job.train,
         job.validation,
@@ -46,8 +47,7 @@ def trained(job: experiment.Job, stage: str, teacher: Path, folder: Path) -> dic
     )
     training.settle(model, job.train.images, seed=seed)
     model.save(folder / f"{stage}.keras")
-    score = metrics.score(inference.logits(model, job.validation.images), job.validation.labels)
-    return {"accuracy": score["accuracy"], "nll": score["nll"]}
+    return model, rows
 
 
 def main() -> None:
@@ -84,7 +84,10 @@ def main() -> None:
             for text, tried in recipes.items():
                 place = Path(tempfile.mkdtemp(dir=folder))
                 its_job = replace(standing, recipe=replace(tried, seed=seed))
-                figure = trained(its_job, told.party, teacher, place)
+                model, _ = trained(its_job, told.party, teacher, place)
+                held_out = inference.logits(model, its_job.validation.images)
+                score = metrics.score(held_out, its_job.validation.labels)
+                figure = {name: score[name] for name in ("accuracy", "nll")}
                 figures[text].append(figure)
                 print(f"seed {seed}, {text}: {figure['accuracy']:.2%}", flush=True)
                 written = {
