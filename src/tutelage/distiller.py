@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 from keras import ops
 
+from tutelage import native
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses import KD, CrossEntropy, LogitsLoss, is_finite_number
+from tutelage.lessons import Answer, Guide, Watched
+from tutelage.losses import KD, CrossEntropy, FeatureLoss, is_finite_number
 
 _no_graph: Callable[[], AbstractContextManager[Any]] = nullcontext
 if keras.config.backend() == "torch":
@@ -30,70 +32,106 @@ class Distiller(keras.Model):
     `trainable` flag included. The student's own losses (regularisers) are added
     once. Sample and class weights multiply both terms.
 
+    Several losses make one: `distillation_loss = sum_i weight_i * loss_i`. Losses on
+    features read inner layers in the same single pass of each model; the projections
+    that some of them train belong to the distiller, not to the student. With several
+    teachers the distillation loss is the mean over them. With alpha = 1 no labels are
+    needed; `hard_loss` is NaN without them.
+
     Stored logits can stand in for the teacher: give `teacher=None` and
-    `x={"images": ..., "teacher_logits": ...}`. Evaluated on images alone, such
-    a distiller's `loss` is the hard loss, and its `distillation_loss` is NaN.
+    `x={"images": ..., "teacher_logits": ...}`, the logits (batch, classes), or
+    (batch, teachers, classes). Evaluated on images alone, such a distiller's `loss`
+    is the hard loss, and its `distillation_loss` is NaN.
 
     Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
 
     Args:
         student: the model to train, one batch of images to logits (batch, classes).
-        teacher: the model to learn from, of the same images and classes, or None
-            where its logits come with the images.
-        loss: the distillation loss; `KD()` by default.
+        teacher: the model to learn from, of the same images and classes; a list of
+            several; or None where logits come with the images.
+        loss: the distillation loss, or a list; `KD()` by default.
+        loss_weights: each loss's weight, a number of at least 0 or a Keras learning
+            rate schedule, which is asked at each training step; 1 by default.
         alpha: the distillation loss's share, 0 to 1.
+        seed: of projections' initial weights.
 
     Raises:
         ModelError: the models can't be used together.
-        RecipeError: the loss or alpha can't be honoured.
+        RecipeError: a loss, its weight or alpha can't be honoured.
 
     Example:
 
     >>> import keras, numpy as np
-    >>> from tutelage.losses import KD
-    >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> distiller = Distiller(student=student, teacher=teacher, loss=KD(temperature=4.0), alpha=0.8)
+    >>> from tutelage.losses import KD, RKD
+    >>> layers = keras.layers
+    >>> teacher = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Dense(3)])
+    >>> student = keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Dense(3)])
+    >>> distiller = Distiller(
+    ...     student=student, teacher=teacher, loss=[KD(), RKD()], loss_weights=[1.0, 0.1], alpha=0.8
+    ... )
     >>> distiller.compile(optimizer="sgd", metrics=["accuracy"])
     >>> x, y = np.ones((6, 4), "float32"), np.arange(6) % 3
     >>> history = distiller.fit(x, y, verbose=0)
     >>> sorted(history.history)
-    ['accuracy', 'distillation_loss', 'hard_loss', 'loss']
+    ['KD', 'RKD', 'accuracy', 'distillation_loss', 'hard_loss', 'loss']
     """
 
     def __init__(
         self,
         *,
         student: keras.Model,
-        teacher: keras.Model | None,
-        loss: keras.distillation.DistillationLoss | None = None,
+        teacher: keras.Model | Sequence[keras.Model] | None,
+        loss: keras.distillation.DistillationLoss
+        | Sequence[keras.distillation.DistillationLoss]
+        | None = None,
+        loss_weights: Any = 1.0,
         alpha: float = 0.9,
+        seed: int = 0,
     ) -> None:
-        loss = KD() if loss is None else loss
-        _check(student, teacher, loss, alpha)
+        losses = list(loss) if isinstance(loss, list | tuple) else [KD() if loss is None else loss]
+        teachers = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
+        _check(student, teachers, losses, alpha)
+        weights = _checked_weights(loss_weights, losses)
         # The student casts its own inputs; its policy decides on loss scaling.
         super().__init__(name="distiller", dtype=student.dtype_policy, autocast=False)
         self.student = student
         self.alpha = float(alpha)
-        self.distillation_loss = loss
-        self._teacher = _Frozen(teacher) if teacher is not None else None
+        taught = bool(alpha)  # else nothing of a teacher is looked at
+        self._guides = tuple(Guide(t, student, losses if taught else [], seed) for t in teachers)
+        lessons = [lesson for guide in self._guides for lesson in guide.lessons]
+        self._pupil = Watched(student, [name for x in lessons for name in x.student])
+        self._bridges = [x.bridge for x in lessons if x.bridge is not None]
+        self._weights = tuple(weights)
+        self._steps = None
+        if any(callable(weight) for weight in weights):
+            self._steps = self.add_weight((), "zeros", "int32", trainable=False, name="steps")
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         if alpha:
             self._distillation_tracker = keras.metrics.Mean(name="distillation_loss")
+            each = losses if len(losses) > 1 else []
+            self._each_tracker = [keras.metrics.Mean(name=type(loss).__name__) for loss in each]
 
     @property
-    def teacher(self) -> keras.Model | None:
-        """The model the student learns from, if it is at hand."""
-        return None if self._teacher is None else self._teacher.model
+    def teacher(self) -> keras.Model | list[keras.Model] | None:
+        """What the student learns from, if it is at hand: a model, or a list of several."""
+        models = [guide.watched.model for guide in self._guides if guide.watched]
+        return models if len(models) > 1 else models[0] if models else None
+
+    @property
+    def own_variables(self) -> list[keras.Variable]:
+        """What training changes beside the student: projections, and the count of steps."""
+        own = [variable for bridge in self._bridges for variable in bridge.variables]
+        return own if self._steps is None else [*own, self._steps]
 
     @property
     def non_trainable_variables(self) -> list[Any]:
-        """The student's, then every one of the teacher's.
+        """The student's, then every one of the teachers'.
 
         JAX hands a step all it reads; what is missing here it would compile in.
         """
         own = super().non_trainable_variables
-        return own if self.teacher is None else own + self.teacher.variables
+        models = [guide.watched.model for guide in self._guides if guide.watched]
+        return own + [variable for model in models for variable in model.variables]
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
@@ -119,7 +157,9 @@ class Distiller(keras.Model):
         Returns:
             (batch, classes).
         """
-        return self.student(_split(inputs)[0], training=training)
+        answer = self._pupil(_split(inputs)[0], training)
+        self._pupil.features = answer.features
+        return answer.logits
 
     def compute_loss(
         self,
@@ -130,52 +170,73 @@ class Distiller(keras.Model):
         training: bool = True,
     ) -> Any:
         """The loss of a batch; Keras calls it with the student's logits in `y_pred`."""
-        if y is None:
-            raise RecipeError("labels are expected beside the images, got none; give y")
+        if y is None and self.alpha < 1:
+            raise RecipeError(
+                "labels are expected beside the images, got none; give y, or alpha = 1"
+            )
         batch = ops.shape(y_pred)[0]
-        # Keras has no public way to ask for the compiled loss without the regularisers.
-        hard = self._compile_loss(y, y_pred, sample_weight)
+        hard = float("nan")
+        if y is not None:
+            # Keras has no public way to ask for the compiled loss without the regularisers.
+            hard = self._compile_loss(y, y_pred, sample_weight)
         self._hard_tracker.update_state(hard, sample_weight=batch)
         total = hard
         if self.alpha:
-            teacher_logits = self._teacher_logits(x, training)
-            if teacher_logits is None:
+            distillation = self._distill(x, y, y_pred, sample_weight, training)
+            if distillation is None:
                 distillation = float("nan")
+            elif y is None:
+                total = distillation
             else:
-                distillation = self._distill(teacher_logits, y_pred, y, sample_weight)
                 total = self.alpha * distillation + (1 - self.alpha) * hard
             self._distillation_tracker.update_state(distillation, sample_weight=batch)
         # Added as Keras adds them, so that alpha = 0 is plain training to the bit.
         own_losses = [ops.sum(loss) for loss in self.losses]
         return ops.sum([total, *own_losses]) if own_losses else total
 
-    def _teacher_logits(self, x: Any, training: bool) -> Any:
+    def _distill(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+        """The weighted sum of all losses, each the mean over the teachers; None without any."""
+        taught = self._taught(x, training)
+        if not taught:
+            return None
+        student = Answer(y_pred, self._pupil.features)
+        total = 0.0
+        for i, weight in enumerate(self._weights):
+            values = [
+                guide.lessons[i].value(answer, student, y, sample_weight, training)
+                for guide, answer in taught
+            ]
+            value = sum(values[1:], values[0]) / len(values)
+            if self._each_tracker:
+                self._each_tracker[i].update_state(value, sample_weight=ops.shape(y_pred)[0])
+            total = total + (weight(self._steps) if callable(weight) else weight) * value
+        if training and self._steps is not None:
+            self._steps.assign(self._steps + 1)
+        return total
+
+    def _taught(self, x: Any, training: bool) -> list[tuple[Guide, Answer]]:
+        """What each teacher says of a batch."""
         images, stored = _split(x)
-        if self._teacher is None:
+        if self.teacher is None:
             if stored is None and training:
                 raise RecipeError(
                     "without a teacher, its logits are expected beside the images, got images "
                     'alone; give x={"images": ..., "teacher_logits": ...} or a teacher'
                 )
-            return stored
+            if stored is None:
+                return []
+            (guide,) = self._guides
+            several = (
+                [stored[:, i] for i in range(stored.shape[1])] if stored.ndim == 3 else [stored]
+            )
+            return [(guide, Answer(logits, {})) for logits in several]
         if stored is not None:
             raise RecipeError(
                 "the teacher's logits are expected from one place, got a teacher and stored "
                 "logits; give teacher=None or leave teacher_logits out of x"
             )
-        return self._teacher(images)
-
-    def _distill(self, teacher: Any, student: Any, labels: Any, sample_weight: Any) -> Any:
-        loss = self.distillation_loss
-        if isinstance(loss, LogitsLoss):
-            return loss.compute_loss(teacher, student, labels, sample_weight)
-        if sample_weight is not None:
-            raise RecipeError(
-                "sample and class weights need a distillation loss with a value for each sample, "
-                f"got {type(loss).__name__}; use a tutelage.losses.LogitsLoss or leave them out"
-            )
-        loss.validate_outputs(teacher, student)
-        return loss.compute_loss(teacher, student)
+        with _no_graph():
+            return [(guide, guide.answer(images)) for guide in self._guides]
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Save the student, as its own `save` does."""
@@ -204,17 +265,6 @@ class Distiller(keras.Model):
         )
 
 
-class _Frozen:
-    """A teacher, held out of Keras' sight so that nothing trains, counts or saves it."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-
-    def __call__(self, images: Any) -> Any:
-        with _no_graph():
-            return ops.stop_gradient(self.model(images, training=False))
-
-
 def _split(x: Any) -> tuple[Any, Any]:
     """Images and the stored teacher logits beside them, or None."""
     if not isinstance(x, dict):
@@ -227,37 +277,63 @@ def _split(x: Any) -> tuple[Any, Any]:
     return x["images"], x["teacher_logits"]
 
 
-def _check(student: Any, teacher: Any, loss: Any, alpha: Any) -> None:
+def _check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> None:
     """Refuse what a `Distiller` can't honour, one line each."""
+    if not losses or not teachers:
+        raise RecipeError(
+            "at least one distillation loss and one teacher are expected, got an empty list; "
+            "leave loss out for KD(), and give teacher=None where stored logits stand in"
+        )
+    for loss in losses:
+        _check_loss(loss, teachers)
+    if not is_finite_number(alpha) or not 0 <= alpha <= 1:
+        raise RecipeError(
+            f"alpha must be a number from 0 to 1, got {alpha!r}; 0 is the baseline, 0.9 is common"
+        )
+    _check_model("student", student)
+    for teacher in teachers:
+        if teacher is None and len(teachers) == 1:
+            return
+        _check_model("teacher", teacher)
+        _check_pair(student, teacher)
+        for loss in losses:
+            loss.validate_model_compatibility(native.stock(teacher), native.stock(student))
+
+
+def _check_loss(loss: Any, teachers: list[Any]) -> None:
     if not isinstance(loss, keras.distillation.DistillationLoss):
         raise RecipeError(
             f"loss must be a keras.distillation.DistillationLoss, got {loss!r}; "
             "use tutelage.losses.KD(), and give the hard loss to compile"
         )
-    if getattr(loss, "teacher_layer_name", None) or getattr(loss, "student_layer_name", None):
+    inner = getattr(loss, "teacher_layer_name", None) or getattr(loss, "student_layer_name", None)
+    if inner and not isinstance(loss, FeatureLoss):
         raise RecipeError(
-            f"loss must compare logits, got a {type(loss).__name__} of inner layers; "
-            "use tutelage.losses.KD()"
+            f"loss must compare logits, or be a tutelage.losses.FeatureLoss, got a "
+            f"{type(loss).__name__} of inner layers; use tutelage.losses.FitNet()"
         )
-    if not is_finite_number(alpha) or not 0 <= alpha <= 1:
+    if isinstance(loss, FeatureLoss) and None in teachers:
         raise RecipeError(
-            f"alpha must be a number from 0 to 1, got {alpha!r}; 0 is the baseline, 0.9 is common"
+            f"{type(loss).__name__} compares inner layers, so it needs the teacher itself, got "
+            "none; give teacher=, or use a loss on logits"
         )
-    models = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
-    for role, model in models.items():
-        if not isinstance(model, keras.Model):
-            raise ModelError(
-                f"{role} must be a keras.Model, got {type(model).__name__}; "
-                "load a saved one with keras.saving.load_model"
-            )
-        output = getattr(model, "output_shape", None)
-        if output is not None and not _is_logits(output):
-            raise ModelError(
-                f"{role} must give logits (batch, classes) of at least 2 classes, "
-                f"got the output shape {output}; end it in one Dense layer"
-            )
-    if teacher is None:
-        return
+
+
+def _check_model(role: str, model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"{role} must be a keras.Model, got {type(model).__name__}; "
+            "load a saved one with keras.saving.load_model"
+        )
+    output = getattr(model, "output_shape", None)
+    if output is not None and not _is_logits(output):
+        raise ModelError(
+            f"{role} must give logits (batch, classes) of at least 2 classes, "
+            f"got the output shape {output}; end it in one Dense layer"
+        )
+
+
+def _check_pair(student: keras.Model, teacher: keras.Model) -> None:
     for which in ("input_shape", "output_shape"):
         shapes = getattr(student, which, None), getattr(teacher, which, None)
         if None not in shapes and not _agree(*shapes):
@@ -272,7 +348,23 @@ def _check(student: Any, teacher: Any, loss: Any, alpha: Any) -> None:
             "student and teacher must have weights of their own, got models that share some; "
             "copy the teacher with keras.models.clone_model and set_weights"
         )
-    loss.validate_model_compatibility(teacher, student)
+
+
+def _checked_weights(given: Any, losses: list[Any]) -> list[Any]:
+    """A weight for each loss: a number, or a schedule of the step."""
+    weights = list(given) if isinstance(given, list | tuple) else [given] * len(losses)
+    if len(weights) != len(losses):
+        raise RecipeError(
+            f"a weight for each of the {len(losses)} losses is expected, got {len(weights)}"
+        )
+    for weight in weights:
+        schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
+        if not schedule and not (is_finite_number(weight) and weight >= 0):
+            raise RecipeError(
+                "a loss's weight must be a finite number of at least 0 or a Keras learning rate "
+                f"schedule, got {weight!r}"
+            )
+    return weights
 
 
 def _is_logits(shape: Any) -> bool:

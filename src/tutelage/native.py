@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,10 +86,39 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     return _Native(model, precision)
 
 
+def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """Run a model once for its own output and for those of inner layers.
+
+    Args:
+        model: as `accelerate` takes or gives it.
+        names: of its layers.
+
+    Returns:
+        A model of the same variables, run alike, that gives a list: its output, then theirs.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from tutelage import native
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="inner")])
+    >>> [tuple(x.shape) for x in native.watching(model, ["inner"])(np.ones((5, 3), "float32"))]
+    [(5, 4), (5, 4)]
+    """
+    inner = stock(model)
+    outputs = [inner.outputs[0], *(inner.get_layer(name).output for name in names)]
+    watched = keras.Model(inner.input, outputs)
+    return _Native(watched, model.precision) if isinstance(model, _Native) else watched
+
+
+def stock(model: keras.Model) -> keras.Model:
+    """The stock model within what `accelerate` returned."""
+    return model.model if isinstance(model, _Native) else model
+
+
 class _Native(keras.Model):
     def __init__(self, model: keras.Model, precision: str):
         super().__init__(name=model.name)
-        self.model = model
+        self.model, self.precision = model, precision
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._chains, self._borders = fusion.chains(model), fusion.borders(model)
         self.built = True
@@ -110,7 +139,7 @@ class _Native(keras.Model):
         if inputs.device.type == "meta":  # Keras asks for shapes alone
             return self.model(inputs, training=training)
         how = _Pass(bool(training), self._dtype, self._chains, self._borders)
-        return _run(self.model, inputs, how).float()
+        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, inputs, how))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         self.model.save(filepath, *args, **kwargs)
@@ -155,8 +184,7 @@ def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
 
         return run
 
-    (output,) = keras.tree.flatten(graph._run_through_graph([inputs], operation_fn=native))
-    return output
+    return graph._run_through_graph([inputs], operation_fn=native)
 
 
 # A twin returns None for a setting it does not cover; the stock layer runs then.
