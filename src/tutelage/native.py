@@ -1,13 +1,12 @@
 """Native twins: stock Keras models run through PyTorch's own kernels.
 
-Stock Keras layers on the PyTorch backend lose a factor of three to five on a
-processor, most of it in batch normalisation composed of separate operations
-and in copies between memory layouts. A twin does a stock layer's work with
-PyTorch's fused kernel, on the layer's own variables, and hands on a tensor
-whose memory stays channels-last; the model itself, and so its file, is
-untouched. A layer without a twin runs as stock. On a processor, normalisation
-is fused with what stands around it (`fusion.py`), and 3x3 convolutions take
-fewer multiplications (`winograd.py`).
+Stock Keras layers on the PyTorch backend lose a factor of three to five on a processor,
+most of it in batch normalisation composed of separate operations and in copies between
+memory layouts. A twin does a stock layer's work with PyTorch's fused kernel, on the layer's
+own variables, and hands on a tensor whose memory stays channels-last; the model itself, and
+so its file, is untouched. A layer without a twin runs as stock. On a processor, normalisation
+is fused with what stands around it (`fusion.py`), and 3x3 convolutions take fewer
+multiplications (`winograd.py`).
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     >>> fast.count_params() == model.count_params()
     True
     """
-    stock = type(model).__module__.startswith("keras.")
-    if keras.backend.backend() != "torch" or not stock or len(model.inputs) != 1:
+    own = not type(model).__module__.startswith("keras.")
+    if keras.backend.backend() != "torch" or own or len(model.inputs) != 1:
         return model
     return _Native(model, precision)
 
