@@ -376,8 +376,9 @@ def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
     small = job(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
     small.build("teacher").save(tmp_path / "teacher.keras")
     guidance, _ = experiment.guidance(small, tmp_path / "teacher.keras", Progress())
-    assert isinstance(guidance.loss, losses.KD)
-    assert (guidance.loss.temperature, guidance.alpha) == (2.5, 0.3)
+    (loss,) = guidance.loss
+    assert isinstance(loss, losses.KD)
+    assert (loss.temperature, guidance.alpha, guidance.weights) == (2.5, 0.3, [1.0])
     assert guidance.knowledge.origin.cutout == 3  # the teacher is asked of what the student sees
 
 
@@ -401,8 +402,9 @@ def test_every_method_teaches_by_its_own_loss(
     taught, _ = experiment.guidance(
         job(loss__temperature=3.0, **told), run[0] / "teacher.keras", Progress()
     )
-    assert type(taught.loss) is type(loss)
-    assert taught.loss.get_config() == loss.get_config()
+    (made,) = taught.loss
+    assert type(made) is type(loss)
+    assert made.get_config() == loss.get_config()
 
 
 def test_a_run_by_another_method_trains_its_student_alone(

@@ -7,12 +7,14 @@ import sys
 import tomllib
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tutelage import recipe
 from tutelage.errors import RecipeError
 
+NAMES = get_args(recipe.sections.LossName)
 SMALLEST = """
 [data]
 name = "folder"
@@ -53,7 +55,7 @@ def mistake(key: str, value: object) -> str:
 
 @pytest.mark.parametrize("name", recipe.BUNDLED)
 def test_a_bundled_recipe_says_what_its_file_says_and_leaves_no_key_to_defaults(name: str) -> None:
-    file = Path(recipe.__file__).parent / "recipes" / f"{name}.toml"
+    file = Path(recipe.__file__).parents[1] / "recipes" / f"{name}.toml"
     loaded = recipe.load(name)
     assert loaded.name == name
     said, written = recipe.to_dict(loaded), tomllib.loads(file.read_text(encoding="utf-8"))
@@ -63,7 +65,7 @@ def test_a_bundled_recipe_says_what_its_file_says_and_leaves_no_key_to_defaults(
 
 
 def test_every_file_among_the_bundled_recipes_is_named_and_loads() -> None:
-    folder = Path(recipe.__file__).parent / "recipes"
+    folder = Path(recipe.__file__).parents[1] / "recipes"
     assert {file.stem for file in folder.iterdir()} == set(recipe.BUNDLED)
 
 
@@ -84,7 +86,7 @@ def test_the_smallest_recipe_has_the_documented_defaults(smallest: Path) -> None
         views=recipe.Views(flip=True, shift=2),
         teacher=recipe.Network(model="teacher-2m", file=""),
         student=recipe.Network(model="student-300k", file=""),
-        loss=recipe.Loss(name="kd", alpha=0.9, temperature=4.0),
+        loss=recipe.Loss(name="kd", alpha=0.9),
         schedule=recipe.Schedules(
             teacher=schedule,
             student=dataclasses.replace(schedule, epochs=3, learning_rate=1.0),
@@ -174,7 +176,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("views.flip", [1, "true"], "true or false"),
         ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
         ("teacher.model", ["resnet"], "one of " + ", ".join(recipe.MODELS)),
-        ("loss.name", ["hinton"], "one of kd, standardized-kd, dkd, nkd, dist"),
+        ("loss.name", ["hinton"], "one of " + ", ".join(NAMES)),
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
         ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
         ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
@@ -245,7 +247,9 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
         ("schedul", "did you mean schedule?"),
         (
             "loss.xyz",
-            "expected one of loss.name, loss.alpha, loss.temperature, loss.beta, loss.gamma",
+            "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
+            "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
+            "loss.student_layer, loss.alpha, loss.more",
         ),
         ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
@@ -374,10 +378,10 @@ def test_reading_a_recipe_loads_neither_keras_nor_pytorch() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss.beta": 2}, "expected beta with dkd and dist alone, found beta = 2.0 with kd"),
+        ({"loss.beta": 2}, "expected beta with dkd, dist alone, found beta = 2.0 with kd"),
         (
             {"loss.name": "dkd", "loss.gamma": 2},
-            "expected gamma with nkd and dist alone, found gamma = 2.0 with dkd",
+            "expected gamma with nkd, dist alone, found gamma = 2.0 with dkd",
         ),
     ],
 )
@@ -385,10 +389,52 @@ def test_a_weight_of_another_loss_is_refused(settings: dict[str, object], said: 
     assert refusal("digits", settings) == f"digits.toml: 1 mistake: loss: {said}"
 
 
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ({"name": "fitnet", "temperature": 2}, "loss: expected temperature with kd, "),
+        (
+            {"name": "fitnet", "teacher_layer": "a"},
+            "loss: expected teacher_layer and",
+        ),
+        ({"warmup": 0.5}, 'loss: expected warmup with ramp = "linear" alone'),
+        ({"ramp": "square"}, "loss.ramp: expected one of linear, cosine, found 'square'"),
+        ({"more": 3}, "loss.more: expected a list of sections, found 3"),
+        (
+            {"more": [{"name": "rkd"}, {"weight": -1}]},
+            "loss.more.1.weight: expected a finite",
+        ),
+        ({"more": [{"nam": "rkd"}]}, "loss.more.0.nam: unknown key, did you mean loss.more.name?"),
+        ({"more": [{"name": "rkd", "beta": 2}]}, "loss.more.0: expected beta with dkd, dist alone"),
+        ({"more": [{"name": "rkd", "alpha": 2}]}, "loss.more.0.alpha: unknown key"),
+    ],
+)
+def test_settings_of_terms_are_checked_where_they_stand(
+    smallest: Path, loss: dict[str, object], said: str
+) -> None:
+    assert said in refusal(smallest, {f"loss.{key}": value for key, value in loss.items()})
+
+
+def test_several_losses_come_back_from_toml(smallest: Path, tmp_path: Path) -> None:
+    more = [{"name": "rkd", "weight": 0.5, "ramp": "linear", "warmup": 0.2}, {"name": "dist"}]
+    told = recipe.load(smallest, {"loss.more": more})
+    assert [term.name for term in told.loss.terms()] == ["kd", "rkd", "dist"]
+    (tmp_path / "again.toml").write_text(recipe.to_toml(told), encoding="utf-8")
+    assert recipe.load(tmp_path / "again.toml").loss == told.loss
+    assert recipe.key(told) != recipe.key(recipe.load(smallest))
+
+
+def test_another_loss_leaves_the_settings_of_the_files_own() -> None:
+    assert recipe.load("digits", {"loss.name": "kd"}).loss.temperature == 2.0
+    assert recipe.load("digits", {"loss.name": "dkd"}).loss.temperature is None
+    told = recipe.load("digits", {"loss.name": "dkd", "loss.temperature": 3})
+    assert (told.loss.temperature, told.loss.alpha) == (3.0, 0.9)
+
+
 def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:
     plain = recipe.load("digits", {"loss.name": "dist"})
     given = recipe.load("digits", {"loss.name": "dist", "loss.beta": 2, "loss.gamma": 0})
-    assert recipe.to_dict(plain)["loss"] == {"name": "dist", "alpha": 0.9, "temperature": 2.0}
+    assert recipe.to_dict(plain)["loss"] == {"name": "dist", "alpha": 0.9}
     assert recipe.to_dict(given)["loss"] == recipe.to_dict(plain)["loss"] | {
         "beta": 2.0,
         "gamma": 0.0,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from . import (
     environment,
     inference,
     knowledge,
-    losses,
     metrics,
     models,
     native,
+    objective,
     report,
     runfolder,
     storage,
@@ -32,18 +32,11 @@ from . import recipe as recipes
 from .datasets import Dataset, Part
 from .errors import DataNotFoundError, ModelError, RunError
 from .progress import Progress
-from .recipe import Loss, Recipe, Schedule, Views
+from .recipe import Recipe, Schedule, Views
 from .runfolder import STAGES, RunFolder
 
 # The teacher's weights begin elsewhere than the student's, whatever the seed.
 _TEACHER_SEED = 1_000_003
-_LOSSES: dict[str, Callable[..., keras.distillation.DistillationLoss]] = {
-    "kd": losses.KD,
-    "standardized-kd": losses.StandardizedKD,
-    "dkd": losses.DKD,
-    "nkd": losses.NKD,
-    "dist": losses.DIST,
-}
 
 
 @dataclass(frozen=True)
@@ -233,10 +226,15 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         KnowledgeError: if the teacher's logits are not finite, or belong to something else.
         RunError: if the cache can't be written.
     """
-    loss, alpha = _loss(job.recipe.loss), job.recipe.loss.alpha
+    loss, schedule = job.recipe.loss, job.schedule("student")
+    alpha = loss.alpha
+    steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
+    taught = training.Guidance(None, objective.losses(loss), alpha, objective.weights(loss, steps))
     if not alpha:
-        return training.Guidance(None, loss, alpha), 0.0
+        return taught, 0.0
     model, count = inference.load_model(teacher), _views_to_ask(job)
+    if objective.reads_layers(loss):
+        return replace(taught, teacher=model), 0.0
     origin = knowledge.Origin(
         teacher=inference.digest(model),
         images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
@@ -254,13 +252,7 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         count,
         progress,
     )
-    return training.Guidance(held, loss, alpha), held.seconds(count)
-
-
-def _loss(settings: Loss) -> keras.distillation.DistillationLoss:
-    weights = {"beta": settings.beta, "gamma": settings.gamma}
-    given = {name: value for name, value in weights.items() if value is not None}
-    return _LOSSES[settings.name](temperature=settings.temperature, **given)
+    return replace(taught, knowledge=held), held.seconds(count)
 
 
 def _job(recipe: Recipe, data: Dataset) -> Job:
@@ -275,12 +267,7 @@ def _job(recipe: Recipe, data: Dataset) -> Job:
             raise ModelError(
                 f"{name}: expected less than the images' {min(shape[:2])} pixels, found {pixels}"
             )
-    loss = _loss(recipe.loss)
-    if isinstance(loss, losses.LabelledLoss) and len(data.classes) < loss.classes:
-        raise ModelError(
-            f"loss.name: expected a loss for {len(data.classes)} classes, found "
-            f"{recipe.loss.name}, which compares the classes beside the label; use kd"
-        )
+    objective.check(recipe.loss, len(data.classes), recipe.schedule.student.batch_size)
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()
@@ -288,7 +275,13 @@ def _job(recipe: Recipe, data: Dataset) -> Job:
     if teacher_file:
         teacher = inference.load_model(teacher_file)
         inference.check_fit(teacher, teacher_file, shape, len(data.classes))
-    return Job(recipe, data, train, validation, precision, teacher_file)
+    job = Job(recipe, data, train, validation, precision, teacher_file)
+    if objective.reads_layers(recipe.loss):
+        teacher = inference.load_model(teacher_file) if teacher_file else job.build("teacher")
+        student = job.build("student")
+        for loss in objective.losses(recipe.loss):
+            loss.validate_model_compatibility(teacher, student)
+    return job
 
 
 def _teacher_file(source: str) -> Path:
@@ -304,7 +297,11 @@ def _teacher_file(source: str) -> Path:
 
 def _views_to_ask(job: Job) -> int:
     epochs = job.recipe.schedule.student.epochs
-    return min(job.recipe.views.distinct or epochs, epochs)
+    return (
+        epochs
+        if objective.reads_layers(job.recipe.loss)
+        else min(job.recipe.views.distinct or epochs, epochs)
+    )
 
 
 def _seconds_to_ask(job: Job) -> float:

@@ -86,21 +86,25 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     scale = 1.0 / np.maximum(spread, 1.0)
     offset = -mean * scale
 
-    def dropout(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:
-        return layers.Dropout(rate, seed=next(seeds), dtype="float32")(x) if rate else x
+    def dropout(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
+        layer = layers.Dropout(rate, seed=next(seeds), dtype="float32", name=name) if rate else None
+        return layer(x) if layer else x
 
-    def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
-        return layers.BatchNormalization(momentum=0.9, dtype="float32")(x)
+    def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return layers.BatchNormalization(momentum=0.9, dtype="float32", name=name)(x)
 
-    def dense(x: keras.KerasTensor, units: int, activation: str | None) -> keras.KerasTensor:
+    def dense(
+        x: keras.KerasTensor, units: int, activation: str | None, name: str
+    ) -> keras.KerasTensor:
         initial = keras.initializers.GlorotUniform(next(seeds))
-        layer = layers.Dense(units, activation, kernel_initializer=initial, dtype="float32")
-        return layer(x)
+        settings = {"kernel_initializer": initial, "dtype": "float32", "name": name}
+        return layers.Dense(units, activation, **settings)(x)
 
     inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
-    x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32")(inputs)
-    for block, rate in zip(architecture.filters, architecture.dropout, strict=True):
-        for filters in block:
+    x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="rescaling")(inputs)
+    blocks = zip(architecture.filters, architecture.dropout, strict=True)
+    for block, (both, rate) in enumerate(blocks, start=1):
+        for place, filters in enumerate(both, start=1):
             initial = keras.initializers.GlorotUniform(next(seeds))
             x = layers.Conv2D(
                 filters,
@@ -109,15 +113,18 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
                 activation="relu",
                 kernel_initializer=initial,
                 dtype="float32",
+                name=f"block{block}_conv{place}",
             )(x)
-            x = normalise(x)
-        x = dropout(layers.MaxPooling2D(2, dtype="float32")(x), rate)
+            x = normalise(x, f"block{block}_norm{place}")
+        x = layers.MaxPooling2D(2, dtype="float32", name=f"block{block}_pool")(x)
+        x = dropout(x, rate, f"block{block}_dropout")
     if architecture.dense:
-        x = normalise(dense(layers.Flatten(dtype="float32")(x), architecture.dense, "relu"))
-        x = dropout(x, architecture.dense_dropout)
+        x = layers.Flatten(dtype="float32", name="flatten")(x)
+        x = normalise(dense(x, architecture.dense, "relu", "hidden"), "hidden_norm")
+        x = dropout(x, architecture.dense_dropout, "hidden_dropout")
     else:
-        x = layers.GlobalAveragePooling2D(dtype="float32")(x)
-    model = keras.Model(inputs, dense(x, classes, None), name=name.replace("-", "_"))
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(x)
+    model = keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
     _prime(model, images[:_WHITENING_IMAGES] * scale + offset)
     return model
 

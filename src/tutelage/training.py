@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +40,22 @@ _FIGURES = {
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a student is taught with: a teacher's knowledge, a loss and its weight.
+    """What a student is taught with: a teacher's knowledge or the teacher, losses and weights.
 
     Attributes:
-        knowledge: the teacher's logits for each view; None where alpha is 0 and none is needed.
-        loss: the distillation loss.
-        alpha: its weight, 0..1; the hard loss has `1 - alpha`.
+        knowledge: the teacher's logits for each view; None where alpha is 0 and none is needed,
+            or the teacher is there.
+        loss: the distillation loss, or several.
+        alpha: their share, 0..1; the hard loss has `1 - alpha`.
+        weights: each loss's weight, as `Distiller` takes them.
+        teacher: is asked at each step, where a loss reads its inner layers.
     """
 
     knowledge: Knowledge | None
-    loss: keras.distillation.DistillationLoss
+    loss: keras.distillation.DistillationLoss | Sequence[keras.distillation.DistillationLoss]
     alpha: float
+    weights: Any = 1.0
+    teacher: keras.Model | None = None
 
 
 class Triangle(keras.optimizers.schedules.LearningRateSchedule):
@@ -177,10 +182,11 @@ def fit(
         RunError: if the checkpoint is damaged or of another training.
     """
     progress = progress or Progress()
-    trainee = _trainee(model, len(train), schedule, precision, guidance)
+    trainee = _trainee(model, len(train), schedule, precision, guidance, seed)
     optimizer = trainee.optimizer
-    optimizer.build(model.trainable_variables)
-    state = [*model.variables, *optimizer.variables]
+    optimizer.build(trainee.trainable_variables)
+    own = trainee.own_variables if guidance else []
+    state = [*model.variables, *own, *optimizer.variables]
     history = _restore(checkpoint, key, state)
     knowledge = guidance.knowledge if guidance else None
     batches = _ViewedBatches(train, schedule, settings, seed, knowledge)
@@ -271,15 +277,19 @@ def _trainee(
     schedule: Schedule,
     precision: str,
     guidance: Guidance | None = None,
+    seed: int = 0,
 ) -> keras.Model:
     _keep_freed_memory()
     trainee = native.accelerate(model, precision)
     if guidance is not None:
+        teacher = guidance.teacher
         trainee = Distiller(
             student=trainee,
-            teacher=None,  # its logits come with the images
+            teacher=None if teacher is None else native.accelerate(teacher, precision),
             loss=guidance.loss,
+            loss_weights=guidance.weights,
             alpha=guidance.alpha,
+            seed=seed,
         )
     trainee.compile(
         optimizer=_optimizer(schedule, images),

@@ -12,12 +12,14 @@ def dotted_keys(schema: Schema) -> dict[str, Schema]:
     """Give every valid dotted key of a JSON schema, sections too, with its own schema."""
     keys: dict[str, Schema] = {}
 
+    def meant(inner: Schema) -> Schema:
+        return schema["$defs"][inner["$ref"].split("/")[-1]] if "$ref" in inner else inner
+
     def walk(section: Schema, prefix: str) -> None:
         for name, inner in section.get("properties", {}).items():
-            if "$ref" in inner:
-                inner = schema["$defs"][inner["$ref"].split("/")[-1]]
+            inner = meant(inner)
             keys[prefix + name] = inner
-            walk(inner, f"{prefix}{name}.")
+            walk(meant(_some(inner).get("items", inner)), f"{prefix}{name}.")
 
     walk(schema, "")
     return keys
@@ -41,10 +43,10 @@ def unknown(dotted: str, keys: dict[str, Schema]) -> str:
     return f"unknown key, expected one of {', '.join(beside or top)}"
 
 
-def found(tree: Any, path: list[str]) -> str:
-    """Say what stands at a path of nested dicts."""
+def found(tree: Any, path: list[str | int]) -> str:
+    """Say what stands at a path of nested dicts and lists."""
     for part in path:
-        if part not in tree:
+        if isinstance(part, str) and part not in tree:
             return "nothing"
         tree = tree[part]
     if isinstance(tree, dict):
@@ -54,11 +56,12 @@ def found(tree: Any, path: list[str]) -> str:
 
 def expected(schema: Schema) -> str:
     """Say in words what a JSON schema admits."""
-    if "anyOf" in schema:  # "or null", which TOML can't say
-        schema = schema["anyOf"][0]
+    schema = _some(schema)
     if "const" in schema or "enum" in schema:
         names = schema.get("enum") or [schema["const"]]
         return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
+    if schema["type"] == "array" and "items" in schema:
+        return "a list of sections"
     if schema["type"] == "array":
         items = schema["prefixItems"]
         return f"a list of {len(items)}, each {expected(items[0])}"
@@ -77,6 +80,11 @@ def expected(schema: Schema) -> str:
     words = {"minimum": "of at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
     bounds = [f"{word} {schema[bound]}" for bound, word in words.items() if bound in schema]
     return f"{kind} {' and '.join(bounds)}" if bounds else kind
+
+
+def _some(schema: Schema) -> Schema:
+    """A schema without its "or null", which TOML can't say."""
+    return schema["anyOf"][0] if "anyOf" in schema else schema
 
 
 def _likeness(one: str, other: str) -> float:

@@ -1,0 +1,34 @@
+"""A recipe says everything that an experiment is: data, views, models, loss and schedule."""
+
+from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml
+from tutelage.recipe.sections import (
+    MODELS,
+    SETTINGS,
+    Data,
+    Loss,
+    Network,
+    Recipe,
+    Schedule,
+    Schedules,
+    Term,
+    Views,
+)
+
+__all__ = [
+    "BUNDLED",
+    "MODELS",
+    "SETTINGS",
+    "Data",
+    "Loss",
+    "Network",
+    "Recipe",
+    "Schedule",
+    "Schedules",
+    "Term",
+    "Views",
+    "key",
+    "load",
+    "parse_setting",
+    "to_dict",
+    "to_toml",
+]
