@@ -38,6 +38,8 @@ ORDER = [
     "training",
     "metrics",
     "inference",
+    "bridge",
+    "sources",
     "runfolder",
     "report",
     "experiment",
