@@ -110,7 +110,7 @@ def from_keras(
     taken = {layer.name for layer in model.layers if not isinstance(layer, layers.InputLayer)}
     inputs, x = _entered(name, shape, entry, size, dtype, taken)
     try:
-        outputs, linear = _copied(model, x)
+        outputs = _copied(model, x)
     except Exception as error:  # whatever a layer's class raises
         raise ModelError(
             f"{name} can't be copied for images of shape {x.shape[1:]}: {_reason(error)}; "
@@ -120,9 +120,10 @@ def from_keras(
         raise ModelError(f"{name} gives {len(outputs)} outputs: expected one, of logits")
     (output,) = keras.tree.flatten(outputs)
     _refuse_outputs(name, output.shape, classes)
-    made = keras.Model(inputs, output, name=model.name)
+    logits = _before_softmax(output)
+    made = keras.Model(inputs, logits, name=model.name)
     answers = _asked(name, functools.partial(inference.logits, made), images, classes)
-    if linear:
+    if logits is not output:
         notes.append("it ends in softmax: its logits are taken from before that")
     elif log_of_probabilities(answers, notes) is not answers:
         inputs = keras.Input(shape, dtype="uint8", name="images")
@@ -361,27 +362,21 @@ def _entered(
     return inputs, x
 
 
-def _copied(model: keras.Model, x: keras.KerasTensor) -> tuple[Any, bool]:
-    """What a copy of a model makes of `x`, and whether its softmax was left out."""
+def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
+    """What a copy of a model, with its weights and state, makes of `x`."""
     copies: dict[Any, Any] = {}
-    linear = None
 
     def copied(operation: Any) -> Any:
         if operation not in copies:
-            new = linear if operation is head else None
-            if new is None and isinstance(operation, keras.Model):
-                new = keras.models.clone_model(operation)
-            copies[operation] = new or type(operation).from_config(operation.get_config())
+            copies[operation] = (
+                keras.models.clone_model(operation)
+                if isinstance(operation, keras.Model)
+                else type(operation).from_config(operation.get_config())
+            )
         return copies[operation]
 
-    head = None
     if type(model).__module__.startswith("keras."):
         graph = model._functional if isinstance(model, keras.Sequential) else model
-        head = keras.tree.flatten(graph.outputs)[0]._keras_history.operation
-        nodes = itertools.chain.from_iterable(graph._nodes_by_depth.values())
-        # A softmax that works elsewhere too, as in attention, is left where it is.
-        if sum(node.operation is head for node in nodes) == 1:
-            linear = _linear(head)
         outputs = graph._run_through_graph([x], operation_fn=copied)
     else:
         outputs = copied(model)(x)
@@ -390,16 +385,23 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> tuple[Any, bool]:
             for ours, theirs in zip(new.variables, old.variables, strict=True):
                 # By way of NumPy: JAX would share the array, and training gives it away.
                 ours.assign(np.array(ops.convert_to_numpy(theirs)))
-    return outputs, linear is not None
+    return outputs
 
 
-def _linear(head: Any) -> keras.Layer | None:
-    """A softmax head without its softmax, or None where that is not what it is."""
-    if isinstance(head, layers.Softmax):
-        return layers.Activation("linear", name=head.name)
-    if getattr(head, "activation", None) is not keras.activations.softmax:
-        return None
-    return type(head).from_config(head.get_config() | {"activation": "linear"})
+def _before_softmax(output: Any) -> Any:
+    """The logits that a softmax makes `output` of; `output` itself where no layer shows one."""
+    head, node, _ = output._keras_history
+    activation = getattr(head, "activation", None)
+    if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:
+        return output
+    # Of its last call: it may work in the model's middle too.
+    (x,) = head._inbound_nodes[node].input_tensors
+    if isinstance(head, layers.Softmax | layers.Activation):
+        return x
+    linear = type(head).from_config(head.get_config() | {"activation": "linear"})
+    logits = linear(x)
+    linear.set_weights(head.get_weights())
+    return logits
 
 
 @contextmanager
