@@ -304,6 +304,18 @@ def test_sigmoids_are_no_probabilities_of_classes() -> None:
     assert made(flat(torch.nn.Sigmoid()), entry=SEEN).notes == ()
 
 
+def test_logits_that_sum_to_one_are_no_probabilities_if_some_are_negative() -> None:
+    class Centred(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.mean(1, keepdim=True) + 1 / 3
+
+    module = flat(Centred())
+    teacher = made(module, entry=SEEN)
+    x = torch.tensor(seen(GREY, SEEN))
+    np.testing.assert_allclose(answers(teacher), module(x).detach().numpy(), atol=1e-5)
+    assert teacher.notes == ()
+
+
 def test_a_torch_module_answers_as_its_own_forward_pass() -> None:
     module = small()
     teacher = made(module, COLOUR, entry=COLOURS)
@@ -469,13 +481,25 @@ def test_a_source_answers_and_is_known_alike_each_time(
 
 
 def test_a_digest_follows_what_the_answers_depend_on(tmp_path: Path) -> None:
-    class Twice(Small):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 2 * super().forward(x)
+    def one() -> torch.nn.Module:
+        class Local(Small):
+            pass
 
-    torch.manual_seed(0)
-    module, twice = small(), Twice()
-    assert made(module, COLOUR).digest != made(twice, COLOUR).digest
+        return Local()
+
+    def other() -> torch.nn.Module:
+        class Local(Small):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return 2 * super().forward(x)
+
+        return Local()
+
+    digests = []
+    for build in (one, one, other):
+        torch.manual_seed(0)
+        digests.append(made(build(), COLOUR).digest)
+    assert digests[0] == digests[1] != digests[2]
+    module = small()
     before = made(module, COLOUR).digest
     module.norm.running_mean += 1
     assert made(module, COLOUR).digest != before
