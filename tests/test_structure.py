@@ -44,6 +44,8 @@ ORDER = [
     "training",
     "metrics",
     "inference",
+    "bridge",
+    "sources",
     "runfolder",
     "report",
     "experiment",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         optimizers,
         recipe,
         report,
+        sources,
         training,
         views,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "optimizers",
     "recipe",
     "report",
+    "sources",
     "training",
     "views",
 ]
