@@ -1,4 +1,4 @@
-"""Losses on features: their authors' values, gradients, bridges, and which layers they pick."""
+"""Losses on features: their authors' values, gradients, projections, and which layers they pick."""
 
 import importlib.util
 
@@ -109,12 +109,12 @@ def test_a_larger_map_is_averaged_as_torch_does_it(size):
         torch.testing.assert_close(FitNet().compute_loss(*pair), expected, rtol=1e-12, atol=0)
 
 
-def test_fitnets_bridge_is_a_1x1_convolution():
-    bridge = FitNet().bridge([(None, 4, 4, 8)], [(None, 4, 4, 6)], seed=0)
-    kernel, bias = bridge.weights
+def test_fitnets_projection_is_a_1x1_convolution():
+    projection = FitNet().projection([(None, 4, 4, 8)], [(None, 4, 4, 6)], seed=0)
+    kernel, bias = projection.weights
     x = features(0, (2, 4, 4, 6)).float()
     expected = F.conv2d(x.permute(0, 3, 1, 2), kernel.value.T[:, :, None, None], bias.value)
-    (got,) = keras.tree.flatten(bridge([x]))
+    (got,) = keras.tree.flatten(projection([x]))
     torch.testing.assert_close(got.permute(0, 3, 1, 2), expected)
 
 
@@ -129,9 +129,9 @@ def test_gradients_are_those_of_finite_differences(loss):
 # Determinism
 
 
-def test_a_bridge_of_one_seed_is_one_bridge():
-    make = [FitNet().bridge([(None, 8)], [(None, 6)], seed) for seed in (0, 0, 1)]
-    kernels = [keras.ops.convert_to_numpy(bridge.weights[0].value) for bridge in make]
+def test_a_projection_of_one_seed_is_one_projection():
+    make = [FitNet().projection([(None, 8)], [(None, 6)], seed) for seed in (0, 0, 1)]
+    kernels = [keras.ops.convert_to_numpy(projection.weights[0].value) for projection in make]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert (kernels[0] != kernels[2]).any()
 

@@ -100,7 +100,7 @@ class Distiller(keras.Model):
         self._guides = tuple(Guide(t, student, losses if taught else [], seed) for t in teachers)
         lessons = [lesson for guide in self._guides for lesson in guide.lessons]
         self._pupil = Watched(student, [name for x in lessons for name in x.student])
-        self._bridges = [x.bridge for x in lessons if x.bridge is not None]
+        self._projections = [x.projection for x in lessons if x.projection is not None]
         self._weights = tuple(weights)
         self._steps = None
         if any(callable(weight) for weight in weights):
@@ -120,7 +120,7 @@ class Distiller(keras.Model):
     @property
     def own_variables(self) -> list[keras.Variable]:
         """What training changes beside the student: projections, and the count of steps."""
-        own = [variable for bridge in self._bridges for variable in bridge.variables]
+        own = [variable for projection in self._projections for variable in projection.variables]
         return own if self._steps is None else [*own, self._steps]
 
     @property

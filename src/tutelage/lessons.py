@@ -65,7 +65,7 @@ class Lesson:
     Attributes:
         teacher: names of the teacher's layers.
         student: names of the student's layers.
-        bridge: the projection to train between the student and the loss, if any.
+        projection: what is trained between the student and the loss, if any.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Lesson:
         student: keras.Model,
         seed: int,
     ) -> None:
-        self.loss, self.bridge = loss, None
+        self.loss, self.projection = loss, None
         self.teacher: tuple[str, ...] = ()
         self.student: tuple[str, ...] = ()
         if isinstance(loss, FeatureLoss):
@@ -85,7 +85,7 @@ class Lesson:
                 [tuple(model.get_layer(name).output.shape) for name in names]
                 for model, names in zip(models, (self.teacher, self.student), strict=True)
             ]
-            self.bridge = loss.bridge(shapes[0], shapes[1], seed)
+            self.projection = loss.projection(shapes[0], shapes[1], seed)
 
     def value(
         self, teacher: Answer, student: Answer, labels: Any, sample_weight: Any, training: bool
@@ -105,8 +105,8 @@ class Lesson:
             )
         if isinstance(loss, FeatureLoss):
             learned = [student.features[name] for name in self.student]
-            if self.bridge is not None:
-                learned = keras.tree.flatten(self.bridge(learned, training=training))
+            if self.projection is not None:
+                learned = keras.tree.flatten(self.projection(learned, training=training))
             return loss.compute_loss([teacher.features[name] for name in self.teacher], learned)
         loss.validate_outputs(teacher.logits, student.logits)
         return loss.compute_loss(teacher.logits, student.logits)

@@ -140,7 +140,7 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         """Check that the layers to compare are there; raises as `pairs` does."""
         self.pairs(teacher, student)
 
-    def bridge(
+    def projection(
         self,
         teacher_shapes: Sequence[tuple[int | None, ...]],
         student_shapes: Sequence[tuple[int | None, ...]],
@@ -204,7 +204,7 @@ class FitNet(FeatureLoss):
             )
         return _mean((teacher - student) ** 2)
 
-    def bridge(
+    def projection(
         self,
         teacher_shapes: Sequence[tuple[int | None, ...]],
         student_shapes: Sequence[tuple[int | None, ...]],
