@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 from tries import trained
 
-from tutelage import environment, experiment, inference, metrics, recipe
+from tutelage import environment, inference, metrics, recipe
 from tutelage.datasets import Part
+from tutelage.job import Job, prepare
 
 HERE = Path(__file__).parent
 JUDGED_ON = 10_000
 
 
-def parts(job: experiment.Job, images: int) -> tuple[Part, Part]:
+def parts(job: Job, images: int) -> tuple[Part, Part]:
     """Images to learn from, and others to be judged on, the validation part among them."""
     order = np.random.default_rng(0).permutation(len(job.train))
     shown, rest = np.split(order, [images])
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[1, 4, 8, 16], help="in float32")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     told = parser.parse_args()
-    job = experiment.prepare(recipe.load(told.run / "recipe.toml"))
+    job = prepare(recipe.load(told.run / "recipe.toml"))
     if not job.recipe.schedule.student.batch_size <= told.images < len(job.train):
         parser.error(f"--images: expected a batch at least and fewer than {len(job.train)}")
     if min(told.epochs, told.seeds, *told.views) < 1 or max(told.views) > told.epochs:

@@ -23,7 +23,8 @@ from typing import Any
 from tries import trained
 
 from tutelage import environment, experiment, inference, metrics, recipe
-from tutelage.errors import TutelageError
+from tutelage.errors import TrainingError, TutelageError
+from tutelage.job import Job, prepare
 
 CELLS = Path(__file__).parent / "results" / "methods"
 TUNING_SEED = 100
@@ -51,7 +52,7 @@ TRIES: dict[str, list[dict[str, Any]]] = {
 BASELINE = "baseline"
 
 
-def asked(standing: experiment.Job, settings: dict[str, Any], seed: int) -> experiment.Job:
+def asked(standing: Job, settings: dict[str, Any], seed: int) -> Job:
     """The job of a seed, with another distillation loss."""
     loss = recipe.Loss(**settings) if settings else standing.recipe.loss
     return replace(standing, recipe=replace(standing.recipe, seed=seed, loss=loss))
@@ -60,7 +61,7 @@ def asked(standing: experiment.Job, settings: dict[str, Any], seed: int) -> expe
 class Bench:
     """A recipe's cells: those that are there, and how the others are made."""
 
-    def __init__(self, standing: experiment.Job, work: Path, cells: Path) -> None:
+    def __init__(self, standing: Job, work: Path, cells: Path) -> None:
         self.standing, self.cells = standing, cells / standing.recipe.name
         key = experiment.default_folder(standing.recipe).name
         self.work = work / key
@@ -92,8 +93,11 @@ class Bench:
             for way in settings:
                 scores = []
                 for seed in range(TUNING_SEED, TUNING_SEED + seeds):
-                    model, _ = self.student(way, seed)
-                    scores.append(score(model, self.standing.validation, None))
+                    try:
+                        model, _ = self.student(way, seed)
+                        scores.append(score(model, self.standing.validation, None))
+                    except TrainingError:  # a try that comes to nothing is a try
+                        scores.append({"accuracy": 0.0})
                     print(f"{method}: {way}, seed {seed}: {scores[-1]['accuracy']:.2%}", flush=True)
                 figures.append({"settings": way, "validation": scores})
             write(file, {"method": method, "tries": figures})
@@ -200,7 +204,7 @@ def main() -> None:
         parser.error("expected at least one seed")
     try:
         overrides = dict(recipe.parse_setting(text) for text in told.set)
-        standing = experiment.prepare(recipe.load(told.recipe, overrides))
+        standing = prepare(recipe.load(told.recipe, overrides))
     except TutelageError as error:
         parser.error(str(error))
     bench = Bench(standing, told.work, told.out)

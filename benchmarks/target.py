@@ -25,10 +25,11 @@ HERE = Path(__file__).parent
 TARGETS = {"teacher": 0.89, "student": 0.86}
 READ = """
 import sys, time
-from tutelage import experiment, recipe
+from tutelage import recipe
+from tutelage.job import prepare
 told = recipe.load(sys.argv[1])
 began = time.perf_counter()
-experiment.prepare(told)
+prepare(told)
 print(time.perf_counter() - began)
 """
 

@@ -21,13 +21,14 @@ from typing import Any
 
 from tutelage import environment, experiment, inference, metrics, recipe, training
 from tutelage.errors import TutelageError
+from tutelage.job import Job, prepare
 from tutelage.progress import Progress, Row
 
 HERE = Path(__file__).parent
 AS_IT_STANDS = "as it stands"
 
 
-def trained(job: experiment.Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[Row]]:
+def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[Row]]:
     """Train a job's stage as a run does, save it as `folder/STAGE.keras`; also its epochs."""
     guidance = None
     if stage == "student":
@@ -66,7 +67,7 @@ def main() -> None:
             text: dict(recipe.parse_setting(word) for word in text.split()) for text in told.tries
         }
         recipes = {text: recipe.load(told.recipe, values) for text, values in settings.items()}
-        standing = experiment.prepare(recipes[AS_IT_STANDS])
+        standing = prepare(recipes[AS_IT_STANDS])
     except TutelageError as error:
         parser.error(str(error))
     figures: dict[str, list[dict[str, float]]] = {text: [] for text in recipes}

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import experiment, inference, metrics, models, recipe
+from tutelage import inference, metrics, models, recipe
+from tutelage.job import prepare
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -106,7 +107,7 @@ def test_tries_train_what_a_run_trains_and_judge_it_on_the_validation_part(
     (file,) = tmp_path.iterdir()
     figures = json.loads(file.read_text())["figures"]
     assert set(figures) == {"as it stands", short}
-    job = experiment.prepare(recipe.load("digits"))
+    job = prepare(recipe.load("digits"))
     logits = inference.logits(
         inference.load_model(digits / "baseline.keras"), job.validation.images
     )

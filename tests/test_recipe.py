@@ -287,12 +287,20 @@ def test_an_override_into_what_is_no_section_tells_the_files_mistake(tmp_path: P
     assert refusal(file, {"loss.alpha": 0.5}) == expected
 
 
-def test_only_the_teacher_may_have_a_file() -> None:
-    assert recipe.load("digits", {"teacher.file": "t.keras"}).teacher.file == "t.keras"
-    assert refusal("digits", {"student.file": "s.keras"}) == (
-        "digits.toml: 1 mistake: student: expected no file, as only the teacher has one, "
-        "found 's.keras'"
+def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_images() -> None:
+    given = {"teacher.file": "t.onnx", "teacher.size": [64, 64], "teacher.mean": [0.5], "seed": 1}
+    told = recipe.load("digits", given | {"student.file": "mine:net", "student.scale": 255})
+    assert (told.teacher.file, told.teacher.size, told.teacher.mean) == ("t.onnx", (64, 64), (0.5,))
+    assert (told.student.file, told.student.scale) == ("mine:net", 255.0)
+    with pytest.raises(ValueError, match=r"expected model, one of .*, or file, found neither"):
+        recipe.sections._known(recipe.Network())
+    assert refusal("digits", {"student.scale": 255}) == (
+        "digits.toml: 1 mistake: student: expected scale with a file alone, as digits-student "
+        "takes images as they are, found 255.0"
     )
+    wrong = refusal("digits", {"teacher.std": [0], "teacher.file": "t.onnx", "teacher.mean": 3})
+    assert "teacher.std: expected a list, each a finite number above 0, found [0]" in wrong
+    assert "teacher.mean: expected a list, each a finite number, found 3" in wrong
 
 
 @pytest.mark.parametrize(
@@ -315,7 +323,7 @@ def test_what_is_no_toml_is_told_with_file_and_line(
 
 
 def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path) -> None:
-    ending = ": expected digits, cifar10 or the path of a .toml file"
+    ending = ": expected digits, cifar10, distill or the path of a .toml file"
     assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
     assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
     assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"

@@ -46,9 +46,11 @@ ORDER = [
     "inference",
     "bridge",
     "sources",
+    "job",
     "runfolder",
     "report",
     "experiment",
+    "outcome",
     "console",
     "cli",
 ]

@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tutelage import (
+        bridge,
         datasets,
         distiller,
         errors,
         experiment,
         inference,
+        job,
         knowledge,
+        lessons,
         losses,
         metrics,
         models,
         native,
+        objective,
         optimizers,
+        outcome,
         recipe,
         report,
         sources,
@@ -35,22 +40,29 @@ if TYPE_CHECKING:
         views,
     )
     from tutelage.distiller import Distiller
+    from tutelage.outcome import distill
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Distiller",
+    "bridge",
     "datasets",
+    "distill",
     "distiller",
     "errors",
     "experiment",
     "inference",
+    "job",
     "knowledge",
+    "lessons",
     "losses",
     "metrics",
     "models",
     "native",
+    "objective",
     "optimizers",
+    "outcome",
     "recipe",
     "report",
     "sources",
@@ -58,13 +70,15 @@ __all__ = [
     "views",
 ]
 
+_HOMES = {"Distiller": "tutelage.distiller", "distill": "tutelage.outcome"}
+
 # Keras reads this once, at its import; unset or empty it would look for TensorFlow.
 os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "torch"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Distiller":
-        return importlib.import_module("tutelage.distiller").Distiller
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     if name in __all__:
         return importlib.import_module(f"tutelage.{name}")
     raise AttributeError(f"module 'tutelage' has no attribute {name!r}")

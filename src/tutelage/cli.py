@@ -6,13 +6,16 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from . import __version__
 from .errors import TutelageError
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 app = typer.Typer(
     name="tutelage",
@@ -52,7 +55,10 @@ def _options(
 @app.command("run")
 def run_command(
     source: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="digits, cifar10, or the path of a .toml file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="digits, cifar10, distill, or the path of a .toml file."
+        ),
     ],
     data: Annotated[
         str | None, typer.Option(help="Where the data is: an archive or a folder.")
@@ -71,7 +77,9 @@ def run_command(
     epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.")] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(metavar="RUN|FILE", help="A trained teacher: a run's folder or .keras file."),
+        typer.Option(
+            metavar="RUN|FILE", help="A trained teacher: a run's folder, a .keras or .onnx file."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -90,19 +98,90 @@ def run_command(
     from . import recipe as recipes
 
     overrides = dict(recipes.parse_setting(text) for text in settings or [])
-    given = {
-        "data.path": data,
-        "seed": seed,
-        "loss.alpha": alpha,
-        "loss.temperature": temperature,
-        "schedule.teacher.epochs": epochs,
-        "schedule.student.epochs": epochs,
-        "teacher.file": teacher,
-    }
-    overrides |= {key: value for key, value in given.items() if value is not None}
+    overrides |= _given(
+        {
+            "data.path": data,
+            "seed": seed,
+            "loss.alpha": alpha,
+            "loss.temperature": temperature,
+            "schedule.teacher.epochs": epochs,
+            "schedule.student.epochs": epochs,
+            "teacher.file": teacher,
+        }
+    )
     recipe = recipes.load(source, overrides)
+    _go(recipe, out, dry_run, as_json)
 
+
+@app.command("distill")
+def distill_command(
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="A .keras, .onnx or .npy file, a run folder, package.module:function, or the "
+            "name of a model to train."
+        ),
+    ],
+    data: DataPath,
+    student: Annotated[
+        str,
+        typer.Option(help="A .keras file, package.module:function, or a model's name."),
+    ] = "student-300k",
+    source: Annotated[
+        str, typer.Option("--recipe", help="All else: a bundled recipe or a .toml file.")
+    ] = "distill",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the soft targets, above 0.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a teacher of your own into a student, on your own images.
+
+    The same student is trained without the teacher too, and the three are compared. How a
+    model takes its images is told by --set teacher.size=[64,64], teacher.scale=255 and so on.
+    """
+    from . import recipe as recipes
+    from .outcome import overrides as named
+
+    overrides = named(teacher=teacher, student=student, data=data)
+    overrides |= dict(recipes.parse_setting(text) for text in settings or [])
+    overrides |= _given(
+        {
+            "seed": seed,
+            "loss.alpha": alpha,
+            "loss.temperature": temperature,
+            "schedule.teacher.epochs": epochs,
+            "schedule.student.epochs": epochs,
+        }
+    )
+    _go(recipes.load(source, overrides), out, dry_run, as_json)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _go(recipe: Recipe, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Run a recipe, or show what that would be."""
     from . import experiment
+    from . import recipe as recipes
+    from .job import prepare
 
     if dry_run:
         _show_plan(experiment.plan(recipe), recipes.to_toml(recipe), as_json)
@@ -114,7 +193,7 @@ def run_command(
     folder = out or experiment.default_folder(recipe)
     try:
         with progress.console.status("reading the data"):  # seen on a terminal alone
-            job = experiment.prepare(recipe)
+            job = prepare(recipe)
         progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
         results = experiment.run(job, folder, progress)
     except KeyboardInterrupt:

@@ -87,8 +87,8 @@ GEOMETRY = {
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
 }
 
-_TEST_FRACTION = 0.2
-_TEST_SEED = 0
+TEST_FRACTION = 0.2
+TEST_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ def load(
     train, test, fingerprint, resized = content.train, content.test, content.fingerprint, False
     if test is None:
         try:
-            train, test = split(train, _TEST_FRACTION, _TEST_SEED)
+            train, test = split(train, TEST_FRACTION, TEST_SEED)
         except DataError as error:
             raise DataError(f"{source}: has no test part and gets none: {error}") from error
     if size is not None and train.images.shape[1:3] != size:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,107 +25,17 @@ from . import (
     objective,
     report,
     runfolder,
+    sources,
     storage,
     training,
 )
 from . import recipe as recipes
-from .datasets import Dataset, Part
-from .errors import DataNotFoundError, ModelError, RunError
+from .errors import DataNotFoundError, RunError
+from .job import Job, prepare
 from .progress import Progress
-from .recipe import Recipe, Schedule, Views
+from .recipe import Recipe
 from .runfolder import STAGES, RunFolder
-
-# The teacher's weights begin elsewhere than the student's, whatever the seed.
-_TEACHER_SEED = 1_000_003
-
-
-@dataclass(frozen=True)
-class Job:
-    """A recipe with its data: all that decides what a run comes to.
-
-    Attributes:
-        recipe: what to do.
-        data: the data set.
-        train: its training part less the validation images.
-        validation: the images held out of training.
-        precision: `"float32"` or `"bfloat16"`, what training computes in.
-        teacher_file: a trained teacher to use instead of training one.
-    """
-
-    recipe: Recipe
-    data: Dataset
-    train: Part
-    validation: Part
-    precision: str
-    teacher_file: Path | None
-
-    def keys(self) -> dict[str, str]:
-        """What each stage depends on, as a hash: a stage is done again only if it changes."""
-        tree = recipes.to_dict(self.recipe)
-        tree["data"].pop("path", None)
-        for role in ("teacher", "student"):
-            # A name alone would take a model for its namesake of another version.
-            tree[role]["architecture"] = asdict(models.ARCHITECTURES[tree[role]["model"]])
-        common = {
-            "data": tree["data"] | {"fingerprint": self.data.fingerprint},
-            "views": tree["views"] | {"distinct": 0},
-            "seed": tree["seed"],
-            "precision": self.precision,
-            "backend": keras.backend.backend(),
-        }
-        if self.teacher_file:
-            teacher = _hash({"file": storage.sha256(self.teacher_file)})
-        else:
-            plan = {"model": tree["teacher"], "schedule": tree["schedule"]["teacher"]}
-            teacher = _hash(common | plan)
-        pupil = common | {
-            "model": tree["student"],
-            "schedule": tree["schedule"]["student"],
-            "views": tree["views"],
-        }
-        student = pupil | {"teacher": teacher, "loss": tree["loss"]}
-        return {"teacher": teacher, "baseline": _hash(pupil), "student": _hash(student)}
-
-    def key(self) -> str:
-        """What the whole run depends on."""
-        return _hash(self.keys())
-
-    def schedule(self, stage: str) -> Schedule:
-        """A stage's schedule; baseline and student have the same."""
-        schedule = self.recipe.schedule
-        return schedule.teacher if stage == "teacher" else schedule.student
-
-    def views(self, stage: str) -> Views:
-        """A stage's views; baseline and student have the same, the teacher new ones each epoch."""
-        views = self.recipe.views
-        return replace(views, distinct=0) if stage == "teacher" else views
-
-    def build(self, stage: str) -> keras.Model:
-        """A stage's model with its initial weights; baseline and student begin alike."""
-        teacher = stage == "teacher"
-        return models.build(
-            (self.recipe.teacher if teacher else self.recipe.student).model,
-            images=self.train.images,
-            classes=len(self.data.classes),
-            seed=self.recipe.seed + (_TEACHER_SEED if teacher else 0),
-        )
-
-
-def prepare(recipe: Recipe) -> Job:
-    """Find and divide the data and check that the recipe fits it; writes no run.
-
-    Args:
-        recipe: what to do.
-
-    Returns:
-        The job, ready for `run`.
-
-    Raises:
-        DataError: if the data can't be found or read.
-        ModelError: if a model or the views do not fit the data.
-    """
-    data = datasets.load(recipe.data.name, recipe.data.path or None, size=recipe.data.size)
-    return _job(recipe, data)
+from .sources import Teacher
 
 
 def default_folder(recipe: Recipe) -> Path:
@@ -153,6 +63,8 @@ def run(job: Job, path: Path, progress: Progress | None = None) -> dict[str, Any
         progress.note(f"already done in {path}")
         return done
     with runfolder.opened(path, job.key(), recipes.to_toml(job.recipe)) as folder:
+        if job.teacher:
+            _tell(job, progress)
         for stage in STAGES:
             if stage in folder.stages:
                 progress.note(f"{stage}: already trained")
@@ -182,12 +94,16 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     except DataNotFoundError:
         if recipe.data.path or recipe.data.name not in datasets.GEOMETRY:
             raise
-        job, found = _job(recipe, datasets.stand_in(recipe.data.name)), False
+        job, found = prepare(recipe, data=datasets.stand_in(recipe.data.name)), False
     described: dict[str, dict[str, Any]] = {}
     for stage in STAGES:
+        if stage == "teacher" and job.teacher:
+            described[stage] = {"seconds": 0.0}
+            continue
         model = job.build(stage)
         schedule = job.schedule(stage)
         steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
+        described[stage] = {"parameters": model.count_params(), "macs": models.macs(model)}
         step = training.seconds_per_step(
             model,
             job.train,
@@ -195,11 +111,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             settings=recipe.views,
             precision=job.precision,
         )
-        described[stage] = {
-            "parameters": model.count_params(),
-            "macs": models.macs(model),
-            "seconds": 0.0 if stage == "teacher" and job.teacher_file else round(steps * step, 1),
-        }
+        described[stage]["seconds"] = round(steps * step, 1)
     described["student"]["seconds"] += round(_seconds_to_ask(job), 1)
     return {
         "recipe": recipes.to_dict(recipe),
@@ -232,11 +144,18 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
     taught = training.Guidance(None, objective.losses(loss), alpha, objective.weights(loss, steps))
     if not alpha:
         return taught, 0.0
-    model, count = inference.load_model(teacher), _views_to_ask(job)
-    if objective.reads_layers(loss):
-        return replace(taught, teacher=model), 0.0
+    given, count = job.teacher, _views_to_ask(job)
+    if given is not None and given.stored is not None:
+        return replace(taught, knowledge=knowledge.Given(job.held_logits()[0])), 0.0
+    if given is not None and given.answer is not None and given.model is None:
+        digest, answer = given.digest, given.answer
+    else:
+        model = inference.load_model(teacher)
+        if objective.reads_layers(loss):
+            return replace(taught, teacher=model), 0.0
+        digest, answer = inference.digest(model), partial(inference.logits, model)
     origin = knowledge.Origin(
-        teacher=inference.digest(model),
+        teacher=digest,
         images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
         seed=job.recipe.seed,
         flip=job.recipe.views.flip,
@@ -247,52 +166,12 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
     )
     held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
     held.ask(
-        lambda images: inference.logits(model, images, job.precision),
+        lambda images: answer(images, job.precision),
         job.train.images,
         count,
         progress,
     )
     return replace(taught, knowledge=held), held.seconds(count)
-
-
-def _job(recipe: Recipe, data: Dataset) -> Job:
-    train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
-    shape = train.images.shape[1:]
-    for name, pixels in (
-        ("views.shift", recipe.views.shift),
-        ("schedule.teacher.cutout", recipe.schedule.teacher.cutout),
-        ("schedule.student.cutout", recipe.schedule.student.cutout),
-    ):
-        if pixels >= min(shape[:2]):
-            raise ModelError(
-                f"{name}: expected less than the images' {min(shape[:2])} pixels, found {pixels}"
-            )
-    objective.check(recipe.loss, len(data.classes), recipe.schedule.student.batch_size)
-    precision: str = recipe.schedule.precision
-    if precision == "auto":
-        precision = native.hardware_precision()
-    teacher_file = _teacher_file(recipe.teacher.file) if recipe.teacher.file else None
-    if teacher_file:
-        teacher = inference.load_model(teacher_file)
-        inference.check_fit(teacher, teacher_file, shape, len(data.classes))
-    job = Job(recipe, data, train, validation, precision, teacher_file)
-    if objective.reads_layers(recipe.loss):
-        teacher = inference.load_model(teacher_file) if teacher_file else job.build("teacher")
-        student = job.build("student")
-        for loss in objective.losses(recipe.loss):
-            loss.validate_model_compatibility(teacher, student)
-    return job
-
-
-def _teacher_file(source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / "teacher.keras"
-    if not path.is_file():
-        raise ModelError(
-            f"no teacher at {source}: expected a .keras file or a run folder with teacher.keras"
-        )
-    return path
 
 
 def _views_to_ask(job: Job) -> int:
@@ -305,21 +184,23 @@ def _views_to_ask(job: Job) -> int:
 
 
 def _seconds_to_ask(job: Job) -> float:
-    if not job.recipe.loss.alpha:
+    given = job.teacher
+    if not job.recipe.loss.alpha or (given is not None and given.stored is not None):
         return 0.0
     images = job.train.images[: inference.BATCH]
-    model = inference.load_model(job.teacher_file) if job.teacher_file else job.build("teacher")
-    inference.logits(model, images, job.precision)  # the first call also builds
+    answer = given.answer if given else partial(inference.logits, job.build("teacher"))
+    assert answer is not None
+    answer(images, job.precision)  # the first call also builds
     began = time.monotonic()
-    inference.logits(model, images, job.precision)
+    answer(images, job.precision)
     return _views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
 
 
 def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
     key, target = job.keys()[stage], folder.model(stage)
-    if stage == "teacher" and job.teacher_file:
-        _adopt(job.teacher_file, stage, {"key": key, "seconds": 0.0, "history": []}, folder)
-        progress.note(f"teacher: taken from {job.teacher_file}")
+    if stage == "teacher" and job.teacher:
+        _take(job.teacher, {"key": key, "seconds": 0.0, "history": []}, folder)
+        progress.note(f"teacher: taken from {job.teacher.name}")
         return
     # The student is what a run is about: it is always trained here.
     if stage != "student" and (found := folder.neighbour(stage, key)):
@@ -360,6 +241,29 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
     _close(stage, {"key": key, "seconds": seconds, "history": history}, folder)
 
 
+def _tell(job: Job, progress: Progress) -> None:
+    """What was noticed of a teacher that was brought, and whether it knows anything."""
+    teacher = job.teacher
+    assert teacher is not None
+    for note in teacher.notes:
+        progress.note(f"teacher: {note}")
+    if teacher.answer:
+        answers = teacher.answer(job.validation.images, "float32")
+    else:
+        answers = job.held_logits()[1]
+    if warning := sources.doubtful(answers, job.validation.labels):
+        progress.note(f"warning: {warning}")
+
+
+def _take(teacher: Teacher, entry: dict[str, Any], folder: RunFolder) -> None:
+    if teacher.model is None:
+        folder.finish_stage("teacher", entry)  # it stays where it is
+        return
+    with storage.replacing(folder.model("teacher")) as temporary:
+        teacher.model.save(temporary)
+    _close("teacher", entry, folder)
+
+
 def _adopt(source: Path, stage: str, entry: dict[str, Any], folder: RunFolder) -> None:
     with storage.replacing(folder.model(stage)) as temporary:
         shutil.copyfile(source, temporary)
@@ -370,30 +274,46 @@ def _close(stage: str, entry: dict[str, Any], folder: RunFolder) -> None:
     folder.finish_stage(stage, entry | {"sha256": storage.sha256(folder.model(stage))})
 
 
+def _trained(stage: str, folder: RunFolder) -> tuple[keras.Model, dict[str, int]]:
+    """A stage's saved model and its size."""
+    path = folder.model(stage)
+    if storage.sha256(path) != folder.stages[stage]["sha256"]:
+        raise RunError(f"{path} has changed since it was trained: give another --out")
+    model = inference.load_model(path)
+    return model, inference.size_figures(model, path)
+
+
 def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
-    test = job.data.test
+    test, given = job.data.test, job.teacher
     answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     validation: dict[str, dict[str, float]] = {}
     for stage in STAGES:
-        path = folder.model(stage)
-        if storage.sha256(path) != folder.stages[stage]["sha256"]:
-            raise RunError(f"{path} has changed since it was trained: give another --out")
-        model = inference.load_model(path)
-        answers[stage] = inference.logits(model, test.images)
-        figures[stage] = {
-            **metrics.score(answers[stage], test.labels, answers["teacher"]),
-            **inference.size_figures(model, path),
-            "seconds": round(folder.stages[stage]["seconds"], 3),
-        }
-        held_out = inference.logits(model, job.validation.images)
+        if stage == "teacher" and given is not None and given.model is None:
+            if given.answer is None:
+                held_out = job.held_logits()[1]  # of the test images nothing is known
+            else:
+                answers[stage] = given.answer(test.images, "float32")
+                held_out = given.answer(job.validation.images, "float32")
+            size: dict[str, int] = {}
+        else:
+            model, size = _trained(stage, folder)
+            answers[stage] = inference.logits(model, test.images)
+            held_out = inference.logits(model, job.validation.images)
+        if stage in answers:
+            figures[stage] = {
+                **metrics.score(answers[stage], test.labels, answers.get("teacher")),
+                **size,
+                "seconds": round(folder.stages[stage]["seconds"], 3),
+            }
         score = metrics.score(held_out, job.validation.labels)
         validation[stage] = {name: score[name] for name in ("accuracy", "nll")}
+    accuracies = {stage: figures[stage]["accuracy"] for stage in figures}
     results = {
         "name": job.recipe.name,
         "models": figures,
         "validation": validation,
-        "verdict": metrics.gap_closed(*(figures[stage]["accuracy"] for stage in STAGES)),
+        "verdict": metrics.gap_closed(**{"teacher": None} | accuracies),
         "data": {
             "name": job.data.name,
             "fingerprint": job.data.fingerprint,
@@ -412,7 +332,3 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     # Last, for its presence says that the run is done.
     folder.write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results
-
-
-def _hash(tree: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

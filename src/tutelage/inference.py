@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +87,50 @@ def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -
 
 
 def digest(model: keras.Model) -> str:
-    """A hash of a model's architecture and weights, the same wherever its file is loaded."""
-    told = hashlib.sha256(model.to_json().encode())
+    """A hash of what a model's answers depend on, the same wherever its file is loaded.
+
+    Args:
+        model: a built model that can be told as JSON.
+
+    Returns:
+        SHA-256 in hexadecimal of its architecture, its weights and its own classes' source.
+    """
+    # Names are given by number in a process: by order of appearance they are the same in all.
+    text = model.to_json()
+    for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
+        text = text.replace(name, f'"{number}"')
+    told = hashlib.sha256((text + own_code(model._flatten_layers())).encode())
     for weights in model.get_weights():
         told.update(np.ascontiguousarray(weights).data)
     return told.hexdigest()
 
 
+def own_code(parts: Iterable[object]) -> str:
+    """The source of the classes that are no library's, as weights don't tell what is done.
+
+    Args:
+        parts: layers or modules.
+
+    Returns:
+        The sources, one after the other; a class without any by its name.
+    """
+    kinds = {type(part) for part in parts}
+    own = (kind for kind in kinds if not kind.__module__.startswith(("keras.", "torch.")))
+    told = []
+    for kind in own:
+        try:
+            told.append(inspect.getsource(kind))
+        except (OSError, TypeError):  # made where there is no file
+            told.append(kind.__qualname__)
+    return "\n".join(sorted(told))
+
+
 def size_figures(model: keras.Model, path: Path) -> dict[str, int]:
-    """Parameters, multiply-accumulates an image, and bytes of the file."""
-    return {
-        "parameters": model.count_params(),
-        "macs": models.macs(model),
-        "bytes": path.stat().st_size,
-    }
+    """Parameters, multiply-accumulates an image where they can be counted, bytes of the file."""
+    figures = {"parameters": model.count_params(), "bytes": path.stat().st_size}
+    with contextlib.suppress(ModelError):
+        figures["macs"] = models.macs(model)
+    return figures
 
 
 def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:

@@ -189,6 +189,21 @@ class Knowledge:
             )
 
 
+class Given:
+    """Logits that somebody else has stored, of images as they are: the same in every view.
+
+    Args:
+        logits: float32 of shape (images, classes).
+    """
+
+    def __init__(self, logits: np.ndarray):
+        self._logits = logits
+
+    def logits(self, number: int, index: np.ndarray) -> np.ndarray:
+        """As `Knowledge.logits`, whatever the view's number."""
+        return self._logits[index]
+
+
 def home() -> Path:
     """Where knowledge is kept: a folder for each origin, named by its key."""
     return storage.cache_folder() / "knowledge"

@@ -144,11 +144,11 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
     return PerClass(precision, recall, f1, support.astype(np.int64))
 
 
-def gap_closed(teacher: float, baseline: float, student: float) -> str:
+def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
     """Say in one sentence what the teacher was worth.
 
     Args:
-        teacher: its accuracy, 0 to 1.
+        teacher: its accuracy, 0 to 1; None where it is not known.
         baseline: accuracy of the student trained without the teacher, 0 to 1.
         student: accuracy of the student trained with the teacher, 0 to 1.
 
@@ -164,7 +164,9 @@ def gap_closed(teacher: float, baseline: float, student: float) -> str:
         >>> gap_closed(0.90, 0.88, 0.89)
         'The student closed 1.00 of the 2.00 points from baseline to teacher (50 %).'
     """
-    accuracies = {"teacher": teacher, "baseline": baseline, "student": student}
+    accuracies = {"baseline": baseline, "student": student}
+    if teacher is not None:
+        accuracies = {"teacher": teacher} | accuracies
     for name, accuracy in accuracies.items():
         if not 0 <= accuracy <= 1:
             raise ModelError(
@@ -172,10 +174,13 @@ def gap_closed(teacher: float, baseline: float, student: float) -> str:
                 f"found {accuracy}; divide a percentage by 100"
             )
     # In whole hundredths of a point, so that the figures shown add up and equal means equal.
-    top, bottom, reached = (round(10_000 * accuracy) for accuracy in accuracies.values())
-    gap, gain = top - bottom, reached - bottom
+    bottom, reached = round(10_000 * baseline), round(10_000 * student)
+    gain = reached - bottom
     place = f"{_points(gain)} above" if gain > 0 else f"{_points(-gain)} below"
     beside = f"the student is {place} the baseline" if gain else "the student equals the baseline"
+    if teacher is None:
+        return f"The teacher's accuracy on these images is not known; {beside}."
+    gap = round(10_000 * teacher) - bottom
     if gap <= 0:
         why = f"is {_points(-gap)} below the baseline" if gap else "equals the baseline"
         end = " all the same" if gain > 0 else ", so the teacher did not help"

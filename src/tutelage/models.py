@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -165,7 +166,7 @@ def _layer_macs(layer: keras.Layer) -> int:
     else:
         return 0
     # Each kernel weight works once at every place of the output.
-    sizes = layer.output.shape[1:]
+    sizes: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", (None, None))[1:]
     if None in sizes:
         raise ModelError(
             f"{layer.name}: expected a layer of a fixed size to count operations of, found output "

@@ -43,13 +43,17 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{100 * m['ece']:.2f} %",
             f"{100 * m['agreement']:.2f} %" if "agreement" in m else "",
             f"{m['kl']:.4f}" if "kl" in m else "",
-            f"{m['parameters']:,}",
-            f"{m['macs'] / 1e6:,.1f} M" if m["macs"] >= 1e6 else f"{m['macs'] / 1e3:,.1f} K",
-            megabytes(m["bytes"]),
+            f"{m['parameters']:,}" if "parameters" in m else "",
+            _thousands(m["macs"]) if "macs" in m else "",
+            megabytes(m["bytes"]) if "bytes" in m else "",
             duration(m["seconds"]) if "seconds" in m else "",
         )
         for name, m in models.items()
     ]
+
+
+def _thousands(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count / 1e3:,.1f} K"
 
 
 def megabytes(count: int) -> str:

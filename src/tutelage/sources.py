@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import inspect
 import itertools
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,7 @@ def teacher(
     if isinstance(found, keras.Model):
         model, notes = bridge.from_keras(found, name, images, len(classes), entry)
         ask = functools.partial(inference.logits, model)
-        return Teacher(name, _keras_digest(model), model, ask, None, tuple(notes))
+        return Teacher(name, inference.digest(model), model, ask, None, tuple(notes))
     ask, notes = bridge.from_torch(found, name, images, len(classes), entry)
     return Teacher(name, _torch_digest(found, entry), None, ask, None, tuple(notes))
 
@@ -350,19 +349,8 @@ def _stored(
     return bridge.log_of_probabilities(np.asarray(logits, np.float32), notes), notes
 
 
-def _keras_digest(model: keras.Model) -> str:
-    # Names are given by number in a process: by order of appearance they are the same in all.
-    text = model.to_json()
-    for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
-        text = text.replace(name, f'"{number}"')
-    told = hashlib.sha256((text + _code(model._flatten_layers())).encode())
-    for weights in model.get_weights():
-        told.update(np.ascontiguousarray(weights).data)
-    return told.hexdigest()
-
-
 def _torch_digest(module: torch.nn.Module, entry: Entry) -> str:
-    told = hashlib.sha256(f"{entry} {module} {_code(module.modules())}".encode())
+    told = hashlib.sha256(f"{entry} {module} {inference.own_code(module.modules())}".encode())
     for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         told.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -377,16 +365,3 @@ def _onnx_digest(path: Path, entry: Entry) -> str:
         if beside != path and beside.name.encode() in graph and beside.is_file():
             told.update(f"{beside.name} {storage.sha256(beside)}".encode())
     return told.hexdigest()
-
-
-def _code(parts: Iterable[object]) -> str:
-    """The source of the classes that are no library's, as weights don't tell what is done."""
-    kinds = {type(part) for part in parts}
-    own = (kind for kind in kinds if not kind.__module__.startswith(("keras.", "torch.")))
-    told = []
-    for kind in own:
-        try:
-            told.append(inspect.getsource(kind))
-        except (OSError, TypeError):  # made where there is no file
-            told.append(kind.__qualname__)
-    return "\n".join(sorted(told))

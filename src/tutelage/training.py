@@ -22,7 +22,7 @@ from . import native, storage, views
 from .datasets import Part
 from .distiller import Distiller
 from .errors import RunError, TrainingError
-from .knowledge import Knowledge
+from .knowledge import Given, Knowledge
 from .losses import CrossEntropy
 from .optimizers import Muon
 from .progress import Progress, Row
@@ -51,7 +51,7 @@ class Guidance:
         teacher: is asked at each step, where a loss reads its inner layers.
     """
 
-    knowledge: Knowledge | None
+    knowledge: Knowledge | Given | None
     loss: keras.distillation.DistillationLoss | Sequence[keras.distillation.DistillationLoss]
     alpha: float
     weights: Any = 1.0
@@ -90,7 +90,7 @@ class _ViewedBatches(keras.utils.PyDataset):
         schedule: Schedule,
         settings: Views,
         seed: int,
-        knowledge: Knowledge | None = None,
+        knowledge: Knowledge | Given | None = None,
     ):
         super().__init__()
         self.part, self.settings, self.seed, self.knowledge = part, settings, seed, knowledge

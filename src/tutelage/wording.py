@@ -61,7 +61,8 @@ def expected(schema: Schema) -> str:
         names = schema.get("enum") or [schema["const"]]
         return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
     if schema["type"] == "array" and "items" in schema:
-        return "a list of sections"
+        kind = schema["items"]
+        return "a list of sections" if "$ref" in kind else f"a list, each {expected(kind)}"
     if schema["type"] == "array":
         items = schema["prefixItems"]
         return f"a list of {len(items)}, each {expected(items[0])}"

@@ -76,19 +76,31 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Network:
-    """A model: its architecture and, for a teacher, where a trained one lies.
+    """A model: one of this package by name, or another by where it is.
 
     Args:
-        model: one of `MODELS`.
-        file: a trained `.keras` file or a run folder; empty means train one. Teachers only.
+        model: one of `MODELS`; needed where there is no file.
+        file: a model to take instead: of a teacher, a trained `.keras` or `.onnx` file, a run
+            folder, or a `.npy` file of its logits; of a student, a `.keras` file to begin from; of
+            both, `package.module:function`, which returns the model.
+        size: (height, width) in pixels that a model of a file takes; None means the images' own.
+        scale: what it takes pixels, of 0 to 255, divided by; None means as they are.
+        mean: what is then subtracted, a number a channel.
+        std: what is then divided by, a number a channel.
 
     Example:
         >>> Network(model="digits-teacher").file
         ''
+        >>> Network(file="mine.onnx", size=(224, 224), scale=255).size
+        (224, 224)
     """
 
-    model: ModelName
+    model: ModelName | None = None
     file: str = ""
+    size: tuple[Pixels, Pixels] | None = None
+    scale: Positive | None = None
+    mean: tuple[StrictFloat, ...] | None = None
+    std: tuple[Positive, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -230,9 +242,15 @@ class Schedules:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-def _untrained(network: Network) -> Network:
-    if network.file:
-        raise ValueError(f"expected no file, as only the teacher has one, found {network.file!r}")
+def _known(network: Network) -> Network:
+    if network.model is None and not network.file:
+        raise ValueError(f"expected model, one of {', '.join(MODELS)}, or file, found neither")
+    for name in ("size", "scale", "mean", "std"):
+        if (value := getattr(network, name)) is not None and not network.file:
+            raise ValueError(
+                f"expected {name} with a file alone, as {network.model} takes images as they are, "
+                f"found {value}"
+            )
     return network
 
 
@@ -260,7 +278,7 @@ class Recipe:
     seed: Seed = 0
     data: Data
     views: Views
-    teacher: Network
-    student: Annotated[Network, AfterValidator(_untrained)]
+    teacher: Annotated[Network, AfterValidator(_known)]
+    student: Annotated[Network, AfterValidator(_known)]
     loss: Annotated[Loss, AfterValidator(_own_settings)]
     schedule: Schedules
