@@ -1,7 +1,8 @@
 """Every distillation method on one pair: a table of accuracies and what they cost.
 
     python benchmarks/methods.py digits                        # some 25 minutes on 2 cores
-    python benchmarks/methods.py cifar10 --tries 1 --seeds 1 --set schedule.student.epochs=4
+    python benchmarks/methods.py cifar10 --like digits --seeds 1 \
+        --set schedule.teacher.epochs=5 --set schedule.student.epochs=3
     python benchmarks/methods.py --table                       # prints docs/methods.md's tables
 
 Each method has as many tries, by validation accuracy over the tuning seeds; the best is trained
@@ -82,12 +83,10 @@ class Bench:
         with tempfile.TemporaryDirectory() as place:
             return trained(asked(self.standing, settings, seed), stage, teacher, Path(place))
 
-    def chosen(self, method: str, tries: int, seeds: int) -> dict[str, Any]:
-        """The best of a method's tries, on the validation part."""
-        file = self.cells / f"{method}-tries.json"
-        settings = [{"name": method} | way for way in TRIES[method][:tries]]
-        if tries == 1:
-            return settings[0]
+    def chosen(self, method: str, seeds: int, like: str | None) -> dict[str, Any]:
+        """The best of a method's tries on the validation part, or on that of another recipe."""
+        file = self.cells.parent / (like or self.cells.name) / f"{method}-tries.json"
+        settings = [{"name": method} | way for way in TRIES[method]]
         if not file.exists():
             figures = []
             for way in settings:
@@ -188,8 +187,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="?", default="digits")
     parser.add_argument("--methods", nargs="+", choices=[BASELINE, *TRIES], default=None)
-    parser.add_argument("--tries", type=int, default=4, choices=range(1, 5))
     parser.add_argument("--tuning-seeds", type=int, default=3)
+    parser.add_argument("--like", metavar="RECIPE", help="settings as chosen there, without tries")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--work", type=Path, default=Path("runs/methods"))
@@ -211,7 +210,7 @@ def main() -> None:
     for method in told.methods or [BASELINE, *TRIES]:
         settings = {}
         if method != BASELINE:
-            settings = bench.chosen(method, told.tries, told.tuning_seeds)
+            settings = bench.chosen(method, told.tuning_seeds, told.like)
         for seed in range(told.seeds):
             bench.cell(method, settings, seed)
     print(table(bench.cells))

@@ -249,7 +249,7 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.xyz",
             "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
-            "loss.student_layer, loss.alpha, loss.more",
+            "loss.student_layer, loss.alpha, loss.more, loss.generations",
         ),
         ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),

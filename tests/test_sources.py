@@ -143,7 +143,7 @@ def made(source: Any, images: np.ndarray = GREY, **given: Any) -> sources.Teache
 
 
 def pupil(source: Any, images: np.ndarray = GREY, seed: int = 0, **given: Any) -> keras.Model:
-    return sources.student(source, images=images, classes=CLASSES, seed=seed, **given)
+    return sources.student(source, images=images, classes=CLASSES, seed=seed, **given)[0]
 
 
 def answers(teacher: sources.Teacher, images: np.ndarray = GREY) -> np.ndarray:

@@ -46,6 +46,8 @@ ORDER = [
     "inference",
     "bridge",
     "sources",
+    "ensemble",
+    "pool",
     "job",
     "runfolder",
     "report",

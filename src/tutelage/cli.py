@@ -76,9 +76,10 @@ def run_command(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.")] = None,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="RUN|FILE", help="A trained teacher: a run's folder, a .keras or .onnx file."
+            metavar="RUN|FILE",
+            help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
         ),
     ] = None,
     settings: Annotated[
@@ -106,7 +107,7 @@ def run_command(
             "loss.temperature": temperature,
             "schedule.teacher.epochs": epochs,
             "schedule.student.epochs": epochs,
-            "teacher.file": teacher,
+            "teacher.file": _one_or_all(teacher),
         }
     )
     recipe = recipes.load(source, overrides)
@@ -116,10 +117,10 @@ def run_command(
 @app.command("distill")
 def distill_command(
     teacher: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="A .keras, .onnx or .npy file, a run folder, package.module:function, or the "
-            "name of a model to train."
+            "name of a model to train; again for an ensemble."
         ),
     ],
     data: DataPath,
@@ -127,6 +128,12 @@ def distill_command(
         str,
         typer.Option(help="A .keras file, package.module:function, or a model's name."),
     ] = "student-300k",
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Further pictures, learned from by the teacher's answers alone."
+        ),
+    ] = None,
     source: Annotated[
         str, typer.Option("--recipe", help="All else: a bundled recipe or a .toml file.")
     ] = "distill",
@@ -159,7 +166,8 @@ def distill_command(
     from . import recipe as recipes
     from .outcome import overrides as named
 
-    overrides = named(teacher=teacher, student=student, data=data)
+    taught = _one_or_all(teacher)
+    overrides = named(teacher=taught, student=student, data=data, unlabelled=unlabelled)
     overrides |= dict(recipes.parse_setting(text) for text in settings or [])
     overrides |= _given(
         {
@@ -171,6 +179,10 @@ def distill_command(
         }
     )
     _go(recipes.load(source, overrides), out, dry_run, as_json)
+
+
+def _one_or_all(teachers: list[str] | None) -> str | list[str] | None:
+    return teachers[0] if teachers and len(teachers) == 1 else teachers or None
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -276,7 +288,7 @@ def knowledge_command(
         origin = entry["origin"]
         what = "damaged"
         if origin:
-            images, classes = origin["shape"]
+            images, *_, classes = origin["shape"]
             what = (
                 f"teacher {origin['teacher'][:8]}, "
                 f"{entry['views']} views of {images:,} images, {classes} classes"
@@ -302,6 +314,9 @@ def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:
 
     print(toml)
     for name, model in plan["models"].items():
+        if "taken from" in model:
+            print(f"{name}: taken from {model['taken from']}")
+            continue
         print(
             f"{name}: {model['parameters']:,} parameters, {model['macs']:,} MACs, "
             f"about {duration(model['seconds'])}"

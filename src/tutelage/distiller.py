@@ -194,6 +194,12 @@ class Distiller(keras.Model):
         own_losses = [ops.sum(loss) for loss in self.losses]
         return ops.sum([total, *own_losses]) if own_losses else total
 
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """As any Keras model's; without labels, only the losses have changed."""
+        if y is None:
+            return self.get_metrics_result()
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
     def _distill(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
         """The weighted sum of all losses, each the mean over the teachers; None without any."""
         taught = self._taught(x, training)

@@ -63,8 +63,7 @@ def run(job: Job, path: Path, progress: Progress | None = None) -> dict[str, Any
         progress.note(f"already done in {path}")
         return done
     with runfolder.opened(path, job.key(), recipes.to_toml(job.recipe)) as folder:
-        if job.teacher:
-            _tell(job, progress)
+        _tell(job, progress)
         for stage in STAGES:
             if stage in folder.stages:
                 progress.note(f"{stage}: already trained")
@@ -98,7 +97,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     described: dict[str, dict[str, Any]] = {}
     for stage in STAGES:
         if stage == "teacher" and job.teacher:
-            described[stage] = {"seconds": 0.0}
+            described[stage] = {"taken from": job.teacher.name, "seconds": 0.0}
             continue
         model = job.build(stage)
         schedule = job.schedule(stage)
@@ -127,7 +126,7 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
 
     Args:
         job: from `prepare`.
-        teacher: its trained teacher, a `.keras` file.
+        teacher: its trained teacher, `teacher.keras`, or an earlier student.
         progress: hears of each view asked for.
 
     Returns:
@@ -140,15 +139,19 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
     """
     loss, schedule = job.recipe.loss, job.schedule("student")
     alpha = loss.alpha
-    steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
+    images = job.shown("student").images
+    steps = schedule.epochs * training.steps_per_epoch(schedule, len(images))
     taught = training.Guidance(None, objective.losses(loss), alpha, objective.weights(loss, steps))
     if not alpha:
         return taught, 0.0
     given, count = job.teacher, _views_to_ask(job)
-    if given is not None and given.stored is not None:
+    own = teacher.stem == "teacher"  # and no earlier generation of the student
+    if own and given is not None and given.stored is not None:
         return replace(taught, knowledge=knowledge.Given(job.held_logits()[0])), 0.0
-    if given is not None and given.answer is not None and given.model is None:
-        digest, answer = given.digest, given.answer
+    each: tuple[int, ...] = ()  # of several teachers, whose losses are averaged
+    if own and given is not None and given.answer is not None and given.model is None:
+        digest, answer = given.digest, given.apart or given.answer
+        each = answer(images[:1], job.precision).shape[1:-1]
     else:
         model = inference.load_model(teacher)
         if objective.reads_layers(loss):
@@ -156,18 +159,18 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         digest, answer = inference.digest(model), partial(inference.logits, model)
     origin = knowledge.Origin(
         teacher=digest,
-        images=hashlib.sha256(np.ascontiguousarray(job.train.images).data).hexdigest(),
+        images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         seed=job.recipe.seed,
         flip=job.recipe.views.flip,
         shift=job.recipe.views.shift,
         cutout=job.recipe.schedule.student.cutout,
         precision=job.precision,
-        shape=(len(job.train), len(job.data.classes)),
+        shape=(len(images), *each, len(job.data.classes)),
     )
     held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
     held.ask(
-        lambda images: answer(images, job.precision),
-        job.train.images,
+        lambda shown: answer(shown, job.precision),
+        images,
         count,
         progress,
     )
@@ -196,8 +199,14 @@ def _seconds_to_ask(job: Job) -> float:
     return _views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
 
 
+def _all_trained(job: Job) -> list[str]:
+    """The stages, the student's with each generation before the last."""
+    earlier = range(1, job.recipe.loss.generations or 1)
+    return [*STAGES[:2], *(f"student-{generation}" for generation in earlier), STAGES[2]]
+
+
 def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
-    key, target = job.keys()[stage], folder.model(stage)
+    key = job.keys()[stage]
     if stage == "teacher" and job.teacher:
         _take(job.teacher, {"key": key, "seconds": 0.0, "history": []}, folder)
         progress.note(f"teacher: taken from {job.teacher.name}")
@@ -208,20 +217,39 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
         _adopt(model_file, stage, entry, folder)
         progress.note(f"{stage}: taken from {model_file.parent}, which has trained the same")
         return
-    model, schedule = job.build(stage), job.schedule(stage)
+    teacher = folder.model("teacher")
+    names = _all_trained(job)[2:] if stage == "student" else [stage]
+    for generation, name in enumerate(names, start=1):
+        if name not in folder.stages:
+            _fit(stage, name, generation, teacher, job, folder, progress)
+        teacher = folder.model(name)  # of the next generation
+
+
+def _fit(
+    stage: str,
+    name: str,
+    generation: int,
+    teacher: Path,
+    job: Job,
+    folder: RunFolder,
+    progress: Progress,
+) -> None:
+    """Train a stage's model, of a generation, and save it by a name."""
+    schedule, part, checkpoint = job.schedule(stage), job.shown(stage), folder.checkpoint(name)
+    key = job.keys()[stage] if name == stage else f"{job.keys()[stage]} {name}"
+    model = job.build(stage, generation)
     taught, asked = None, 0.0
     if stage == "student":
-        taught, asked = guidance(job, folder.model("teacher"), progress)
-    checkpoint = folder.checkpoint(stage)
+        taught, asked = guidance(job, teacher, progress)
     progress.stage(
-        stage,
+        name,
         schedule.epochs,
         training.epochs_done(checkpoint),
-        training.steps_per_epoch(schedule, len(job.train)),
+        training.steps_per_epoch(schedule, len(part)),
     )
     history = training.fit(
         model,
-        job.train,
+        part,
         job.validation,
         schedule=schedule,
         settings=job.views(stage),
@@ -235,18 +263,19 @@ def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
     )
     began = time.monotonic()
     training.settle(model, job.train.images, seed=job.recipe.seed)
-    with storage.replacing(target) as temporary:
+    with storage.replacing(folder.model(name)) as temporary:
         model.save(temporary)
     seconds = asked + sum(row["seconds"] for row in history) + time.monotonic() - began
-    _close(stage, {"key": key, "seconds": seconds, "history": history}, folder)
+    _close(name, {"key": key, "seconds": seconds, "history": history}, folder)
 
 
 def _tell(job: Job, progress: Progress) -> None:
-    """What was noticed of a teacher that was brought, and whether it knows anything."""
+    """What was noticed of models that were brought, and whether the teacher knows anything."""
+    for note in job.notes():
+        progress.note(note)
     teacher = job.teacher
-    assert teacher is not None
-    for note in teacher.notes:
-        progress.note(f"teacher: {note}")
+    if teacher is None:
+        return
     if teacher.answer:
         answers = teacher.answer(job.validation.images, "float32")
     else:
@@ -288,7 +317,7 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     validation: dict[str, dict[str, float]] = {}
-    for stage in STAGES:
+    for stage in _all_trained(job):
         if stage == "teacher" and given is not None and given.model is None:
             if given.answer is None:
                 held_out = job.held_logits()[1]  # of the test images nothing is known
@@ -308,7 +337,7 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             }
         score = metrics.score(held_out, job.validation.labels)
         validation[stage] = {name: score[name] for name in ("accuracy", "nll")}
-    accuracies = {stage: figures[stage]["accuracy"] for stage in figures}
+    accuracies = {stage: figures[stage]["accuracy"] for stage in STAGES if stage in figures}
     results = {
         "name": job.recipe.name,
         "models": figures,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,15 +13,19 @@ import keras
 import numpy as np
 
 from . import datasets, inference, models, native, objective, sources
+from . import pool as pools
 from . import recipe as recipes
 from .bridge import Entry
 from .datasets import Dataset, Part
-from .errors import DataError, ModelError
+from .ensemble import ensemble
+from .errors import DataError, ModelError, RecipeError
+from .losses import LabelledLoss
 from .recipe import Network, Recipe, Schedule, Views
 from .sources import Source, Teacher
 
 # The teacher's weights begin elsewhere than the student's, whatever the seed.
 _TEACHER_SEED = 1_000_003
+_GENERATION_SEED = 2_000_003
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Job:
         precision: `"float32"` or `"bfloat16"`, what training computes in.
         teacher: a teacher to learn from instead of training one.
         pupil: a student of the user's own instead of a named one, as `sources.student` takes it.
+        pool: further images of the student's, uint8, without labels.
     """
 
     recipe: Recipe
@@ -45,11 +50,13 @@ class Job:
     precision: str
     teacher: Teacher | None = None
     pupil: Source | None = None
+    pool: np.ndarray | None = None
 
     def keys(self) -> dict[str, str]:
         """What each stage depends on, as a hash: a stage is done again only if it changes."""
         tree = recipes.to_dict(self.recipe)
-        tree["data"].pop("path", None)
+        for name in ("path", "unlabelled"):
+            tree["data"].pop(name, None)  # what lies there counts, not where
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
             "views": tree["views"] | {"distinct": 0},
@@ -63,11 +70,13 @@ class Job:
             plan = {"model": self._named("teacher"), "schedule": tree["schedule"]["teacher"]}
             teacher = _hash(common | plan)
         pupil = common | {
-            "model": self._named("student") if self.pupil is None else self._own_student,
+            "model": self._named("student") if self.pupil is None else self._own_digest,
             "schedule": tree["schedule"]["student"],
             "views": tree["views"],
         }
         student = pupil | {"teacher": teacher, "loss": tree["loss"]}
+        if self.pool is not None:
+            student["pool"] = sources.order(self.pool)
         return {"teacher": teacher, "baseline": _hash(pupil), "student": _hash(student)}
 
     def key(self) -> str:
@@ -84,24 +93,32 @@ class Job:
         views = self.recipe.views
         return replace(views, distinct=0) if stage == "teacher" else views
 
-    def build(self, stage: str) -> keras.Model:
-        """A stage's model with its initial weights; baseline and student begin alike."""
-        teacher = stage == "teacher"
-        if self.pupil is not None and not teacher:
-            return sources.student(
-                self.pupil,
-                images=self.train.images,
-                classes=self.data.classes,
-                entry=_entry(self.recipe.student),
-                seed=self.recipe.seed,
-            )
-        named = self.recipe.teacher if teacher else self.recipe.student
+    def shown(self, stage: str) -> Part:
+        """What a stage learns from: the student has the pool too, and then no labels (-1)."""
+        if stage != "student" or self.pool is None:
+            return self.train
+        images = np.concatenate([self.train.images, self.pool])
+        return Part(images, np.full(len(images), -1))
+
+    def build(self, stage: str, generation: int = 1) -> keras.Model:
+        """A stage's model with its initial weights; baseline and first student begin alike."""
+        seed = self.recipe.seed + _GENERATION_SEED * (generation - 1)
+        if stage == "teacher":
+            named, seed = self.recipe.teacher, seed + _TEACHER_SEED
+        elif self.pupil is not None:
+            return self._own_student(seed)[0]
+        else:
+            named = self.recipe.student
         return models.build(
-            str(named.model),
-            images=self.train.images,
-            classes=len(self.data.classes),
-            seed=self.recipe.seed + (_TEACHER_SEED if teacher else 0),
+            str(named.model), images=self.train.images, classes=len(self.data.classes), seed=seed
         )
+
+    def notes(self) -> list[str]:
+        """What was noticed of the models that the user brought, a line each."""
+        told = [f"teacher: {note}" for note in self.teacher.notes] if self.teacher else []
+        if self.pupil is not None:
+            told += [f"student: {note}" for note in self._own_student(self.recipe.seed)[1]]
+        return told
 
     def held_logits(self) -> tuple[np.ndarray, np.ndarray]:
         """The stored logits of the training and of the validation images, where those teach."""
@@ -117,8 +134,14 @@ class Job:
         name = getattr(self.recipe, role).model
         return {"model": name, "architecture": asdict(models.ARCHITECTURES[name])}
 
+    def _own_student(self, seed: int) -> tuple[keras.Model, tuple[str, ...]]:
+        assert self.pupil is not None
+        images, classes = self.train.images, self.data.classes
+        entry = _entry(self.recipe.student)
+        return sources.student(self.pupil, images=images, classes=classes, entry=entry, seed=seed)
+
     @cached_property
-    def _own_student(self) -> dict[str, str]:
+    def _own_digest(self) -> dict[str, str]:
         return {"digest": inference.digest(self.build("student"))}
 
 
@@ -126,16 +149,18 @@ def prepare(
     recipe: Recipe,
     *,
     data: Dataset | None = None,
-    teacher: Source | None = None,
+    teacher: Source | Sequence[Source] | None = None,
     student: Source | None = None,
+    pool: np.ndarray | None = None,
 ) -> Job:
     """Find and divide the data and check that the recipe fits it; writes no run.
 
     Args:
         recipe: what to do.
         data: taken instead of what the recipe names.
-        teacher: likewise; anything that `sources.teacher` takes.
+        teacher: likewise; anything that `sources.teacher` takes, or a list for an ensemble.
         student: likewise; anything that `sources.student` takes.
+        pool: likewise; uint8 images without labels, of the data's shape.
 
     Returns:
         The job, ready for `experiment.run`.
@@ -154,16 +179,23 @@ def prepare(
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()
+    if pool is None and recipe.data.unlabelled is not None:
+        pool = pools.read(recipe.data.unlabelled, shape=train.images.shape[1:])
     pupil = student if student is not None else recipe.student.file or None
-    job = Job(recipe, data, train, validation, precision, pupil=pupil)
     given = teacher if teacher is not None else recipe.teacher.file or None
-    if given is not None:
-        entry = _entry(recipe.teacher)
-        images, classes = data.train.images, data.classes
-        taken = sources.teacher(given, images=images, classes=classes, entry=entry)
-        job = replace(job, teacher=taken)
+    taken = None if given is None else _taught(given, recipe, data)
+    job = Job(recipe, data, train, validation, precision, taken, pupil, pool)
     _check_models(job)
     return job
+
+
+def _taught(given: Source | Sequence[Source], recipe: Recipe, data: Dataset) -> Teacher:
+    images, classes, entry = data.train.images, data.classes, _entry(recipe.teacher)
+    several = given if isinstance(given, list | tuple) else [given]
+    found = [sources.teacher(s, images=images, classes=classes, entry=entry) for s in several]
+    if several is not given:
+        return found[0]
+    return ensemble(found, recipe.teacher.combine or "logits")
 
 
 def _entry(network: Network) -> Entry:
@@ -192,6 +224,8 @@ def _check_models(job: Job) -> None:
                 f"{teacher.name} holds logits of the images as they are, but the student is to see "
                 f"other views: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
             )
+    if job.pool is not None:
+        _check_pool(job)
     if objective.reads_layers(recipe.loss):
         if teacher is not None and teacher.model is None:
             raise ModelError(
@@ -203,6 +237,31 @@ def _check_models(job: Job) -> None:
             loss.validate_model_compatibility(*models)
     elif job.pupil is not None:
         job.build("student")  # says what is wrong with it
+
+
+def _check_pool(job: Job) -> None:
+    assert job.pool is not None
+    loss, shape = job.recipe.loss, job.train.images.shape[1:]
+    if loss.alpha < 1:
+        raise RecipeError(
+            f"loss.alpha: expected 1, as unlabelled images have no hard loss, found {loss.alpha}; "
+            "give --alpha 1"
+        )
+    for term, one in zip(loss.terms(), objective.losses(loss), strict=True):
+        if isinstance(one, LabelledLoss):
+            raise RecipeError(
+                f"loss.name: {term.name} needs labels, which unlabelled images have not; use kd"
+            )
+    if job.pool.dtype != np.uint8 or job.pool.shape[1:] != shape:
+        raise DataError(
+            f"unlabelled images: expected uint8 of shape {('n', *shape)}, found {job.pool.dtype} "
+            f"of shape {job.pool.shape}"
+        )
+    if job.teacher is not None and job.teacher.stored is not None:
+        raise DataError(
+            f"{job.teacher.name} holds logits of the data set's images alone: a model must teach "
+            "where there are others"
+        )
 
 
 def _hash(tree: Mapping[str, Any]) -> str:

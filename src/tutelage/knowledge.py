@@ -33,7 +33,7 @@ class Origin:
         shift: of the views, in pixels.
         cutout: of the views, in pixels.
         precision: what the teacher was computed in.
-        shape: (images, classes).
+        shape: (images, classes), or (images, teachers, classes).
     """
 
     teacher: str
@@ -43,7 +43,7 @@ class Origin:
     shift: int
     cutout: int
     precision: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
 
     def key(self) -> str:
         """The name of its folder."""
@@ -52,7 +52,7 @@ class Origin:
 
 
 class Knowledge:
-    """Raw logits in float16, an array of (images, classes) a view, memory-mapped.
+    """Raw logits in float16, an array of the origin's shape a view, memory-mapped.
 
     Views are numbered as the epochs that show them. Each is a file of its own, written
     whole, with its checksum beside it: writing that was interrupted goes on, and a torn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,9 +43,10 @@ class Outcome:
 
 def distill(
     *,
-    teacher: Source,
+    teacher: Source | Sequence[Source],
     student: Source = "student-300k",
     data: Data,
+    unlabelled: str | os.PathLike[str] | np.ndarray | None = None,
     recipe: str | os.PathLike[str] = "distill",
     settings: Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -57,12 +58,15 @@ def distill(
 
     Args:
         teacher: a Keras model, a PyTorch module, a `.keras`, `.onnx` or `.npy` file, a run folder,
-            `package.module:function`, or the name of one of `recipe.MODELS`, to be trained.
+            `package.module:function`, or the name of one of `recipe.MODELS`, to be trained; or a
+            list, for an ensemble.
         student: a Keras model, which is copied, a `.keras` file, `package.module:function`, or the
             name of one of `recipe.MODELS`.
         data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
             `(images, labels)` or `((images, labels), (test images, test labels))`, images uint8
             of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
+        unlabelled: further images that the student learns from by its teacher alone: a folder, or
+            uint8 of shape (n, height, width, channels). Then alpha is 1.
         recipe: the name of a bundled recipe, or a TOML file.
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
         out: the run's folder; default: `runs/RECIPE-HASH`, of all that it depends on.
@@ -90,13 +94,14 @@ def distill(
     >>> sorted(outcome.results["models"])
     ['baseline', 'student', 'teacher']
     """
-    named = overrides(teacher=teacher, student=student, data=data)
+    named = overrides(teacher=teacher, student=student, data=data, unlabelled=unlabelled)
     told = recipes.load(recipe, named | dict(settings or {}))
     job = prepare(
         told,
-        data=None if isinstance(data, str | os.PathLike) else _dataset(data),
-        teacher=None if isinstance(teacher, str | os.PathLike) else teacher,
-        student=None if isinstance(student, str | os.PathLike) else student,
+        data=None if _is_path(data) else _dataset(data),
+        teacher=None if _is_path(teacher) else teacher,
+        student=None if _is_path(student) else student,
+        pool=unlabelled if isinstance(unlabelled, np.ndarray) else None,
     )
     folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{job.key()[:8]}"
     results = experiment.run(job, folder, progress)
@@ -108,13 +113,16 @@ def distill(
     return Outcome(inference.load_model(folder / "student.keras"), results, history, folder)
 
 
-def overrides(*, teacher: Source, student: Source, data: Data) -> dict[str, object]:
+def overrides(
+    *, teacher: Any, student: Any, data: Any, unlabelled: Any = None
+) -> dict[str, object]:
     """What a teacher, a student and data are in a recipe.
 
     Args:
         teacher: as `distill` takes it.
         student: likewise.
         data: likewise.
+        unlabelled: likewise.
 
     Returns:
         Values by dotted key. What is no name and no path is told by its kind alone.
@@ -137,17 +145,27 @@ def overrides(*, teacher: Source, student: Source, data: Data) -> dict[str, obje
         found["data.name"] = data
     else:
         found |= {"data.name": "folder", "data.path": _told(data)}
+    if unlabelled is not None:
+        found |= {"data.unlabelled": _told(unlabelled), "loss.alpha": 1.0}
     return found
 
 
-def _told(source: Any) -> str:
+def _is_path(source: Any) -> bool:
+    """Whether a recipe can name it."""
+    several = source if isinstance(source, list | tuple) and source else [source]
+    return source is None or all(isinstance(one, str | os.PathLike) for one in several)
+
+
+def _told(source: Any) -> Any:
+    if isinstance(source, list | tuple) and _is_path(source):
+        return [os.fspath(one) for one in source]
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     name = getattr(source, "name", None)
     return f"<{type(source).__name__}{f' {name}' if isinstance(name, str) else ''}>"
 
 
-def _dataset(data: Dataset | Arrays) -> Dataset:
+def _dataset(data: Any) -> Dataset:
     if isinstance(data, Dataset):
         return data
     pairs = data if isinstance(data, tuple | list) else ()

@@ -46,6 +46,8 @@ class Teacher:
             computed in a precision, which ONNX Runtime does not heed; None for stored logits.
         stored: float32 logits (n, classes) of the training images in their order, or None.
         notes: what was noticed and done, a line each, for the user.
+        apart: of several teachers, what each answers, (n, teachers, classes), where a student's
+            losses with each are averaged; else None.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Teacher:
     answer: Answer | None
     stored: np.ndarray | None
     notes: tuple[str, ...]
+    apart: Answer | None = None
 
 
 def teacher(
@@ -129,7 +132,7 @@ def teacher(
 
 def student(
     source: Source, *, images: np.ndarray, classes: tuple[str, ...], entry: Entry = _RAW, seed: int
-) -> keras.Model:
+) -> tuple[keras.Model, tuple[str, ...]]:
     """Make a student of a Keras model, with the weights that it has.
 
     The student is a copy, with weights, state and trainable layers as they are at the moment of
@@ -144,7 +147,8 @@ def student(
         seed: of a function's initial weights, from 0 to 2**32 - 1.
 
     Returns:
-        A model from uint8 images of the data set's shape to logits (batch, classes).
+        A model from uint8 images of the data set's shape to logits (batch, classes), and what
+        was noticed and done, a line each, for the user.
 
     Raises:
         RecipeError: if an argument is none of these.
@@ -159,7 +163,8 @@ def student(
     >>> model.add(keras.layers.Dense(2))
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
     >>> entry = sources.Entry(size=(16, 16), scale=255)
-    >>> made = sources.student(model, images=images, classes=("cat", "dog"), entry=entry, seed=0)
+    >>> classes = ("cat", "dog")
+    >>> made, _ = sources.student(model, images=images, classes=classes, entry=entry, seed=0)
     >>> made.input_shape, made.output_shape
     ((None, 8, 8, 1), (None, 2))
     """
@@ -173,10 +178,10 @@ def student(
         found = inference.load_model(found)
     if not isinstance(found, keras.Model):
         raise RecipeError(f"{name} is a PyTorch module: expected {_STUDENTS}")
-    model, _ = bridge.from_keras(found, name, images, len(classes), entry)
+    model, notes = bridge.from_keras(found, name, images, len(classes), entry)
     if not model.trainable_weights:
         raise ModelError(f"{name} has no trainable weights: set its `trainable` to True")
-    return model
+    return model, tuple(notes)
 
 
 def order(images: np.ndarray) -> str:

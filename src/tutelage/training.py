@@ -94,7 +94,7 @@ class _ViewedBatches(keras.utils.PyDataset):
     ):
         super().__init__()
         self.part, self.settings, self.seed, self.knowledge = part, settings, seed, knowledge
-        self.cutout = schedule.cutout
+        self.cutout, self.unlabelled = schedule.cutout, bool((part.labels < 0).any())
         self.batch = min(schedule.batch_size, len(part))
         self.steps = steps_per_epoch(schedule, len(part))
         self.background = ThreadPoolExecutor(1, "views")
@@ -109,7 +109,7 @@ class _ViewedBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[Any, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any, ...]:
         # The next batch is made while this one is learned from. Keras' own workers would
         # carry batches of one epoch over into the next.
         ready = self.ahead.pop(step, None)
@@ -122,7 +122,7 @@ class _ViewedBatches(keras.utils.PyDataset):
     def _index(self, step: int) -> np.ndarray:
         return self.order[step * self.batch : (step + 1) * self.batch]
 
-    def _batch(self, view: int, index: np.ndarray) -> tuple[Any, np.ndarray]:
+    def _batch(self, view: int, index: np.ndarray) -> tuple[Any, ...]:
         images = views.view(
             self.part.images,
             index,
@@ -132,11 +132,11 @@ class _ViewedBatches(keras.utils.PyDataset):
             shift=self.settings.shift,
             cutout=self.cutout,
         )
-        labels = self.part.labels[index]
+        labels = () if self.unlabelled else (self.part.labels[index],)
         if self.knowledge is None:
-            return images, labels
+            return images, *labels
         logits = self.knowledge.logits(view, index)
-        return {"images": images, "teacher_logits": logits}, labels
+        return {"images": images, "teacher_logits": logits}, *labels
 
 
 def fit(
@@ -162,7 +162,7 @@ def fit(
 
     Args:
         model: a stock model from uint8 images to logits; its variables are trained.
-        train: the images to learn from.
+        train: the images to learn from; labels of -1 are none, and are not shown.
         validation: images measured after each epoch; nothing is chosen by them here.
         schedule: epochs, batch size, learning rate and the like.
         settings: the views.

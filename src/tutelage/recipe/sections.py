@@ -41,6 +41,8 @@ class Data:
         validation: the part of the training images kept for validation, above 0 and below 0.5.
         split_seed: the seed of the split into training and validation.
         size: (height, width) in pixels that images are resized to; None leaves them alone.
+        unlabelled: a folder of further images, without labels, that the student learns from by its
+            teacher alone; then alpha must be 1. None means none.
 
     Example:
         >>> Data(name="cifar10", size=(32, 32)).size
@@ -52,6 +54,7 @@ class Data:
     validation: Annotated[StrictFloat, Field(gt=0, lt=0.5)] = 0.1
     split_seed: Seed = 0
     size: tuple[Pixels, Pixels] | None = None
+    unlabelled: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -82,7 +85,10 @@ class Network:
         model: one of `MODELS`; needed where there is no file.
         file: a model to take instead: of a teacher, a trained `.keras` or `.onnx` file, a run
             folder, or a `.npy` file of its logits; of a student, a `.keras` file to begin from; of
-            both, `package.module:function`, which returns the model.
+            both, `package.module:function`, which returns the model. A teacher's may be a list:
+            an ensemble.
+        combine: what a student learns from an ensemble: the mean of its `logits` or of its
+            `probabilities`, or the mean of its `losses` with each; None means logits.
         size: (height, width) in pixels that a model of a file takes; None means the images' own.
         scale: what it takes pixels, of 0 to 255, divided by; None means as they are.
         mean: what is then subtracted, a number a channel.
@@ -96,7 +102,8 @@ class Network:
     """
 
     model: ModelName | None = None
-    file: str = ""
+    file: str | tuple[str, ...] = ""
+    combine: Literal["logits", "probabilities", "losses"] | None = None
     size: tuple[Pixels, Pixels] | None = None
     scale: Positive | None = None
     mean: tuple[StrictFloat, ...] | None = None
@@ -169,6 +176,8 @@ class Loss(Term):
     Args:
         alpha: the weight of the distillation losses, 0 to 1.
         more: further losses beside the first, each with its settings and weight.
+        generations: how many students are trained, each begun anew and taught by the one before
+            it; the last is the run's. None means one.
 
     Example:
         >>> Loss(alpha=1).name
@@ -179,6 +188,7 @@ class Loss(Term):
 
     alpha: Unit = 0.9
     more: tuple[Annotated[Term, AfterValidator(_own_settings)], ...] | None = None
+    generations: Count | None = None
 
     def terms(self) -> tuple[Term, ...]:
         """All losses, the first one first."""
@@ -251,6 +261,14 @@ def _known(network: Network) -> Network:
                 f"expected {name} with a file alone, as {network.model} takes images as they are, "
                 f"found {value}"
             )
+    if network.combine is not None and isinstance(network.file, str):
+        raise ValueError("expected combine with a list of files alone, found one file or none")
+    return network
+
+
+def _alone(network: Network) -> Network:
+    if not isinstance(network.file, str):
+        raise ValueError(f"expected one file, as there is one student, found {network.file}")
     return network
 
 
@@ -279,6 +297,6 @@ class Recipe:
     data: Data
     views: Views
     teacher: Annotated[Network, AfterValidator(_known)]
-    student: Annotated[Network, AfterValidator(_known)]
+    student: Annotated[Network, AfterValidator(_known), AfterValidator(_alone)]
     loss: Annotated[Loss, AfterValidator(_own_settings)]
     schedule: Schedules
