@@ -195,9 +195,10 @@ class Distiller(keras.Model):
         return ops.sum([total, *own_losses]) if own_losses else total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """As any Keras model's; without labels, only the losses have changed."""
+        """As any Keras model's; without labels, of the losses alone."""
         if y is None:
-            return self.get_metrics_result()
+            losses = [self._loss_tracker, self._hard_tracker, self._distillation_tracker]
+            return {metric.name: metric.result() for metric in losses + self._each_tracker}
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _distill(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
