@@ -204,7 +204,7 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
     images = found.results["data"]["train"]
     assert asked == [images // 64, 1, (images + 50) // 64]
     rows = [row for row in found.history if row["stage"] == "student"]
-    assert all("accuracy" not in row or row["accuracy"] == 0 for row in rows)
+    assert not any("accuracy" in row for row in rows)
     assert rows[-1]["val_accuracy"] > 0.1
     again = tutelage.distill(
         teacher=teacher, unlabelled=DIGITS.train.images[:50], out=tmp_path / "arrays", **shared

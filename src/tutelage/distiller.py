@@ -195,11 +195,17 @@ class Distiller(keras.Model):
         return ops.sum([total, *own_losses]) if own_losses else total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """As any Keras model's; without labels, of the losses alone."""
+        """As any Keras model's; without labels, only the losses have changed."""
         if y is None:
-            losses = [self._loss_tracker, self._hard_tracker, self._distillation_tracker]
-            return {metric.name: metric.result() for metric in losses + self._each_tracker}
+            return self.get_metrics_result()
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """As any Keras model's, less the compiled metrics where no label has been seen yet."""
+        if self._compile_metrics is None or self._compile_metrics.built:
+            return dict(super().get_metrics_result())
+        losses = [self._loss_tracker, self._hard_tracker, self._distillation_tracker]
+        return {metric.name: metric.result() for metric in losses + self._each_tracker}
 
     def _distill(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
         """The weighted sum of all losses, each the mean over the teachers; None without any."""

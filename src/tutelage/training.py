@@ -380,6 +380,8 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row: Row = {"epoch": epoch + 1}
         row |= {name: float(value) for name, value in (logs or {}).items() if name in _FIGURES}
+        if self.batches.unlabelled:
+            row.pop("accuracy", None)  # nobody knows it
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
