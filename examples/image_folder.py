@@ -1,0 +1,48 @@
+"""Distil on your own pictures: a folder with a folder for each class.
+
+    python examples/image_folder.py [FOLDER]
+
+Without FOLDER one is made of scikit-learn's digits. A folder may hold `train` and `test`, each
+with the classes; where there is no test part, a fifth is split off.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import tutelage
+
+
+def make_folder(count: int) -> Path:
+    """A folder of digits as pictures, `3/0007.png` and so on."""
+    folder = Path(tempfile.mkdtemp())
+    digits = tutelage.datasets.load("digits")
+    for number, label in enumerate(digits.train.labels[:count]):
+        place = folder / digits.classes[label] / f"{number:04d}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(digits.train.images[number, ..., 0] * 15).save(place)
+    return folder
+
+
+def main(folder: Path, epochs: int = 20) -> Path:
+    """Train teacher, baseline and student on a folder; where the student's file is."""
+    outcome = tutelage.distill(
+        teacher="digits-teacher",  # trained first; or a file of yours
+        student="digits-student",
+        data=folder,
+        settings={
+            "data.size": [16, 16],
+            "views.flip": False,  # a mirrored digit is no digit
+            "schedule.teacher.epochs": epochs,
+            "schedule.student.epochs": epochs,
+        },
+        out=tempfile.mkdtemp(),
+    )
+    print(outcome.results["verdict"])
+    return outcome.folder / "student.keras"
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]) if len(sys.argv) > 1 else make_folder(1000)))

@@ -1,0 +1,47 @@
+"""Distil with pictures that nobody has labelled: the teacher's answers are enough.
+
+    python examples/unlabelled_pool.py
+
+Few labelled images train a teacher; the student learns from its answers on these and on a pool of
+others. On the command line: `tutelage distill ... --unlabelled pool/`.
+"""
+
+import tempfile
+
+import tutelage
+from tutelage.datasets import Dataset, Part
+
+
+def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
+    """Distil with and without the pool; the students' accuracies on the test part."""
+    digits = tutelage.datasets.load("digits")
+    images, labels = digits.train.images, digits.train.labels
+    data = Dataset(
+        "few digits",
+        digits.classes,
+        Part(images[:labelled], labels[:labelled]),
+        digits.test,
+        f"the first {labelled} of {digits.fingerprint}",
+        digits.source,
+    )
+    shared = {
+        "teacher": "digits-teacher",
+        "student": "digits-student",
+        "data": data,
+        "recipe": "digits",
+    }
+    settings = {"schedule.teacher.epochs": epochs, "schedule.student.epochs": epochs}
+    runs = tempfile.mkdtemp()  # side by side, so that the teacher is trained once
+    few = tutelage.distill(**shared, settings=settings | {"loss.alpha": 1.0}, out=f"{runs}/few")
+    more = tutelage.distill(
+        **shared, settings=settings, unlabelled=images[labelled:], out=f"{runs}/more"
+    )
+    accuracies = {"labelled images alone": few, "and the pool": more}
+    return {
+        name: outcome.results["models"]["student"]["accuracy"]
+        for name, outcome in accuracies.items()
+    }
+
+
+if __name__ == "__main__":
+    print(main())
