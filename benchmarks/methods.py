@@ -3,7 +3,7 @@
     python benchmarks/methods.py digits                        # some 25 minutes on 2 cores
     python benchmarks/methods.py cifar10 --like digits --seeds 1 \
         --set schedule.teacher.epochs=5 --set schedule.student.epochs=3
-    python benchmarks/methods.py --table                       # prints docs/methods.md's tables
+    python benchmarks/methods.py --table                       # puts them into docs/methods.md
 
 Each method has as many tries, by validation accuracy over the tuning seeds; the best is trained
 anew with each seed of the table and measured on the test part, once. All methods of a seed have one
@@ -15,6 +15,7 @@ cell that is there is not done again. Teachers are kept in `runs/methods`.
 import argparse
 import json
 import os
+import re
 import statistics
 import tempfile
 from dataclasses import replace
@@ -27,7 +28,9 @@ from tutelage import environment, experiment, inference, metrics, recipe
 from tutelage.errors import TrainingError, TutelageError
 from tutelage.job import Job, prepare
 
-CELLS = Path(__file__).parent / "results" / "methods"
+HERE = Path(__file__).parent
+CELLS = HERE / "results" / "methods"
+PAGE = HERE.parent / "docs" / "methods.md"
 TUNING_SEED = 100
 ON_LOGITS = [{"alpha": 0.9}, {"alpha": 0.5}]
 WEIGHTS = [1.0, 0.1, 0.01, 10.0]  # times the usual
@@ -176,6 +179,15 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def page(text: str, cells: Path) -> str:
+    """A page with the table of each folder's cells between its two comments."""
+
+    def filled(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{table(cells / match[2])}\n{match[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", filled, text, flags=re.DOTALL)
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     told = f"{statistics.mean(values):.2f}"
@@ -193,11 +205,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--work", type=Path, default=Path("runs/methods"))
     parser.add_argument("--out", type=Path, default=CELLS, help="folder for the cells")
-    parser.add_argument("--table", action="store_true", help="print the tables, train nothing")
+    parser.add_argument("--table", action="store_true", help="write the tables, train nothing")
     told = parser.parse_args()
     if told.table:
-        for folder in sorted(path for path in told.out.iterdir() if path.is_dir()):
-            print(f"{folder.name}\n\n{table(folder)}\n")
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), told.out), encoding="utf-8")
         return
     if min(told.tuning_seeds, told.seeds) < 1:
         parser.error("expected at least one seed")

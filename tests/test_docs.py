@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+import tutelage
 from tutelage import cli, recipe
 
 REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+methods = importlib.import_module("methods")
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = ("run", "distill", "evaluate", "predict", "knowledge")
 REFERENCE = REPOSITORY / "docs" / "reference.md"
 
 
@@ -31,7 +37,7 @@ def reference(capsys: pytest.CaptureFixture[str]) -> str:
         "",
         "## Commands",
     ]
-    for command in ([], ["run"], ["evaluate"], ["predict"], ["knowledge"]):
+    for command in ([], *([name] for name in COMMANDS)):
         assert cli.main([*command, "--help"]) == 0
         said = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
         parts += [
@@ -60,27 +66,55 @@ def test_reference_says_what_the_program_says(
 
 
 def test_options_that_the_documentation_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("run", "evaluate", "predict", "knowledge"):
+    for command in COMMANDS:
         cli.main([command, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) | {"--debug", "--version"}
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         for line in page.read_text(encoding="utf-8").splitlines():
-            for called in re.findall(r"tutelage (?:run|evaluate|predict|knowledge)[^`#]*", line):
+            for called in re.findall(
+                r"tutelage (?:run|distill|evaluate|predict|knowledge)[^`#]*", line
+            ):
                 assert set(re.findall(r"--[a-z-]+", called)) <= known, line
 
 
-def test_python_of_the_readme_runs() -> None:
+def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def net(units: int) -> keras.Model:
         layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(units)]
         return keras.Sequential([*layers, keras.layers.Dense(10)])
 
-    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype("float32") / 255
-    names = {"student": net(4), "teacher": net(16), "images": images, "labels": np.arange(20) % 10}
-    (snippet,) = blocks(README, "python")
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
+    names = {"student": net(4), "teacher": net(16), "images": images, "labels": np.arange(200) % 10}
+    fit, whole = blocks(README, "python")
     before = names["student"].get_weights()
-    exec(snippet.replace("epochs=10", "epochs=1, verbose=0"), names)
+    pixels = names | {"images": images.astype("float32") / 255}
+    exec(fit.replace("epochs=10", "epochs=1, verbose=0"), pixels)
     after = names["student"].get_weights()
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
+    # With its defaults it trains longer than a test should.
+    monkeypatch.chdir(tmp_path)
+    short = 'settings={"schedule.student.epochs": 1, "schedule.student.batch_size": 16}, data='
+    exec(whole.replace("data=", short), names | {"tutelage": tutelage})
+    assert set(names) >= {"student"}
+    assert list(tmp_path.glob("runs/*/student.keras"))
+
+
+def test_recipes_that_the_documentation_shows_load(tmp_path: Path) -> None:
+    shown = blocks((REPOSITORY / "docs" / "concepts.md").read_text(encoding="utf-8"), "toml")
+    assert shown
+    digits = (REPOSITORY / "src" / "tutelage" / "recipes" / "digits.toml").read_text("utf-8")
+    for text in shown:
+        section = text.split("]")[0] + "]"
+        before, _, rest = digits.partition(section)
+        after = rest[rest.index("\n[") + 1 :]
+        (tmp_path / "shown.toml").write_text(f"{before}{text}\n{after}", encoding="utf-8")
+        assert recipe.load(tmp_path / "shown.toml").loss.more
+
+
+def test_tables_of_methods_are_made_of_their_cells() -> None:
+    page = REPOSITORY / "docs" / "methods.md"
+    text = page.read_text(encoding="utf-8")
+    assert methods.page(text, methods.CELLS) == text
+    assert "| kd |" in text
 
 
 def test_links_inside_the_project_lead_somewhere() -> None:
