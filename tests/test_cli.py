@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,9 +62,10 @@ def test_help_and_usage_errors_load_neither_keras_nor_torch() -> None:
     script = (
         "import sys; from tutelage.cli import main\n"
         "codes = [main(a) for a in (['--help'], ['run', '--help'], ['run'], ['rnu'], [],\n"
-        "         ['run', 'digits', '--set', 'loss.alpha=3'], ['run', 'nothing.toml'])]\n"
+        "         ['run', 'digits', '--set', 'loss.alpha=3'], ['run', 'nothing.toml'],\n"
+        "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'])]\n"
         "heavy = [n for n in ('keras', 'torch', 'sklearn') if n in sys.modules]\n"
-        "assert codes == [0, 0, 2, 2, 0, 2, 2], codes\n"
+        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2], codes\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -95,6 +97,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "digts"], "did you mean digits"),
         (["run", "digits", "--data", "absent.zip"], "absent.zip"),
         (["run", "digits", "--teacher", "absent"], "no teacher at absent"),
+        (["distill", "--data", "digits"], "--teacher"),
+        (["distill", "--teacher", "a.keras"], "--data"),
+        (["distill", "--teacher", "a.keras", "--data", "digits", "--alpha", "2"], "loss.alpha"),
+        (["distill", "--teacher", "a.keras", "--data", "digits"], "no teacher at a.keras"),
+        (["distill", "--teacher", "no.such:net", "--data", "digits"], "can't import no.such"),
+        (["distill", "--teacher", "json:nets", "--data", "digits"], "json has no function nets"),
+        (
+            ["distill", "--teacher", "digits-teacher", "--student", "s.h5", "--data", "digits"],
+            "s.h5 can't be a student",
+        ),
+        (
+            ["distill", "--teacher", "digits-teacher", "--data", "digits", "--unlabelled", "none"],
+            "none: expected a folder",
+        ),
+        (
+            ["run", "digits", "--set", "loss.name=fitnet", "--temperature", "2"],
+            "expected temperature with kd",
+        ),
+        (["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"], "together"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),
         (["predict", "absent.keras", "x.png"], "absent.keras"),
     ],
@@ -114,6 +135,45 @@ def test_mistake_is_one_line_that_names_it_and_leaves_nothing(
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "run", "digits", "--alpha", 7, "--temperature", -1, "--set", "vews.x=1")
     assert all(name in told for name in ("loss.alpha", "loss.temperature", "vews.x"))
+
+
+def test_distill_brings_ones_own_and_says_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import keras, torch\n"
+        "def student():\n"
+        "    layers = [keras.layers.Flatten(), keras.layers.Dense(10, activation='softmax')]\n"
+        "    return keras.Sequential([keras.Input((8, 8, 1)), *layers])\n"
+        "def teacher():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    line = ["distill", "--teacher", "mine:teacher", "--student", "mine:student", "--data", "digits"]
+    line += ["--epochs", "1", "--set", "teacher.scale=16", "--set", "student.scale=16"]
+    assert cli.main([*line, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert 'file = "mine:teacher"' in plan
+    assert "teacher: taken from mine:teacher" in plan
+    assert "student: 650 parameters" in plan
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(line) == 0
+    shown = capsys.readouterr()
+    assert "student: it ends in softmax" in shown.err
+    assert "warning: the teacher is right on" in shown.err
+    assert "teacher: taken from mine:teacher" in shown.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert str(folder.relative_to(tmp_path)) in shown.out
+    assert cli.main([*line, "--json"]) == 0  # done already
+    assert set(json.loads(capsys.readouterr().out)["models"]) == {"teacher", "baseline", "student"}
+    one, two = tmp_path / "one.keras", tmp_path / "two.keras"
+    for path in (one, two):
+        shutil.copyfile(folder / "student.keras", path)
+    line = ["distill", "--teacher", one, "--teacher", two, "--data", "digits", "--epochs", "1"]
+    assert cli.main([str(word) for word in line] + ["--student", "digits-student", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["recipe"]["teacher"]["file"]
+    assert told == [str(one), str(two)]
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,4 +187,4 @@ def test_every_promised_name_can_be_had():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
-        tutelage.distill  # noqa: B018
+        tutelage.distil  # noqa: B018

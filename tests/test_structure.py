@@ -18,6 +18,7 @@ ORDER = [
     "progress",
     "wording",
     "recipe.sections",
+    "recipe.brought",
     "recipe.files",
     "recipe",
     "archives",

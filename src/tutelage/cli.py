@@ -164,10 +164,9 @@ def distill_command(
     model takes its images is told by --set teacher.size=[64,64], teacher.scale=255 and so on.
     """
     from . import recipe as recipes
-    from .outcome import overrides as named
 
     taught = _one_or_all(teacher)
-    overrides = named(teacher=taught, student=student, data=data, unlabelled=unlabelled)
+    overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
     overrides |= dict(recipes.parse_setting(text) for text in settings or [])
     overrides |= _given(
         {

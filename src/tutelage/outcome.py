@@ -94,13 +94,13 @@ def distill(
     >>> sorted(outcome.results["models"])
     ['baseline', 'student', 'teacher']
     """
-    named = overrides(teacher=teacher, student=student, data=data, unlabelled=unlabelled)
+    named = recipes.overrides(teacher=teacher, student=student, data=data, unlabelled=unlabelled)
     told = recipes.load(recipe, named | dict(settings or {}))
     job = prepare(
         told,
-        data=None if _is_path(data) else _dataset(data),
-        teacher=None if _is_path(teacher) else teacher,
-        student=None if _is_path(student) else student,
+        data=None if recipes.is_path(data) else _dataset(data),
+        teacher=None if recipes.is_path(teacher) else teacher,
+        student=None if recipes.is_path(student) else student,
         pool=unlabelled if isinstance(unlabelled, np.ndarray) else None,
     )
     folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{job.key()[:8]}"
@@ -111,58 +111,6 @@ def distill(
             for row in csv.DictReader(file)
         ]
     return Outcome(inference.load_model(folder / "student.keras"), results, history, folder)
-
-
-def overrides(
-    *, teacher: Any, student: Any, data: Any, unlabelled: Any = None
-) -> dict[str, object]:
-    """What a teacher, a student and data are in a recipe.
-
-    Args:
-        teacher: as `distill` takes it.
-        student: likewise.
-        data: likewise.
-        unlabelled: likewise.
-
-    Returns:
-        Values by dotted key. What is no name and no path is told by its kind alone.
-
-    Example:
-
-    >>> from tutelage import outcome
-    >>> outcome.overrides(teacher="t.keras", student="student-300k", data="digits")
-    {'teacher.file': 't.keras', 'student.model': 'student-300k', 'data.name': 'digits'}
-    """
-    found: dict[str, object] = {}
-    for role, source in (("teacher", teacher), ("student", student)):
-        known = isinstance(source, str) and source in recipes.MODELS
-        found[f"{role}.{'model' if known else 'file'}"] = _told(source)
-    if isinstance(teacher, str | os.PathLike) and Path(teacher).suffix == ".npy":
-        # Its logits are of the images as they are.
-        found |= {"views.flip": False, "views.shift": 0, "views.distinct": 1}
-        found["schedule.student.cutout"] = 0
-    if isinstance(data, str) and data in datasets.NAMES and data != "folder":
-        found["data.name"] = data
-    else:
-        found |= {"data.name": "folder", "data.path": _told(data)}
-    if unlabelled is not None:
-        found |= {"data.unlabelled": _told(unlabelled), "loss.alpha": 1.0}
-    return found
-
-
-def _is_path(source: Any) -> bool:
-    """Whether a recipe can name it."""
-    several = source if isinstance(source, list | tuple) and source else [source]
-    return source is None or all(isinstance(one, str | os.PathLike) for one in several)
-
-
-def _told(source: Any) -> Any:
-    if isinstance(source, list | tuple) and _is_path(source):
-        return [os.fspath(one) for one in source]
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    name = getattr(source, "name", None)
-    return f"<{type(source).__name__}{f' {name}' if isinstance(name, str) else ''}>"
 
 
 def _dataset(data: Any) -> Dataset:

@@ -1,5 +1,6 @@
 """A recipe says everything that an experiment is: data, views, models, loss and schedule."""
 
+from tutelage.recipe.brought import is_path, overrides
 from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml
 from tutelage.recipe.sections import (
     MODELS,
@@ -26,8 +27,10 @@ __all__ = [
     "Schedules",
     "Term",
     "Views",
+    "is_path",
     "key",
     "load",
+    "overrides",
     "parse_setting",
     "to_dict",
     "to_toml",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 from pydantic.dataclasses import dataclass
 
+DataName = Literal["digits", "mnist", "cifar10", "folder"]
 ModelName = Literal["teacher-2m", "student-300k", "digits-teacher", "digits-student"]
 MODELS: tuple[str, ...] = get_args(ModelName)
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
@@ -49,7 +50,7 @@ class Data:
         (32, 32)
     """
 
-    name: Literal["digits", "mnist", "cifar10", "folder"]
+    name: DataName
     path: str = ""
     validation: Annotated[StrictFloat, Field(gt=0, lt=0.5)] = 0.1
     split_seed: Seed = 0
