@@ -207,7 +207,9 @@ def test_defaults_are_the_authors():
 def test_stages_are_the_last_layers_of_each_resolution():
     images = RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     teacher = models.build("teacher-2m", images=images, classes=10, seed=0)
-    sizes = [teacher.get_layer(name).output.shape[1:] for name in picked.stages(teacher)]
+    names = picked.stages(teacher)
+    assert names == ["block1_norm2", "block2_norm2", "block3_norm2", "block3_pool"]
+    sizes = [teacher.get_layer(name).output.shape[1:] for name in names]
     assert sizes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 256)]
     assert teacher.get_layer(picked.embedding(teacher)).output.shape == (None, 256)
 
