@@ -298,6 +298,15 @@ def test_folder_of_another_recipe_is_refused_and_left_as_it_is(
     assert {path: path.read_bytes() for path in folder.iterdir()} == content
 
 
+def test_baseline_and_first_student_begin_alike_and_further_generations_elsewhere() -> None:
+    small = job()
+    begun = [small.build(*which).get_weights() for which in (("baseline",), ("student",))]
+    for a, b in zip(*begun, strict=True):
+        np.testing.assert_array_equal(a, b)
+    later = small.build("student", 2).get_weights()
+    assert any((a != b).any() for a, b in zip(begun[0], later, strict=True))
+
+
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(RunError, match="holds no run"):
