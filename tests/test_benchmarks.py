@@ -190,3 +190,23 @@ def test_pytorch_by_hand_trains_as_many_parameters(
     parties.plain("float32", False)(job, tmp_path, images, np.zeros(8, np.int64), 8)
     model = models.build(name, images=images, classes=10, seed=0)
     assert trained == [sum(int(np.prod(v.shape)) for v in model.trainable_variables)]
+
+
+def test_methods_makes_its_cells_once_and_a_table_of_them(tmp_path: Path) -> None:
+    short = ["--set", "schedule.teacher.epochs=1", "--set", "schedule.student.epochs=1"]
+    line = ["digits", *short, "--tuning-seeds", 1, "--seeds", 1, "--work", tmp_path / "work"]
+    line += ["--methods", "baseline", "fitnet", "--out", tmp_path / "cells"]
+    done = run("methods.py", *line)
+    assert done.returncode == 0, done.stderr
+    cells = tmp_path / "cells" / "digits"
+    names = ["baseline-0.json", "fitnet-0.json", "fitnet-tries.json"]
+    assert sorted(file.name for file in cells.iterdir()) == names
+    tries = json.loads((cells / "fitnet-tries.json").read_text())["tries"]
+    best = max(tries, key=lambda one: one["validation"][0]["accuracy"])
+    cell = json.loads((cells / "fitnet-0.json").read_text())
+    assert cell["settings"] == best["settings"]
+    assert f"| {100 * cell['test']['accuracy']:.2f} % |" in done.stdout
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[-2:]].count("fitnet")
+    before = {file: file.stat().st_mtime_ns for file in cells.iterdir()}
+    assert run("methods.py", *line).returncode == 0
+    assert before == {file: file.stat().st_mtime_ns for file in cells.iterdir()}

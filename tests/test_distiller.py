@@ -14,6 +14,19 @@ from tutelage.distiller import Distiller
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import DIST, DKD, KD, NKD, CrossEntropy, StandardizedKD
 
+# Beside PyTorch, where they are installed.
+BACKENDS = pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+            ),
+        )
+        for name in ("jax", "tensorflow")
+    ],
+)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")
 Y = RNG.integers(0, 3, 24)
@@ -77,9 +90,9 @@ def train(model, x=X, y=Y, **options):
     return model.fit(x, y, **{"batch_size": 8, "epochs": 2, "verbose": 0, **options}).history
 
 
-def run_python(script, folder, backend):
+def run_python(script, folder, backend, **variables):
     path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path, **variables}
     command = [sys.executable, "-c", script]
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -349,15 +362,15 @@ def test_every_method_teaches_inside_fit(method):
     learns_by(method())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_and_on_jax(tmp_path):
-    script = """
+@BACKENDS
+def test_and_on_other_backends(tmp_path, backend):
+    script = f"""
 from test_distiller import METHODS, keras, learns_by
-assert keras.backend.backend() == "jax"
+assert keras.backend.backend() == "{backend}"
 for method in METHODS:
     learns_by(method())
 """
-    run_python(script, tmp_path, "jax")
+    run_python(script, tmp_path, backend)
 
 
 def steps_on_any_backend(student, teacher):
@@ -373,15 +386,16 @@ def steps_on_any_backend(student, teacher):
     return logs
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_jax_takes_the_same_steps(tmp_path):
+@BACKENDS
+def test_other_backends_take_the_same_steps(tmp_path, backend):
     student, teacher = deep(1, dropout=0), deep(2)
     np.savez(tmp_path / "student.npz", *student.get_weights())
     np.savez(tmp_path / "teacher.npz", *teacher.get_weights())
     script = """
+import os
 import numpy as np
 from test_distiller import deep, keras, steps_on_any_backend
-assert keras.backend.backend() == "jax"
+assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
 student, teacher = deep(1, dropout=0), deep(2)
 for name, model in (("student", student), ("teacher", teacher)):
     model.set_weights(list(np.load(f"{name}.npz").values()))
@@ -391,7 +405,7 @@ np.savez("student.npz", *student.get_weights())
 for was, is_now in zip(before, teacher.get_weights(), strict=True):
     np.testing.assert_array_equal(was, is_now)
 """
-    run_python(script, tmp_path, "jax")
+    run_python(script, tmp_path, backend)
     theirs = np.load(tmp_path / "logs.npz")
     for key, values in steps_on_any_backend(student, teacher).items():
         np.testing.assert_allclose(theirs[key], values, rtol=1e-5, atol=1e-5)

@@ -1,11 +1,21 @@
 """A distiller's lessons: losses on inner layers, several losses, several teachers, no labels."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
-from test_distiller import QUIET, X, Y, deep, linear, pair, run_python, same, train, weights
+from test_distiller import (
+    BACKENDS,
+    QUIET,
+    X,
+    Y,
+    deep,
+    linear,
+    pair,
+    run_python,
+    same,
+    train,
+    weights,
+)
 
 from tutelage import native
 from tutelage.distiller import Distiller
@@ -183,17 +193,18 @@ def test_every_method_on_features_teaches_inside_fit(method, weight):
     learns_by(method(), weight)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_and_on_jax_with_weights_on_schedule(tmp_path):
+@BACKENDS
+def test_and_on_other_backends_with_weights_on_schedule(tmp_path, backend):
     script = """
+import os
 import keras
 import test_lessons as lessons
-assert keras.backend.backend() == "jax"
+assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
 for method, weight in lessons.ON_FEATURES.items():
     lessons.learns_by(method(), weight)
 lessons.follows_its_schedule()
 """
-    run_python(script, tmp_path, "jax")
+    run_python(script, tmp_path, backend)
 
 
 def test_one_pass_of_each_model_a_step_whatever_is_watched():

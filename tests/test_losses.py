@@ -1,13 +1,9 @@
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_distiller import BACKENDS, run_python
 
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import DIST, DKD, KD, NKD, CrossEntropy, LogitsLoss, StandardizedKD
@@ -72,24 +68,18 @@ def test_and_in_float32(loss, golden):
     assert value(got) == pytest.approx(golden, rel=1e-5)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_jax_gives_the_same_values():
+@BACKENDS
+def test_other_backends_give_the_same_values(tmp_path, backend):
     script = """
-import keras, numpy as np
-from tutelage.losses import *
-assert keras.backend.backend() == "jax"
-i = np.arange(40.0, dtype="float32").reshape(4, 10)
-student, teacher, labels = 3 * np.sin(0.7 * i), 4 * np.cos(0.5 * i), np.array([3, 0, 7, 9])
-for loss in (KD(), StandardizedKD(), DKD(), NKD(), DIST()):
-    print(float(loss.compute_loss(teacher, student, labels)))
+import os
+from test_losses import GOLDEN, LABELS, STUDENT, TEACHER, keras, np
+assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
+for loss, golden in GOLDEN:
+    got = loss.compute_loss(TEACHER, STUDENT, LABELS)
+    assert keras.backend.standardize_dtype(got.dtype) == "float64"
+    np.testing.assert_allclose(float(got), golden, 2e-7)
 """
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    line = [sys.executable, "-c", script]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    got = [float(line) for line in done.stdout.split()]
-    expected = [value(loss.compute_loss(TEACHER, STUDENT, LABELS)) for loss in LOSSES]
-    assert got == pytest.approx(expected, rel=1e-5)
+    run_python(script, tmp_path, backend, JAX_ENABLE_X64="1")
 
 
 def test_dkd_at_equal_weights_of_its_terms_is_kd_where_the_teacher_knows_nothing():

@@ -8,8 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import tutelage
@@ -140,6 +142,35 @@ def test_a_pytorch_teacher_and_a_student_that_ends_in_softmax(tmp_path: Path) ->
     assert "parameters" not in found.results["models"]["teacher"]
     answers = found.student.predict(DIGITS.test.images, verbose=0)
     assert (answers < 0).any()  # logits
+
+
+def test_an_onnx_teacher_answers_as_its_graph_says(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "kernel"], ["linear"]),
+        helper.make_node("Softmax", ["linear"], ["chances"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("n", 1, 8, 8))],
+        [helper.make_tensor_value_info("chances", TensorProto.FLOAT, ("n", 10))],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, tmp_path / "net.onnx")
+    notes = Notes()
+    found = distil(
+        tmp_path,
+        teacher=tmp_path / "net.onnx",
+        settings={"teacher.scale": 16},
+        progress=notes,
+    )
+    logits = DIGITS.test.images.reshape(-1, 64) / 16 @ kernel
+    right = (logits.argmax(axis=1) == DIGITS.test.labels).mean()
+    assert found.results["models"]["teacher"]["accuracy"] == pytest.approx(right)
+    assert "teacher: it gives probabilities: their logarithms are taken as its logits" in notes.told
 
 
 def test_an_ensemble_answers_as_the_mean_of_its_members(

@@ -33,6 +33,23 @@ DataPath = Annotated[
         help="The data: an archive, a folder, or the name of a data set (digits, mnist, cifar10).",
     ),
 ]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
+]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and views.")]
+Alpha = Annotated[float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Temperature of the soft targets, above 0.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every stage.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -63,18 +80,11 @@ def run_command(
     data: Annotated[
         str | None, typer.Option(help="Where the data is: an archive or a folder.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Temperature of the soft targets, above 0.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.")] = None,
+    out: Out = None,
+    seed: Seed = None,
+    alpha: Alpha = None,
+    temperature: Temperature = None,
+    epochs: Epochs = None,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,13 +92,8 @@ def run_command(
             help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
-    ] = False,
+    settings: Settings = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train a teacher, the student without it and with it, and compare the three.
@@ -99,19 +104,10 @@ def run_command(
     from . import recipe as recipes
 
     overrides = dict(recipes.parse_setting(text) for text in settings or [])
-    overrides |= _given(
-        {
-            "data.path": data,
-            "seed": seed,
-            "loss.alpha": alpha,
-            "loss.temperature": temperature,
-            "schedule.teacher.epochs": epochs,
-            "schedule.student.epochs": epochs,
-            "teacher.file": _one_or_all(teacher),
-        }
-    )
-    recipe = recipes.load(source, overrides)
-    _go(recipe, out, dry_run, as_json)
+    overrides |= _given(seed, alpha, temperature, epochs)
+    overrides |= {} if data is None else {"data.path": data}
+    overrides |= {} if not teacher else {"teacher.file": _one_or_all(teacher)}
+    _go(recipes.load(source, overrides), out, dry_run, as_json)
 
 
 @app.command("distill")
@@ -137,25 +133,13 @@ def distill_command(
     source: Annotated[
         str, typer.Option("--recipe", help="All else: a bundled recipe or a .toml file.")
     ] = "distill",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and views.")] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Temperature of the soft targets, above 0.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every stage.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
-    ] = False,
+    out: Out = None,
+    seed: Seed = None,
+    alpha: Alpha = None,
+    temperature: Temperature = None,
+    epochs: Epochs = None,
+    settings: Settings = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Distil a teacher of your own into a student, on your own images.
@@ -168,23 +152,23 @@ def distill_command(
     taught = _one_or_all(teacher)
     overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
     overrides |= dict(recipes.parse_setting(text) for text in settings or [])
-    overrides |= _given(
-        {
-            "seed": seed,
-            "loss.alpha": alpha,
-            "loss.temperature": temperature,
-            "schedule.teacher.epochs": epochs,
-            "schedule.student.epochs": epochs,
-        }
-    )
+    overrides |= _given(seed, alpha, temperature, epochs)
     _go(recipes.load(source, overrides), out, dry_run, as_json)
 
 
-def _one_or_all(teachers: list[str] | None) -> str | list[str] | None:
-    return teachers[0] if teachers and len(teachers) == 1 else teachers or None
+def _one_or_all(teachers: list[str]) -> str | list[str]:
+    return teachers[0] if len(teachers) == 1 else teachers
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -> dict[str, Any]:
+    """What was given of the options that stand for keys of a recipe."""
+    options = {
+        "seed": seed,
+        "loss.alpha": alpha,
+        "loss.temperature": temperature,
+        "schedule.teacher.epochs": epochs,
+        "schedule.student.epochs": epochs,
+    }
     return {key: value for key, value in options.items() if value is not None}
 
 
@@ -316,10 +300,9 @@ def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:
         if "taken from" in model:
             print(f"{name}: taken from {model['taken from']}")
             continue
-        print(
-            f"{name}: {model['parameters']:,} parameters, {model['macs']:,} MACs, "
-            f"about {duration(model['seconds'])}"
-        )
+        macs = f"{model['macs']:,} MACs, " if "macs" in model else ""
+        took = duration(model["seconds"])
+        print(f"{name}: {model['parameters']:,} parameters, {macs}about {took}")
     print(
         f"about {duration(plan['seconds'])} on this machine in {plan['precision']}"
         f"{'' if plan['data']['found'] else '; the data is not here yet'}"

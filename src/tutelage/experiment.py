@@ -20,7 +20,6 @@ from . import (
     inference,
     knowledge,
     metrics,
-    models,
     native,
     objective,
     report,
@@ -102,7 +101,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         model = job.build(stage)
         schedule = job.schedule(stage)
         steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
-        described[stage] = {"parameters": model.count_params(), "macs": models.macs(model)}
+        described[stage] = inference.size_figures(model)
         step = training.seconds_per_step(
             model,
             job.train,
@@ -309,7 +308,7 @@ def _trained(stage: str, folder: RunFolder) -> tuple[keras.Model, dict[str, int]
     if storage.sha256(path) != folder.stages[stage]["sha256"]:
         raise RunError(f"{path} has changed since it was trained: give another --out")
     model = inference.load_model(path)
-    return model, inference.size_figures(model, path)
+    return model, inference.size_figures(model) | {"bytes": path.stat().st_size}
 
 
 def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:

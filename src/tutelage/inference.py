@@ -125,9 +125,9 @@ def own_code(parts: Iterable[object]) -> str:
     return "\n".join(sorted(told))
 
 
-def size_figures(model: keras.Model, path: Path) -> dict[str, int]:
-    """Parameters, multiply-accumulates an image where they can be counted, bytes of the file."""
-    figures = {"parameters": model.count_params(), "bytes": path.stat().st_size}
+def size_figures(model: keras.Model) -> dict[str, Any]:
+    """A model's `parameters`, and multiply-accumulates an image (`macs`) where they are known."""
+    figures = {"parameters": model.count_params()}
     with contextlib.suppress(ModelError):
         figures["macs"] = models.macs(model)
     return figures
@@ -160,7 +160,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         answers = logits(guide, test.images)
     figures = metrics.score(logits(model, test.images), test.labels, answers)
     return {
-        "models": {path.stem: figures | size_figures(model, path)},
+        "models": {path.stem: figures | size_figures(model) | {"bytes": path.stat().st_size}},
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,

@@ -97,3 +97,23 @@ def wide(logits: Any) -> Any:
     logits = ops.convert_to_tensor(logits)
     enough = keras.backend.standardize_dtype(logits.dtype) in {"float32", "float64"}
     return logits if enough else ops.cast(logits, "float32")
+
+
+def mean(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """A mean in its tensor's own precision.
+
+    Keras' own rounds float64 to float32 on the PyTorch backend, as its matmul does.
+
+    Args:
+        x: a tensor of any shape; its batch size may be unknown until it runs.
+        axis: over which; None: over all.
+        keepdims: whether the axis stays, of size 1.
+
+    Returns:
+        A tensor of the same type.
+    """
+    shape = ops.shape(x)
+    count: Any = 1
+    for size in shape if axis is None else (shape[axis],):
+        count = count * (size if isinstance(size, int) else ops.cast(size, x.dtype))
+    return ops.sum(x, axis=axis, keepdims=keepdims) / count

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.checks import weight_of, wide
+from tutelage.losses.checks import mean, weight_of, wide
 from tutelage.losses.layers import embedding, named, stages
-from tutelage.losses.maps import mean, same_size
+from tutelage.losses.maps import same_size
 
 Names = str | Sequence[str] | None
 
@@ -246,10 +246,7 @@ class AttentionTransfer(FeatureLoss):
                 f"{tuple(teacher.shape)} from the teacher and {tuple(student.shape)} from the "
                 "student; name convolutions"
             )
-        maps = [
-            _unit(ops.reshape(ops.sum(f * f, axis=-1) / f.shape[-1], (f.shape[0], -1)))
-            for f in same_size(teacher, student)
-        ]
+        maps = [_unit(_flat(mean(f * f, axis=-1))) for f in same_size(teacher, student)]
         return mean((maps[0] - maps[1]) ** 2)
 
 
@@ -276,7 +273,7 @@ class SimilarityPreserving(FeatureLoss):
 
     def of_pair(self, teacher: Any, student: Any) -> Any:
         alike = [_unit(ops.einsum("nd,md->nm", f, f)) for f in (_flat(teacher), _flat(student))]
-        return ops.sum((alike[0] - alike[1]) ** 2) / teacher.shape[0] ** 2
+        return mean((alike[0] - alike[1]) ** 2)
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
@@ -346,7 +343,7 @@ def _listed(names: Names) -> tuple[str, ...] | None:
 
 
 def _flat(features: Any) -> Any:
-    return ops.reshape(features, (features.shape[0], -1))
+    return ops.reshape(features, (-1, math.prod(features.shape[1:])))
 
 
 def _unit(x: Any) -> Any:
@@ -358,10 +355,9 @@ def _unit(x: Any) -> Any:
 def _distances(apart: Any) -> Any:
     """Lengths of the differences (N, N, ...), divided by the mean of those between two samples."""
     square = ops.sum(apart * apart, axis=-1)
-    count = square.shape[0]
-    others = ops.convert_to_tensor(1 - np.eye(count), dtype=square.dtype)
+    others = 1 - ops.eye(ops.shape(square)[0], dtype=square.dtype)
     lengths = others * ops.sqrt(ops.where(square > 1e-12, square, 1e-12))
-    return lengths / (ops.sum(lengths) / (count * (count - 1)))
+    return lengths * (ops.sum(others) / ops.sum(lengths))
 
 
 def _huber(one: Any, other: Any) -> Any:

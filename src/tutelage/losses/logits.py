@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.checks import check_logits, temperature_of, weight_of, wide
+from tutelage.losses.checks import check_logits, mean, temperature_of, weight_of, wide
 from tutelage.losses.labels import class_numbers
 
 
@@ -88,8 +88,7 @@ class LogitsLoss(_OfLogits):
         if sample_weight is not None:
             weight = ops.cast(ops.convert_to_tensor(sample_weight), values.dtype)
             values = values * ops.reshape(weight, ops.shape(values))
-        # Keras' mean would round float64 to float32 on the PyTorch backend.
-        return ops.sum(values) / ops.shape(values)[0]
+        return mean(values)
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
@@ -162,7 +161,7 @@ class StandardizedKD(KD):
 
 
 def _standardized(logits: Any) -> Any:
-    apart = logits - _mean(logits, -1)
+    apart = logits - mean(logits, -1, keepdims=True)
     variance = ops.sum(apart**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
     return apart / (1e-7 + _root(variance))
 
@@ -373,12 +372,7 @@ class DIST(_OfLogits):
 
 def _correlation(one: Any, other: Any, axis: int) -> Any:
     """Mean of Pearson's correlations along an axis."""
-    one, other = (x - _mean(x, axis) for x in (one, other))
+    one, other = (x - mean(x, axis, keepdims=True) for x in (one, other))
     lengths = [_root(ops.sum(x * x, axis=axis)) for x in (one, other)]
     values = ops.sum(one * other, axis=axis) / (lengths[0] * lengths[1] + 1e-8)
-    return ops.sum(values) / values.shape[0]
-
-
-def _mean(x: Any, axis: int) -> Any:
-    # Keras' own would round float64 to float32 on the PyTorch backend.
-    return ops.sum(x, axis=axis, keepdims=True) / x.shape[axis]
+    return mean(values)

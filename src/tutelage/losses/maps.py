@@ -1,27 +1,13 @@
-"""What losses on feature maps have in common: means, and maps of other sizes."""
+"""Feature maps of one size, so that losses can compare them."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from tutelage.errors import ModelError
-
-
-def mean(x: Any) -> Any:
-    """Mean over all values, in the type they have.
-
-    Args:
-        x: a tensor of any shape.
-
-    Returns:
-        a scalar.
-    """
-    # Keras' own would round float64 to float32 on the PyTorch backend, as its matmul does.
-    return ops.sum(x) / math.prod(x.shape)
 
 
 def same_size(one: Any, other: Any) -> tuple[Any, Any]:

@@ -11,8 +11,9 @@ import numpy as np
 from keras import layers, ops
 
 from tutelage.errors import ModelError, RecipeError
+from tutelage.losses.checks import mean
 from tutelage.losses.features import FeatureLoss, Names
-from tutelage.losses.maps import mean, pooled, same_size
+from tutelage.losses.maps import pooled, same_size
 
 _MOST_CHANNELS, _LEVELS = 512, (4, 2, 1)
 
@@ -87,16 +88,15 @@ class ReviewKD(FeatureLoss):
         sizes = [shape[0] for shape in found]
         if sizes != sorted(sizes, reverse=True):
             raise ModelError(
-                "ReviewKD goes from the student's deepest stage to the first, so layers are "
-                f"expected from the largest map to the smallest, got the heights {sizes}"
+                "ReviewKD needs layers from the largest map to the smallest, as it goes from the "
+                f"student's deepest stage to the first, got the heights {sizes}"
             )
         mid = self.mid_channels or min(_MOST_CHANNELS, found[-1][-1])
-        seeds = itertools.count(seed)
+        seeds, deeper = itertools.count(seed), None
         inputs = [keras.Input(shape[1:]) for shape in student_shapes]
         outputs: list[Any] = []
-        deeper = None
         for i in reversed(range(len(inputs))):
-            x = layers.Reshape(found[i])(inputs[i])
+            x = layers.Reshape(found[i])(inputs[i])  # rows are maps of one pixel
             x = _normalised(x, mid, 1, next(seeds), f"stage{i}_in")
             if deeper is not None:
                 deeper = _nearest(deeper, found[i])
