@@ -52,6 +52,7 @@ TRIES: dict[str, list[dict[str, Any]]] = {
     "attention-transfer": [{"alpha": 0.5, "weight": 1000.0 * x} for x in WEIGHTS],
     "similarity-preserving": [{"alpha": 0.5, "weight": 3000.0 * x} for x in WEIGHTS],
     "rkd": [{"alpha": 0.5, "weight": x} for x in WEIGHTS],
+    "reviewkd": [{"alpha": 0.5, "weight": 5.0 * x} for x in WEIGHTS],
 }
 BASELINE = "baseline"
 

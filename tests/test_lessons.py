@@ -26,12 +26,19 @@ from tutelage.losses import (
     RKD,
     AttentionTransfer,
     FitNet,
+    ReviewKD,
     SimilarityPreserving,
     layers,
 )
 
 IMAGES = np.random.default_rng(1).normal(size=(24, 8, 8, 1)).astype("float32")
-ON_FEATURES = {FitNet: 1.0, AttentionTransfer: 100.0, SimilarityPreserving: 100.0, RKD: 1.0}
+ON_FEATURES = {
+    FitNet: 1.0,
+    AttentionTransfer: 100.0,
+    SimilarityPreserving: 100.0,
+    RKD: 1.0,
+    ReviewKD: 1.0,
+}
 
 
 def convolutional(seed, filters=(4, 6)):
@@ -90,6 +97,9 @@ def test_a_loss_on_features_is_that_of_the_layers_it_picks(method):
     if method is FitNet:
         kernel, bias = (variable.value for variable in distiller.own_variables)
         features[1] = [features[1][0] @ kernel + bias]
+    elif method is ReviewKD:
+        shapes = [[(None, *x.shape[1:]) for x in both] for both in features]
+        features[1] = loss.projection(*shapes, seed=0)(features[1], training=False)
     expected = float(loss.compute_loss(*features).detach())
     got = distiller.evaluate(IMAGES, Y, batch_size=24, **QUIET)
     assert got["distillation_loss"] == pytest.approx(expected, rel=1e-5)

@@ -22,6 +22,7 @@ def section(**settings):
         ({"name": "attention-transfer"}, losses.AttentionTransfer(), 1000.0),
         ({"name": "similarity-preserving"}, losses.SimilarityPreserving(), 3000.0),
         ({"name": "rkd", "angle_weight": 1}, losses.RKD(angle_weight=1.0), 1.0),
+        ({"name": "reviewkd"}, losses.ReviewKD(), 5.0),
         (
             {"name": "fitnet", "teacher_layer": "a", "student_layer": "b", "weight": 0},
             losses.FitNet("a", "b"),

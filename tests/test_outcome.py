@@ -247,7 +247,11 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
 def test_inner_layers_teach_in_a_run_and_a_killed_run_ends_in_the_same_bits(
     tmp_path: Path, teacher: keras.Model
 ) -> None:
-    more = [{"name": "fitnet", "weight": 0.1, "ramp": "cosine"}, {"name": "rkd", "weight": 0.01}]
+    more = [
+        {"name": "fitnet", "weight": 0.1, "ramp": "cosine"},
+        {"name": "rkd", "weight": 0.01},
+        {"name": "reviewkd", "weight": 0.1},
+    ]
     student, settings = net(), {"loss.more": more}
     whole = distil(tmp_path / "whole", teacher=teacher, student=student, settings=settings)
     with pytest.raises(KeyboardInterrupt):

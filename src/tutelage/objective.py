@@ -22,8 +22,14 @@ _LOSSES: dict[str, Callable[..., keras.distillation.DistillationLoss]] = {
     "attention-transfer": known.AttentionTransfer,
     "similarity-preserving": known.SimilarityPreserving,
     "rkd": known.RKD,
+    "reviewkd": known.ReviewKD,
 }
-_USUAL_WEIGHTS = {"fitnet": 100.0, "attention-transfer": 1000.0, "similarity-preserving": 3000.0}
+_USUAL_WEIGHTS = {
+    "fitnet": 100.0,
+    "attention-transfer": 1000.0,
+    "similarity-preserving": 3000.0,
+    "reviewkd": 5.0,
+}
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
 _RISE = 0.1  # part of the steps in which a weight rises linearly, where not said
 

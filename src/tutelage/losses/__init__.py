@@ -10,6 +10,7 @@ from tutelage.losses.features import (
 )
 from tutelage.losses.labels import CrossEntropy
 from tutelage.losses.logits import DIST, DKD, KD, NKD, LabelledLoss, LogitsLoss, StandardizedKD
+from tutelage.losses.review import ReviewKD
 
 __all__ = [
     "DIST",
@@ -23,6 +24,7 @@ __all__ = [
     "FitNet",
     "LabelledLoss",
     "LogitsLoss",
+    "ReviewKD",
     "SimilarityPreserving",
     "StandardizedKD",
     "is_finite_number",

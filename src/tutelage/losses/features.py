@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses.checks import mean, weight_of, wide
 from tutelage.losses.layers import embedding, named, stages
+from tutelage.losses.maps import same_size
 
 Names = str | Sequence[str] | None
 
@@ -195,7 +195,7 @@ class FitNet(FeatureLoss):
     picks = "middle"
 
     def of_pair(self, teacher: Any, student: Any) -> Any:
-        teacher, student = _same_size(teacher, student)
+        teacher, student = same_size(teacher, student)
         if teacher.shape[-1] != student.shape[-1]:
             raise ModelError(
                 f"FitNet compares features of as many channels, got {tuple(teacher.shape)} from "
@@ -246,7 +246,7 @@ class AttentionTransfer(FeatureLoss):
                 f"{tuple(teacher.shape)} from the teacher and {tuple(student.shape)} from the "
                 "student; name convolutions"
             )
-        maps = [_unit(_flat(mean(f * f, axis=-1))) for f in _same_size(teacher, student)]
+        maps = [_unit(_flat(mean(f * f, axis=-1))) for f in same_size(teacher, student)]
         return mean((maps[0] - maps[1]) ** 2)
 
 
@@ -363,36 +363,3 @@ def _distances(apart: Any) -> Any:
 def _huber(one: Any, other: Any) -> Any:
     gap = ops.abs(one - other)
     return mean(ops.where(gap < 1, gap * gap / 2, gap - 0.5))
-
-
-def _same_size(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two maps (batch, height, width, channels), the larger averaged to the size of the smaller."""
-    if len(one.shape) != len(other.shape) or len(one.shape) not in (2, 4):
-        raise ModelError(
-            "two maps (batch, height, width, channels) or two rows of features (batch, channels) "
-            f"are expected, got {tuple(one.shape)} from the teacher and {tuple(other.shape)} from "
-            "the student"
-        )
-    if len(one.shape) == 2:
-        return one, other
-    size = tuple(min(a, b) for a, b in zip(one.shape[1:3], other.shape[1:3], strict=True))
-    return _pooled(one, size), _pooled(other, size)
-
-
-def _pooled(x: Any, size: tuple[int, int]) -> Any:
-    if tuple(x.shape[1:3]) == size:
-        return x
-    down, across = (
-        ops.convert_to_tensor(_averages(here, wanted), dtype=x.dtype)
-        for here, wanted in zip(x.shape[1:3], size, strict=True)
-    )
-    return ops.einsum("ih,jw,bhwc->bijc", down, across, x)
-
-
-def _averages(here: int, wanted: int) -> np.ndarray:
-    """The matrix (wanted, here) that averages windows, which overlap where they don't divide."""
-    rows = np.zeros((wanted, here))
-    for i in range(wanted):
-        window = slice(i * here // wanted, -(-(i + 1) * here // wanted))
-        rows[i, window] = 1 / (window.stop - window.start)
-    return rows

@@ -9,7 +9,7 @@ DataName = Literal["digits", "mnist", "cifar10", "folder"]
 ModelName = Literal["teacher-2m", "student-300k", "digits-teacher", "digits-student"]
 MODELS: tuple[str, ...] = get_args(ModelName)
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
-OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd"]
+OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
 LossName = Literal[OnLogits, OnFeatures]
 SETTINGS: dict[str, tuple[str, ...]] = {  # which losses have each
     "temperature": get_args(OnLogits),
@@ -117,9 +117,10 @@ class Term:
 
     Args:
         name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on inner layers
-            `fitnet`, `attention-transfer`, `similarity-preserving` or `rkd`.
+            `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`.
         weight: it is multiplied by this, at least 0; None means the usual: 100 for `fitnet`, 1000
-            for `attention-transfer`, 3000 for `similarity-preserving`, 1 for the others.
+            for `attention-transfer`, 3000 for `similarity-preserving`, 5 for `reviewkd`, 1 for the
+            others.
         ramp: how the weight changes: `linear` from 0 up in the first part of the steps, `cosine`
             down to 0 over all of them; None means not at all.
         warmup: that first part of `linear`, above 0, up to 1; None means a tenth.
