@@ -21,13 +21,16 @@ from tutelage import native
 from tutelage.distiller import Distiller
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import (
+    DIST,
     DKD,
     KD,
+    NKD,
     RKD,
     AttentionTransfer,
     FitNet,
     ReviewKD,
     SimilarityPreserving,
+    StandardizedKD,
     layers,
 )
 
@@ -281,6 +284,18 @@ def test_keras_own_distiller_takes_a_loss_on_named_layers(method):
     assert np.isfinite(history["distillation_loss"]).all()
 
 
+def in_keras_own(loss):
+    theirs = keras.distillation.Distiller(linear(2), linear(1), loss, student_loss_weight=0.5)
+    theirs.compile(optimizer="sgd", loss=keras.losses.SparseCategoricalCrossentropy(True))
+    return theirs.fit(X, Y, batch_size=8, epochs=3, verbose=0).history["distillation_loss"]
+
+
+@pytest.mark.parametrize("method", [KD, StandardizedKD, DIST])
+def test_keras_own_distiller_takes_a_loss_on_logits(method):
+    losses = in_keras_own(method())
+    assert losses[-1] < losses[0]
+
+
 # Bad input
 
 
@@ -325,3 +340,9 @@ def test_without_labels_alpha_below_one_is_refused():
     needy.compile()
     with pytest.raises(RecipeError, match="DKD needs labels, got none"):
         needy.fit(X, verbose=0)
+
+
+@pytest.mark.parametrize("method", [DKD, NKD])
+def test_keras_own_distiller_which_hands_no_labels_on_is_told_so(method):
+    with pytest.raises(RecipeError, match=f"{method.__name__} needs labels, got none"):
+        in_keras_own(method())

@@ -233,6 +233,7 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
         **shared,
     )
     images = found.results["data"]["train"]
+    assert found.results["data"]["unlabelled"] == 50
     assert asked == [images // 64, 1, (images + 50) // 64]
     rows = [row for row in found.history if row["stage"] == "student"]
     assert not any("accuracy" in row for row in rows)

@@ -349,7 +349,8 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             "train": len(job.train),
             "validation": len(job.validation),
             "test": len(test),
-        },
+        }
+        | ({} if job.pool is None else {"unlabelled": len(job.pool)}),
         "recipe": recipes.to_dict(job.recipe),
         "environment": environment.describe()
         | {"precision": job.precision, "compiled": native.compiled_parts()},
