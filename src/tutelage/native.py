@@ -105,7 +105,7 @@ def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
     """
     inner = stock(model)
     outputs = [inner.outputs[0], *(inner.get_layer(name).output for name in names)]
-    watched = keras.Model(inner.input, outputs)
+    watched = keras.Model(inner.inputs[0], outputs)
     return _Native(watched, model.precision) if isinstance(model, _Native) else watched
 
 
