@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--tuning-seeds", type=int, default=3)
     parser.add_argument("--like", metavar="RECIPE", help="settings as chosen there, without tries")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed; others in other processes")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--work", type=Path, default=Path("runs/methods"))
     parser.add_argument("--out", type=Path, default=CELLS, help="folder for the cells")
@@ -211,8 +212,8 @@ def main() -> None:
     if told.table:
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), told.out), encoding="utf-8")
         return
-    if min(told.tuning_seeds, told.seeds) < 1:
-        parser.error("expected at least one seed")
+    if min(told.tuning_seeds, told.seeds) < 1 or told.first < 0:
+        parser.error("expected at least one seed, the first of them not below 0")
     try:
         overrides = dict(recipe.parse_setting(text) for text in told.set)
         standing = prepare(recipe.load(told.recipe, overrides))
@@ -223,7 +224,7 @@ def main() -> None:
         settings = {}
         if method != BASELINE:
             settings = bench.chosen(method, told.tuning_seeds, told.like)
-        for seed in range(told.seeds):
+        for seed in range(told.first, told.first + told.seeds):
             bench.cell(method, settings, seed)
     print(table(bench.cells))
 
