@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 methods = importlib.import_module("methods")
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("run", "distill", "evaluate", "predict", "knowledge")
+COMMANDS = tuple(cli.COMMANDS)
 REFERENCE = REPOSITORY / "docs" / "reference.md"
 
 
@@ -71,9 +71,7 @@ def test_options_that_the_documentation_names_exist(capsys: pytest.CaptureFixtur
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) | {"--debug", "--version"}
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         for line in page.read_text(encoding="utf-8").splitlines():
-            for called in re.findall(
-                r"tutelage (?:run|distill|evaluate|predict|knowledge)[^`#]*", line
-            ):
+            for called in re.findall(rf"tutelage (?:{'|'.join(COMMANDS)})[^`#]*", line):
                 assert set(re.findall(r"--[a-z-]+", called)) <= known, line
 
 

@@ -57,6 +57,10 @@ ORDER = [
     "experiment",
     "outcome",
     "console",
+    "cli.options",
+    "cli.saying",
+    "cli.asking",
+    "cli.running",
     "cli",
 ]
 # What needs no framework loads none, so that help, mistakes and finished runs answer at once.

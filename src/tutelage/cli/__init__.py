@@ -1,0 +1,84 @@
+"""The command line: parse, call, render."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, Exit, TyperException
+
+from tutelage import __version__
+from tutelage.cli.asking import evaluate, knowledge, predict
+from tutelage.cli.running import distill, run
+from tutelage.cli.saying import fail
+from tutelage.errors import TutelageError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "distill": distill,
+    "evaluate": evaluate,
+    "predict": predict,
+    "knowledge": knowledge,
+}
+
+app = typer.Typer(
+    name="tutelage",
+    help="Distil a big image classifier into a small one, and see what the teacher was worth.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tutelage {__version__}")
+        raise Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; default: the process's own.
+
+    Returns:
+        The exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"] or ["--help"]
+    try:
+        status = app(arguments, standalone_mode=False, prog_name="tutelage")
+        return status if isinstance(status, int) else 0
+    except Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, Abort):
+        fail("interrupted")
+        return 130
+    except TyperException as error:
+        fail(f"{error.format_message()} Try 'tutelage --help'.")
+        return 2
+    except TutelageError as error:
+        if debug:
+            traceback.print_exc()
+        fail(str(error))
+        return 2

@@ -1,0 +1,181 @@
+"""`tutelage run` and `tutelage distill`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.cli.options import (
+    Alpha,
+    DataPath,
+    DryRun,
+    Epochs,
+    Json,
+    Out,
+    Seed,
+    Settings,
+    Temperature,
+)
+from tutelage.cli.saying import fail, show
+
+if TYPE_CHECKING:
+    from tutelage.recipe import Recipe
+
+
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="digits, cifar10, distill, or the path of a .toml file."
+        ),
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Where the data is: an archive or a folder.")
+    ] = None,
+    out: Out = None,
+    seed: Seed = None,
+    alpha: Alpha = None,
+    temperature: Temperature = None,
+    epochs: Epochs = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a teacher, the student without it and with it, and compare the three.
+
+    Give the same command again to go on after an interruption; a finished run
+    prints its table.
+    """
+    from tutelage import recipe as recipes
+
+    overrides = dict(recipes.parse_setting(text) for text in settings or [])
+    overrides |= _given(seed, alpha, temperature, epochs)
+    overrides |= {} if data is None else {"data.path": data}
+    overrides |= {} if not teacher else {"teacher.file": _one_or_all(teacher)}
+    _go(recipes.load(source, overrides), out, dry_run, as_json)
+
+
+def distill(
+    teacher: Annotated[
+        list[str],
+        typer.Option(
+            help="A .keras, .onnx or .npy file, a run folder, package.module:function, or the "
+            "name of a model to train; again for an ensemble."
+        ),
+    ],
+    data: DataPath,
+    student: Annotated[
+        str,
+        typer.Option(help="A .keras file, package.module:function, or a model's name."),
+    ] = "student-300k",
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Further pictures, learned from by the teacher's answers alone."
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--recipe", help="All else: a bundled recipe or a .toml file.")
+    ] = "distill",
+    out: Out = None,
+    seed: Seed = None,
+    alpha: Alpha = None,
+    temperature: Temperature = None,
+    epochs: Epochs = None,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a teacher of your own into a student, on your own images.
+
+    The same student is trained without the teacher too, and the three are compared. How a
+    model takes its images is told by --set teacher.size=[64,64], teacher.scale=255 and so on.
+    """
+    from tutelage import recipe as recipes
+
+    taught = _one_or_all(teacher)
+    overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
+    overrides |= dict(recipes.parse_setting(text) for text in settings or [])
+    overrides |= _given(seed, alpha, temperature, epochs)
+    _go(recipes.load(source, overrides), out, dry_run, as_json)
+
+
+def _one_or_all(teachers: list[str]) -> str | list[str]:
+    return teachers[0] if len(teachers) == 1 else teachers
+
+
+def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -> dict[str, Any]:
+    """What was given of the options that stand for keys of a recipe."""
+    options = {
+        "seed": seed,
+        "loss.alpha": alpha,
+        "loss.temperature": temperature,
+        "schedule.teacher.epochs": epochs,
+        "schedule.student.epochs": epochs,
+    }
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _go(recipe: Recipe, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Run a recipe, or show what that would be."""
+    from tutelage import experiment
+    from tutelage import recipe as recipes
+    from tutelage.job import prepare
+
+    if dry_run:
+        _show_plan(experiment.plan(recipe), recipes.to_toml(recipe), as_json)
+        return
+
+    from tutelage.console import ConsoleProgress
+
+    progress = ConsoleProgress()
+    folder = out or experiment.default_folder(recipe)
+    try:
+        with progress.console.status("reading the data"):  # seen on a terminal alone
+            job = prepare(recipe)
+        progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
+        results = experiment.run(job, folder, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        fail(
+            f"interrupted at {progress.where()}: give the same command again to go on, in {folder}"
+        )
+        raise typer.Exit(130) from None
+    finally:
+        progress.close()
+    if as_json:
+        print(json.dumps(results, indent=1))
+    else:
+        show(results["models"], f"{recipe.name} on {results['data']['name']}")
+        print(results["verdict"])
+        print(f"Files: {folder} (report.md, student.keras, results.json)")
+
+
+def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan, indent=1))
+        return
+    from tutelage.report import duration
+
+    print(toml)
+    for name, model in plan["models"].items():
+        if "taken from" in model:
+            print(f"{name}: taken from {model['taken from']}")
+            continue
+        macs = f"{model['macs']:,} MACs, " if "macs" in model else ""
+        took = duration(model["seconds"])
+        print(f"{name}: {model['parameters']:,} parameters, {macs}about {took}")
+    print(
+        f"about {duration(plan['seconds'])} on this machine in {plan['precision']}"
+        f"{'' if plan['data']['found'] else '; the data is not here yet'}"
+    )
