@@ -37,7 +37,7 @@ def pins(name: str) -> dict[str, Requirement]:
 
 
 DECLARED = requirements(PYPROJECT["project"]["dependencies"])
-OPTIONAL = requirements(PYPROJECT["project"]["optional-dependencies"]["jax"])
+OPTIONAL = requirements(sum(PYPROJECT["project"]["optional-dependencies"].values(), []))
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
 
