@@ -37,7 +37,8 @@ def pins(name: str) -> dict[str, Requirement]:
 
 
 DECLARED = requirements(PYPROJECT["project"]["dependencies"])
-OPTIONAL = requirements(sum(PYPROJECT["project"]["optional-dependencies"].values(), []))
+EXTRAS = PYPROJECT["project"]["optional-dependencies"].values()
+OPTIONAL = requirements([line for extra in EXTRAS for line in extra])
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
 

@@ -14,6 +14,15 @@ from rich.text import Text
 from .progress import Progress
 from .report import HEADINGS, duration, rows
 
+_SPREADS = {
+    "accuracy": ("accuracy", 100.0, " %"),
+    "precision": ("precision", 100.0, " %"),
+    "recall": ("recall", 100.0, " %"),
+    "nll": ("NLL", 1.0, ""),
+    "ece": ("ECE", 100.0, " %"),
+    "agreement": ("agreement", 100.0, " %"),
+}
+
 
 def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """The table of results for a terminal: a column for each model, so that it fits 80 characters.
@@ -34,6 +43,40 @@ def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         if any(line[1:]):
             drawn.add_row(*line)
     return drawn
+
+
+def spreads(group: Mapping[str, Any], data: str) -> Table:
+    """The table of a recipe's seeds: mean and standard deviation, a column for each model.
+
+    Args:
+        group: one of `comparison.compare`'s.
+        data: what the images are called.
+
+    Returns:
+        A table that `rich` can print.
+    """
+    count = len(group["seeds"])
+    title = f"{group['name']} on {data}, {count} seed{'s' if count > 1 else ''}"
+    drawn = Table(title=Text(title), title_justify="left")
+    drawn.add_column("")
+    for name in group["models"]:
+        drawn.add_column(Text(name), justify="right", overflow="fold")
+    for figure, (heading, scale, unit) in _SPREADS.items():
+        cells = []
+        for model in group["models"].values():
+            spread = model.get(figure)
+            cells.append("" if spread is None else _spread(spread, scale, unit))
+        if any(cells):
+            drawn.add_row(heading, *cells)
+    return drawn
+
+
+def _spread(spread: Mapping[str, Any], scale: float, unit: str) -> str:
+    digits = 2 if scale > 1 else 4
+    told = f"{scale * spread['mean']:.{digits}f}"
+    if spread["std"] is not None:
+        told += f" ± {scale * spread['std']:.{digits}f}"
+    return told + unit
 
 
 class ConsoleProgress(Progress):

@@ -71,6 +71,36 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def points(difference: Mapping[str, Any]) -> str:
+    """A paired difference of accuracies as people say it: `+1.07 ± 0.22 points (0.52 to 1.62)`."""
+    told = f"{100 * difference['mean']:+.2f}"
+    if difference["std"] is None:
+        return f"{told} points (one seed)"
+    low, high = (100 * difference[end] for end in ("low", "high"))
+    return f"{told} ± {100 * difference['std']:.2f} points (95 % interval {low:.2f} to {high:.2f})"
+
+
+def differences(group: Mapping[str, Any]) -> list[str]:
+    """A recipe's paired differences and McNemar's tests, a line each.
+
+    Args:
+        group: one of `comparison.compare`'s.
+
+    Returns:
+        Lines for people.
+    """
+    lines = [f"student - baseline: {points(group['worth'])}"]
+    if "short" in group:
+        lines.append(f"student - teacher: {points(group['short'])}")
+    tests = "; ".join(
+        f"seed {test['seed']}: {test['first']} to {test['second']}, p = {test['p']:.2g}"
+        for test in group["mcnemar"]
+    )
+    if tests:
+        lines.append(f"images right in student or baseline alone (McNemar): {tests}")
+    return lines
+
+
 def markdown(
     results: Mapping[str, Any], answers: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> str:

@@ -12,6 +12,7 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from tutelage import __version__
 from tutelage.cli.asking import evaluate, knowledge, predict
+from tutelage.cli.comparing import compare
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
 from tutelage.errors import TutelageError
@@ -19,6 +20,7 @@ from tutelage.errors import TutelageError
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "distill": distill,
+    "compare": compare,
     "evaluate": evaluate,
     "predict": predict,
     "knowledge": knowledge,

@@ -20,6 +20,10 @@ Out = Annotated[
     typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
 ]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and views.")]
+Seeds = Annotated[
+    int,
+    typer.Option(min=1, help="How many seeds, from --seed on, each a run; then they are compared."),
+]
 Alpha = Annotated[float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")]
 Temperature = Annotated[
     float | None, typer.Option(help="Temperature of the soft targets, above 0.")

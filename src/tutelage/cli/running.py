@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,11 @@ from tutelage.cli.options import (
     Json,
     Out,
     Seed,
+    Seeds,
     Settings,
     Temperature,
 )
-from tutelage.cli.saying import fail, show
+from tutelage.cli.saying import fail, show, show_comparison
 
 if TYPE_CHECKING:
     from tutelage.recipe import Recipe
@@ -37,6 +39,7 @@ def run(
     ] = None,
     out: Out = None,
     seed: Seed = None,
+    seeds: Seeds = 1,
     alpha: Alpha = None,
     temperature: Temperature = None,
     epochs: Epochs = None,
@@ -62,7 +65,7 @@ def run(
     overrides |= _given(seed, alpha, temperature, epochs)
     overrides |= {} if data is None else {"data.path": data}
     overrides |= {} if not teacher else {"teacher.file": _one_or_all(teacher)}
-    _go(recipes.load(source, overrides), out, dry_run, as_json)
+    _go(recipes.load(source, overrides), seeds, out, dry_run, as_json)
 
 
 def distill(
@@ -89,6 +92,7 @@ def distill(
     ] = "distill",
     out: Out = None,
     seed: Seed = None,
+    seeds: Seeds = 1,
     alpha: Alpha = None,
     temperature: Temperature = None,
     epochs: Epochs = None,
@@ -107,7 +111,7 @@ def distill(
     overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
     overrides |= dict(recipes.parse_setting(text) for text in settings or [])
     overrides |= _given(seed, alpha, temperature, epochs)
-    _go(recipes.load(source, overrides), out, dry_run, as_json)
+    _go(recipes.load(source, overrides), seeds, out, dry_run, as_json)
 
 
 def _one_or_all(teachers: list[str]) -> str | list[str]:
@@ -126,17 +130,38 @@ def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _go(recipe: Recipe, out: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Run a recipe, or show what that would be."""
+def _go(recipe: Recipe, seeds: int, out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Run a recipe with each seed, or show what a seed would be."""
     from tutelage import experiment
     from tutelage import recipe as recipes
-    from tutelage.job import prepare
 
     if dry_run:
         _show_plan(experiment.plan(recipe), recipes.to_toml(recipe), as_json)
         return
+    if seeds == 1:
+        results, folder = _run(recipe, out)
+        if as_json:
+            print(json.dumps(results, indent=1))
+        else:
+            show(results["models"], f"{recipe.name} on {results['data']['name']}")
+            print(results["verdict"])
+            print(f"Files: {folder} (report.md, student.keras, results.json)")
+        return
+    folders = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        own = replace(recipe, seed=seed)
+        folders.append(_run(own, None if out is None else out / f"seed-{seed}")[1])
+    from tutelage import comparison, records
 
+    told = comparison.compare([records.read(folder) for folder in folders])
+    show_comparison(told, as_json)
+
+
+def _run(recipe: Recipe, out: Path | None) -> tuple[dict[str, Any], Path]:
+    """A recipe's results, with progress on standard error, and their folder."""
+    from tutelage import experiment
     from tutelage.console import ConsoleProgress
+    from tutelage.job import prepare
 
     progress = ConsoleProgress()
     folder = out or experiment.default_folder(recipe)
@@ -144,7 +169,7 @@ def _go(recipe: Recipe, out: Path | None, dry_run: bool, as_json: bool) -> None:
         with progress.console.status("reading the data"):  # seen on a terminal alone
             job = prepare(recipe)
         progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
-        results = experiment.run(job, folder, progress)
+        return experiment.run(job, folder, progress), folder
     except KeyboardInterrupt:
         progress.close()
         fail(
@@ -153,12 +178,6 @@ def _go(recipe: Recipe, out: Path | None, dry_run: bool, as_json: bool) -> None:
         raise typer.Exit(130) from None
     finally:
         progress.close()
-    if as_json:
-        print(json.dumps(results, indent=1))
-    else:
-        show(results["models"], f"{recipe.name} on {results['data']['name']}")
-        print(results["verdict"])
-        print(f"Files: {folder} (report.md, student.keras, results.json)")
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -18,3 +19,24 @@ def show(models: dict[str, Any], title: str) -> None:
     from tutelage.console import table
 
     Console(highlight=False).print(table(models, title))
+
+
+def show_comparison(told: dict[str, Any], as_json: bool) -> None:
+    """Print what `comparison.compare` has found, as JSON or for people."""
+    if as_json:
+        print(json.dumps(told, indent=1))
+        return
+    from rich.console import Console
+
+    from tutelage.console import spreads
+    from tutelage.report import differences, points
+
+    console = Console(highlight=False)
+    for group in told["groups"]:
+        console.print(spreads(group, told["data"]))
+        for line in differences(group):
+            print(line)
+        print(group["verdict"])
+        if (against := group.get("against")) and (first := told["groups"][0]["name"]):
+            print(f"Its students less those of {first}: {points(against)}.")
+    print("Runs: " + " ".join(run for group in told["groups"] for run in group["runs"]))
