@@ -244,6 +244,41 @@ def test_dry_run_describes_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_seeds_are_run_and_compared_in_one_command(tmp_path: Path) -> None:
+    short = ["--epochs", "1", *SMALL[2:]]
+    line = ["run", "digits", *short, "--seed", "3", "--seeds", "2", "--out", tmp_path, "--json"]
+    done = command(*line, "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    (group,) = json.loads(done.stdout)["groups"]
+    assert group["seeds"] == [3, 4]
+    assert group["runs"] == [str(tmp_path / f"seed-{seed}") for seed in (3, 4)]
+    assert all((Path(run) / "tensorboard" / "student").is_dir() for run in group["runs"])
+    accuracies = [
+        json.loads((Path(run) / "results.json").read_text())["models"]["student"]["accuracy"]
+        for run in group["runs"]
+    ]
+    assert group["models"]["student"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    again = command("compare", tmp_path, "--json")
+    assert again.stdout == done.stdout
+    told = command("compare", *group["runs"]).stdout
+    assert group["verdict"] in told
+    assert "student - baseline" in told
+    assert "digits on digits, 2 seeds" in told
+
+
+def test_compare_refuses_what_is_no_finished_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, "compare", tmp_path, names=f"{tmp_path} holds no run")
+    half = tmp_path / "half"
+    shutil.copytree(folder, half)
+    (half / "results.json").unlink()
+    refused(capsys, "compare", half, names="results.json is not there")
+    refused(capsys, "compare", folder, half, names="results.json is not there")
+    refused(capsys, "run", "digits", "--seeds", "0", names="--seeds")
+    refused(capsys, "run", "digits", "--seed", 2**31 - 1, "--seeds", 2, names="expected 1 to 1")
+
+
 def test_evaluate_gives_the_figures_of_the_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ ORDER = [
     "storage",
     "environment",
     "progress",
+    "events",
     "wording",
     "recipe.sections",
     "recipe.brought",

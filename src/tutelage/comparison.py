@@ -133,7 +133,9 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
         for key in set().union(*told)
         if key != "seed" and len({str(one.get(key)) for one in told}) > 1
     }
-    for record, settings in zip(records, told, strict=True):
+    for record, settings in sorted(
+        zip(records, told, strict=True), key=lambda pair: int(pair[1]["seed"])
+    ):
         given = [f"{k}={_plain(settings[k])}" for k in sorted(varied) if k in settings]
         name = ", ".join(given) or record.results["name"]
         gathered.setdefault(name, []).append(record)

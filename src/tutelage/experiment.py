@@ -42,13 +42,16 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("runs") / f"{recipe.name}-{recipes.key(recipe)[:8]}"
 
 
-def run(job: Job, path: Path, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    job: Job, path: Path, progress: Progress | None = None, *, tensorboard: bool = False
+) -> dict[str, Any]:
     """Train what is not yet trained, measure everything on the test part, write it down.
 
     Args:
         job: from `prepare`.
         path: the run's folder; made if absent, gone on with if it is this job's.
         progress: hears how it goes.
+        tensorboard: whether to write event files too, in the folder `tensorboard` of the run's.
 
     Returns:
         What is written to `results.json`.
@@ -56,12 +59,17 @@ def run(job: Job, path: Path, progress: Progress | None = None) -> dict[str, Any
     Raises:
         RunError: if the folder belongs to another recipe or can't be written.
         TrainingError: if a loss is not finite.
+        RecipeError: if TensorBoard is asked for and not installed.
     """
     progress = progress or Progress()
     if done := runfolder.finished(path, job.key()):
         progress.note(f"already done in {path}")
+        if tensorboard:
+            with runfolder.opened(path, job.key(), "", tensorboard=True) as folder:
+                folder.write_history()
         return done
-    with runfolder.opened(path, job.key(), recipes.to_toml(job.recipe)) as folder:
+    toml = recipes.to_toml(job.recipe)
+    with runfolder.opened(path, job.key(), toml, tensorboard=tensorboard) as folder:
         _tell(job, progress)
         for stage in STAGES:
             if stage in folder.stages:

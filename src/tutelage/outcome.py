@@ -51,6 +51,7 @@ def distill(
     settings: Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    tensorboard: bool = False,
 ) -> Outcome:
     """Distil a teacher into a student, train the same student alone, and compare the three.
 
@@ -71,6 +72,7 @@ def distill(
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
         out: the run's folder; default: `runs/RECIPE-HASH`, of all that it depends on.
         progress: hears how it goes.
+        tensorboard: whether to write event files too, in the folder `tensorboard` of the run's.
 
     Returns:
         The student, its figures and its history.
@@ -104,7 +106,7 @@ def distill(
         pool=unlabelled if isinstance(unlabelled, np.ndarray) else None,
     )
     folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{job.key()[:8]}"
-    results = experiment.run(job, folder, progress)
+    results = experiment.run(job, folder, progress, tensorboard=tensorboard)
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         history = [
             {name: _number(value) for name, value in row.items() if value}

@@ -14,6 +14,7 @@ import filelock
 
 from . import storage
 from .errors import RunError
+from .events import EventLog
 
 STAGES = ("teacher", "baseline", "student")
 COLUMNS = (
@@ -37,10 +38,17 @@ class RunFolder:
         path: the folder.
         key: hash of the job it belongs to.
         stages: each finished stage's `key`, `seconds` and `history`.
+        events: where TensorBoard hears of the epochs, if it does.
     """
 
-    def __init__(self, path: Path, key: str, stages: dict[str, dict[str, Any]]):
-        self.path, self.key, self.stages = path, key, stages
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        stages: dict[str, dict[str, Any]],
+        events: EventLog | None = None,
+    ):
+        self.path, self.key, self.stages, self.events = path, key, stages, events
 
     def model(self, stage: str) -> Path:
         """Where a stage's model file is, or will be."""
@@ -71,8 +79,10 @@ class RunFolder:
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         for stage in STAGES:
-            for row in histories.get(stage, []):
-                table.writerow({"stage": stage} | row)
+            rows = histories.get(stage, [])
+            table.writerows({"stage": stage} | row for row in rows)
+            if self.events is not None:
+                self.events.write(stage, rows)
         self.write_text("history.csv", text.getvalue())
 
     def neighbour(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
@@ -94,13 +104,14 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, key: str, recipe: str) -> Iterator[RunFolder]:
+def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> Iterator[RunFolder]:
     """Open a job's folder, alone; made if absent.
 
     Args:
         path: the folder.
         key: hash of the job.
         recipe: the recipe as TOML, written to a new folder.
+        tensorboard: whether to write event files, in its folder `tensorboard`.
 
     Yields:
         The folder.
@@ -108,7 +119,9 @@ def opened(path: Path, key: str, recipe: str) -> Iterator[RunFolder]:
     Raises:
         RunError: if the folder belongs to another job, holds something else, is in use, or
             can't be written; nothing in it is changed then.
+        RecipeError: if TensorBoard is asked for and not installed.
     """
+    events = EventLog(path / "tensorboard") if tensorboard else None
     stages = _known_stages(path, key)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -120,13 +133,15 @@ def opened(path: Path, key: str, recipe: str) -> Iterator[RunFolder]:
         reason = error.strerror or error
         raise RunError(f"can't write {path}: {reason}: give another --out") from error
     try:
-        folder = RunFolder(path, key, stages or {})
+        folder = RunFolder(path, key, stages or {}, events)
         if stages is None:
             folder._write_manifest()  # first, for it says whose the folder is
         if not (path / "recipe.toml").exists():
             folder.write_text("recipe.toml", recipe)
         yield folder
     finally:
+        if events is not None:
+            events.close()
         lock.release()  # its file stays: another process may be holding on to it
 
 

@@ -36,3 +36,6 @@ Settings = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
 ]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write event files too: tensorboard --logdir RUN.")
+]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +19,12 @@ from tutelage.cli.options import (
     Seeds,
     Settings,
     Temperature,
+    TensorBoard,
 )
 from tutelage.cli.saying import fail, show, show_comparison
 
 if TYPE_CHECKING:
+    from tutelage.datasets import Dataset
     from tutelage.recipe import Recipe
 
 
@@ -51,6 +52,7 @@ def run(
         ),
     ] = None,
     settings: Settings = None,
+    tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +67,7 @@ def run(
     overrides |= _given(seed, alpha, temperature, epochs)
     overrides |= {} if data is None else {"data.path": data}
     overrides |= {} if not teacher else {"teacher.file": _one_or_all(teacher)}
-    _go(recipes.load(source, overrides), seeds, out, dry_run, as_json)
+    _go(recipes.load(source, overrides), seeds, out, tensorboard, dry_run, as_json)
 
 
 def distill(
@@ -97,6 +99,7 @@ def distill(
     temperature: Temperature = None,
     epochs: Epochs = None,
     settings: Settings = None,
+    tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +114,7 @@ def distill(
     overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
     overrides |= dict(recipes.parse_setting(text) for text in settings or [])
     overrides |= _given(seed, alpha, temperature, epochs)
-    _go(recipes.load(source, overrides), seeds, out, dry_run, as_json)
+    _go(recipes.load(source, overrides), seeds, out, tensorboard, dry_run, as_json)
 
 
 def _one_or_all(teachers: list[str]) -> str | list[str]:
@@ -130,16 +133,21 @@ def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _go(recipe: Recipe, seeds: int, out: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Run a recipe with each seed, or show what a seed would be."""
-    from tutelage import experiment
+def _go(
+    recipe: Recipe, seeds: int, out: Path | None, tensorboard: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Run a recipe with each seed, or show what that would be."""
+    from tutelage import comparison, experiment, records
     from tutelage import recipe as recipes
 
+    each = recipes.with_seeds(recipe, seeds)
     if dry_run:
         _show_plan(experiment.plan(recipe), recipes.to_toml(recipe), as_json)
+        if seeds > 1 and not as_json:
+            print(f"and as much for each of the {seeds} seeds")
         return
     if seeds == 1:
-        results, folder = _run(recipe, out)
+        results, folder, _ = _run(recipe, out, tensorboard)
         if as_json:
             print(json.dumps(results, indent=1))
         else:
@@ -147,18 +155,19 @@ def _go(recipe: Recipe, seeds: int, out: Path | None, dry_run: bool, as_json: bo
             print(results["verdict"])
             print(f"Files: {folder} (report.md, student.keras, results.json)")
         return
-    folders = []
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        own = replace(recipe, seed=seed)
-        folders.append(_run(own, None if out is None else out / f"seed-{seed}")[1])
-    from tutelage import comparison, records
-
+    folders, data = [], None
+    for own in each:
+        place = None if out is None else out / f"seed-{own.seed}"
+        _, folder, data = _run(own, place, tensorboard, data)
+        folders.append(folder)
     told = comparison.compare([records.read(folder) for folder in folders])
     show_comparison(told, as_json)
 
 
-def _run(recipe: Recipe, out: Path | None) -> tuple[dict[str, Any], Path]:
-    """A recipe's results, with progress on standard error, and their folder."""
+def _run(
+    recipe: Recipe, out: Path | None, tensorboard: bool, data: Dataset | None = None
+) -> tuple[dict[str, Any], Path, Dataset]:
+    """A recipe's results, with progress on standard error, their folder and the data."""
     from tutelage import experiment
     from tutelage.console import ConsoleProgress
     from tutelage.job import prepare
@@ -167,9 +176,9 @@ def _run(recipe: Recipe, out: Path | None) -> tuple[dict[str, Any], Path]:
     folder = out or experiment.default_folder(recipe)
     try:
         with progress.console.status("reading the data"):  # seen on a terminal alone
-            job = prepare(recipe)
+            job = prepare(recipe, data=data)
         progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
-        return experiment.run(job, folder, progress), folder
+        return experiment.run(job, folder, progress, tensorboard=tensorboard), folder, job.data
     except KeyboardInterrupt:
         progress.close()
         fail(

@@ -1,7 +1,7 @@
 """A recipe says everything that an experiment is: data, views, models, loss and schedule."""
 
 from tutelage.recipe.brought import is_path, overrides
-from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml
+from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
 from tutelage.recipe.sections import (
     MODELS,
     SETTINGS,
@@ -34,4 +34,5 @@ __all__ = [
     "parse_setting",
     "to_dict",
     "to_toml",
+    "with_seeds",
 ]

@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tutelage import wording
 from tutelage.errors import RecipeError
-from tutelage.recipe.sections import SETTINGS, Recipe
+from tutelage.recipe.sections import LARGEST_SEED, SETTINGS, Recipe
 
 BUNDLED = ("digits", "cifar10", "distill")
 _RECIPE = TypeAdapter(Recipe)
@@ -140,6 +141,29 @@ def key(recipe: Recipe) -> str:
     """
     canonical = json.dumps(to_dict(recipe), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
+    """Give a recipe with its own seed and the ones that follow.
+
+    Args:
+        recipe: the recipe.
+        count: how many seeds, at least 1.
+
+    Returns:
+        A recipe for each seed, alike but for it.
+
+    Raises:
+        RecipeError: there are not so many seeds, or less than one is asked for.
+
+    Example:
+        >>> [one.seed for one in with_seeds(load("digits"), 3)]
+        [0, 1, 2]
+    """
+    most = LARGEST_SEED + 1 - recipe.seed
+    if not 1 <= count <= most:
+        raise RecipeError(f"expected 1 to {most} seeds from seed {recipe.seed} on, found {count}")
+    return [replace(recipe, seed=recipe.seed + more) for more in range(count)]
 
 
 def _read(source: str | os.PathLike[str]) -> bytes:

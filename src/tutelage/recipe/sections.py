@@ -21,7 +21,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # which losses have each
     "student_layer": get_args(OnFeatures),
 }
 
-Seed = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
+LARGEST_SEED = 2**31 - 1
+Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
 Pixels = Annotated[StrictInt, Field(ge=1, le=4096)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Unit = Annotated[StrictFloat, Field(ge=0, le=1)]
