@@ -179,7 +179,7 @@ class FitNet(FeatureLoss):
     convolution): `tutelage.Distiller` makes and trains it. Called alone, the loss compares what
     it is given, and refuses other numbers of channels. The larger of two maps is averaged to the
     size of the smaller. Picks the middle stage.
-    Source: Romero and others 2015, arXiv 1412.6550.
+    Source: Romero and others 2015, arXiv 1412.6550, equation 3, less its factor of a half.
 
     Args:
         teacher_layer_name: as in `FeatureLoss`.
@@ -225,7 +225,8 @@ class AttentionTransfer(FeatureLoss):
     """Attention: `mean((a_t - a_s)^2)`, `a = flatten(mean_c f^2)` divided by its length.
 
     The larger of two maps is averaged to the size of the smaller. Compares every stage.
-    Source: Zagoruyko and Komodakis 2017, arXiv 1612.03928.
+    Source: Zagoruyko and Komodakis 2017, arXiv 1612.03928, equation 2, in the form of the authors'
+    code: means of squares, where the paper has norms and sums.
 
     Args:
         teacher_layer_name: as in `FeatureLoss`.
@@ -255,7 +256,7 @@ class SimilarityPreserving(FeatureLoss):
     """Alike images stay alike: `sum((G_t - G_s)^2) / N^2`, `G = f f^T`, each row of length 1.
 
     f is a batch of N flattened features, of any size. Compares the last stage.
-    Source: Tung and Mori 2019, arXiv 1907.09682.
+    Source: Tung and Mori 2019, arXiv 1907.09682, equation 4.
 
     Args:
         teacher_layer_name: as in `FeatureLoss`.
@@ -283,7 +284,8 @@ class RKD(FeatureLoss):
     `h(x) = x^2 / 2` within 1 and `|x| - 1/2` beyond. d are the N^2 distances between a batch's
     features, divided by the mean of those that are positive; a are the N^3 cosines of the angles
     that two samples make at a third. Compares what the heads read.
-    Source: Park and others 2019, arXiv 1904.05068.
+    Source: Park and others 2019, arXiv 1904.05068, equation 4, with the potentials of sections 3.2.1
+    and 3.2.2.
 
     Args:
         distance_weight: at least 0.

@@ -97,7 +97,7 @@ class KD(LogitsLoss):
 
     The natural logarithm, from log-softmax; zero where the teacher and the
     student agree. `T^2` keeps the gradient's size as T grows.
-    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, equation 1 (the softmax) and section 2.
 
     Args:
         temperature: T, a finite number above 0.
@@ -136,7 +136,8 @@ class StandardizedKD(KD):
 
     The standard deviation is the unbiased one, over classes - 1. The student need only
     match its teacher's logits up to a shift and a positive factor.
-    Source: Sun and others 2024, arXiv 2403.01427.
+    Source: Sun and others 2024, arXiv 2403.01427, algorithms 1 and 2, with the authors' code's
+    unbiased standard deviation.
 
     Args:
         temperature: T, a finite number above 0.
@@ -312,7 +313,7 @@ class DIST(_OfLogits):
     the student's `softmax(z / T)` of a sample; `r_columns` the mean, over the classes, of that
     between a class's probabilities in the batch. It has no value for a single sample, so sample
     and class weights can't be honoured; a batch of one has no columns to compare.
-    Source: Huang and others 2022, arXiv 2205.10536.
+    Source: Huang and others 2022, arXiv 2205.10536, with the authors' code's T^2.
 
     Args:
         beta: weight of the rows, at least 0.
