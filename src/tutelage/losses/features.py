@@ -284,8 +284,8 @@ class RKD(FeatureLoss):
     `h(x) = x^2 / 2` within 1 and `|x| - 1/2` beyond. d are the N^2 distances between a batch's
     features, divided by the mean of those that are positive; a are the N^3 cosines of the angles
     that two samples make at a third. Compares what the heads read.
-    Source: Park and others 2019, arXiv 1904.05068, equation 4, with the potentials of sections 3.2.1
-    and 3.2.2.
+    Source: Park and others 2019, arXiv 1904.05068, equation 4, with the potentials of sections
+    3.2.1 and 3.2.2.
 
     Args:
         distance_weight: at least 0.
