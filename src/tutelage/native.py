@@ -62,7 +62,7 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     """Run a stock model through native twins that share its variables.
 
     Args:
-        model: a Functional or Sequential model of one input, channels last.
+        model: a Functional or Sequential model, channels last.
         precision: `"float32"` or `"bfloat16"`: what the twins compute in. The
             variables and the output stay float32.
 
@@ -80,7 +80,7 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     True
     """
     own = not type(model).__module__.startswith("keras.")
-    if keras.backend.backend() != "torch" or own or len(model.inputs) != 1:
+    if keras.backend.backend() != "torch" or own:
         return model
     return _Native(model, precision)
 
@@ -105,8 +105,28 @@ def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
     """
     inner = stock(model)
     outputs = [inner.outputs[0], *(inner.get_layer(name).output for name in names)]
-    watched = keras.Model(inner.inputs[0], outputs)
-    return _Native(watched, model.precision) if isinstance(model, _Native) else watched
+    return alike(keras.Model(inner.inputs[0], outputs), model)
+
+
+def alike(model: keras.Model, other: keras.Model) -> keras.Model:
+    """Run a model as another one is run: through native twins in its precision, or as stock.
+
+    Args:
+        model: a stock model.
+        other: as `accelerate` takes or gives it.
+
+    Returns:
+        The model, of the same variables.
+
+    Example:
+
+    >>> import keras
+    >>> from tutelage import native
+    >>> net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    >>> native.alike(net, net) is net
+    True
+    """
+    return _Native(model, other.precision) if isinstance(other, _Native) else model
 
 
 def stock(model: keras.Model) -> keras.Model:
@@ -135,10 +155,11 @@ class _Native(keras.Model):
         return self.model.output_shape
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if inputs.device.type == "meta":  # Keras asks for shapes alone
+        given = keras.tree.flatten(inputs)
+        if given[0].device.type == "meta":  # Keras asks for shapes alone
             return self.model(inputs, training=training)
         how = _Pass(bool(training), self._dtype, self._chains, self._borders)
-        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, inputs, how))
+        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, given, how))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         self.model.save(filepath, *args, **kwargs)
@@ -160,13 +181,13 @@ class _Pass:
     borders: dict[keras.Layer, list[int]]
 
 
-def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
+def _run(model: keras.Model, inputs: list[Any], how: _Pass) -> Any:
     graph = model._functional if isinstance(model, keras.Sequential) else model
 
     def native(op: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if isinstance(op, keras.Model) and type(op).__module__.startswith("keras."):
-                return _run(op, args[0], how)
+                return _run(op, keras.tree.flatten(args[0]), how)
             chain = how.chains.get(op)
             if chain is not None and op in chain.behind:
                 return args[0]  # done already
@@ -183,7 +204,7 @@ def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
 
         return run
 
-    return graph._run_through_graph([inputs], operation_fn=native)
+    return graph._run_through_graph(inputs, operation_fn=native)
 
 
 # A twin returns None for a setting it does not cover; the stock layer runs then.
