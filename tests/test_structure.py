@@ -56,6 +56,7 @@ ORDER = [
     "records",
     "comparison",
     "report",
+    "stages",
     "experiment",
     "outcome",
     "console",
