@@ -58,6 +58,12 @@ ORDER = [
     "report",
     "stages",
     "experiment",
+    "grid",
+    "tickets",
+    "findings",
+    "pupils",
+    "ledger",
+    "sweep",
     "outcome",
     "console",
     "cli.options",
@@ -65,6 +71,7 @@ ORDER = [
     "cli.asking",
     "cli.comparing",
     "cli.running",
+    "cli.sweeping",
     "cli",
 ]
 # What needs no framework loads none, so that help, mistakes and finished runs answer at once.
@@ -84,6 +91,9 @@ WITHOUT_FRAMEWORK = [
     "records",
     "comparison",
     "report",
+    "grid",
+    "tickets",
+    "findings",
     "console",
     "cli",
 ]
