@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -11,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import connection
 from pathlib import Path
@@ -100,9 +100,8 @@ def run(
         check(one)
     with runfolder.opened(path, key, recipes.to_toml(job.recipe)) as folder:
         url = storage_url or f"sqlite:///{(path / 'study.db').resolve()}"
-        with explained(url):
-            name = f"tutelage-{job.recipe.name}-{key[:16]}"
-            tickets = Tickets(url, name, plan, job.recipe)
+        name = f"tutelage-{job.recipe.name}-{key[:16]}"
+        with explained(url), closing(Tickets(url, name, plan, job.recipe)) as tickets:
             teacher = experiment.teacher(job, folder, progress)
             pupils = Pupils(job, teacher, path, key)
             if not tickets.all_done():
@@ -190,8 +189,8 @@ def _worker(
             )
         pupils = Pupils(job, teacher, path, key)
         pupils.prepare(plan, Progress())
-        with explained(url):
-            for _ in work(Tickets(url, name, plan, recipe), pupils):
+        with explained(url), closing(Tickets(url, name, plan, recipe)) as tickets:
+            for _ in work(tickets, pupils):
                 pass
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
@@ -211,7 +210,7 @@ def _end_with_parent() -> None:
         os._exit(1)  # what was in hand goes back when its signs of life stay away
 
 
-@contextlib.contextmanager
+@contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Processes that are started here compute with so many threads, or fewer if told so before."""
     name = "OMP_NUM_THREADS"

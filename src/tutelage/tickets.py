@@ -177,6 +177,10 @@ class Tickets:
         trials = self._trials()
         return len(trials) == self.total and all(t.state.is_finished() for t in trials)
 
+    def close(self) -> None:
+        """Let go of the database."""
+        self._storage.engine.dispose()
+
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)[: self.total]
 
