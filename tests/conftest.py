@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import socket
@@ -53,6 +52,8 @@ def postgres() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="tutelage-postgres-"))
     command: list[str] = []
     if os.geteuid() == 0:  # as which PostgreSQL refuses to run
+        import pwd  # not on Windows
+
         owner = pwd.getpwnam("postgres")
         os.chown(folder, owner.pw_uid, owner.pw_gid)
         command = ["runuser", "-u", "postgres", "--"]

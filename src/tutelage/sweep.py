@@ -42,7 +42,7 @@ def default_folder(recipe: Recipe, plan: Plan) -> Path:
 def run(
     job: Job,
     plan: Plan,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     workers: int = 1,
     storage_url: str | None = None,
@@ -76,16 +76,16 @@ def run(
 
     Example:
 
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> from tutelage import grid, job, recipe, sweep
     >>> short = {"schedule.teacher.epochs": 1, "schedule.student.epochs": 1}
     >>> told = recipe.load("digits", short)
     >>> plan = grid.plan(told, alpha="0.5,0.9")
-    >>> found = sweep.run(job.prepare(told), plan, pathlib.Path(tempfile.mkdtemp()) / "sweep")
+    >>> found = sweep.run(job.prepare(told), plan, tempfile.mkdtemp())
     >>> len(found["trials"]), sorted(found["best"]["models"])
     (3, ['baseline', 'student', 'teacher'])
     """
-    progress = progress or Progress()
+    progress, path = progress or Progress(), Path(path)
     cores = os.cpu_count() or 1
     if not 1 <= workers <= _MOST_A_CORE * cores:
         raise RecipeError(
