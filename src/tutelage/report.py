@@ -124,6 +124,11 @@ def markdown(
         f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
         for name, score in results["validation"].items()
     )
+    trained = f"{data['train']:,} with {data['validation']:,} held out for validation"
+    by = "by which settings may be chosen"
+    if data.get("validation_in_train"):
+        trained = f"{data['train']:,}, the {data['validation']:,} validation images among them"
+        by = "which baseline and student have learned from here"
     lines = [
         f"# {results['name']} on {data['name']}",
         "",
@@ -132,11 +137,11 @@ def markdown(
         *_table(HEADINGS, rows(results["models"])),
         "",
         f"Measured once on the {data['test']:,} test images, after training on "
-        f"{data['train']:,} with {data['validation']:,} held out for validation; the weights are "
+        f"{trained}; the weights are "
         "those of the last epoch. Precision, recall and F1 are means over classes, NLL is in nats, "
         f"ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
         "",
-        f"On the validation images, by which settings may be chosen: {held_out}.",
+        f"On the validation images, {by}: {held_out}.",
         "",
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
         f"{environment['date']}, {machine}, {environment['precision']}.",

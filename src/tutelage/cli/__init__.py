@@ -15,12 +15,14 @@ from tutelage.cli.asking import evaluate, knowledge, predict
 from tutelage.cli.comparing import compare
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
+from tutelage.cli.sweeping import sweep
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "distill": distill,
     "compare": compare,
+    "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
     "knowledge": knowledge,
