@@ -1,4 +1,4 @@
-"""A run's results as a table and a page; never recomputes what was measured."""
+"""A run's figures as people read them, in tables and in the page `report.md`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics
+from tutelage import metrics
 
 HEADINGS = (
     "model",
@@ -69,6 +69,44 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+# How a figure is said: its heading, what it is multiplied by, digits, unit.
+_SAID = {
+    "accuracy": ("accuracy", 100.0, 2, " %"),
+    "precision": ("precision", 100.0, 2, " %"),
+    "recall": ("recall", 100.0, 2, " %"),
+    "f1": ("F1", 100.0, 2, " %"),
+    "nll": ("NLL", 1.0, 4, ""),
+    "ece": ("ECE", 100.0, 2, " %"),
+    "agreement": ("agreement", 100.0, 2, " %"),
+    "kl": ("KL", 1.0, 4, ""),
+}
+
+
+def spreads(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Mean and standard deviation over seeds, a row for each figure that was measured.
+
+    Args:
+        models: `models` of one of `comparison.compare`'s groups.
+
+    Returns:
+        Rows of a heading, then a cell for each model, empty where it has no such figure.
+    """
+    rows = []
+    for figure, (heading, scale, digits, unit) in _SAID.items():
+        cells = []
+        for model in models.values():
+            spread, told = model.get(figure), ""
+            if spread is not None:
+                told = f"{scale * spread['mean']:.{digits}f}"
+                if spread["std"] is not None:
+                    told += f" ± {scale * spread['std']:.{digits}f}"
+                told += unit
+            cells.append(told)
+        if any(cells):
+            rows.append((heading, *cells))
+    return rows
 
 
 def points(difference: Mapping[str, Any]) -> str:
