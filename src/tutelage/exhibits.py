@@ -43,7 +43,8 @@ def choose(answers: Mapping[str, np.ndarray], labels: np.ndarray, temperature: f
     >>> import numpy as np
     >>> from tutelage import exhibits
     >>> teacher = np.array([[4.0, 0.0], [3.0, 2.0], [0.0, 1.0]])
-    >>> chosen = exhibits.choose({"teacher": teacher, "student": -teacher}, np.array([0, 0, 1]), 4.0)
+    >>> answers = {"teacher": teacher, "student": -teacher}
+    >>> chosen = exhibits.choose(answers, np.array([0, 0, 1]), temperature=4.0)
     >>> chosen.missed.tolist(), chosen.telling.tolist()
     ([0, 1, 2], [1, 2])
     """

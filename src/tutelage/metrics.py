@@ -254,7 +254,7 @@ def _in_bins(confidence: Floats, weights: NDArray | None) -> Floats:
     """The sum of the weights in each bin; without weights the count."""
     edges = np.linspace(0, 1, BINS + 1)
     bins = np.searchsorted(edges, confidence, side="left") - 1  # no confidence is 0
-    return np.bincount(bins, weights=weights, minlength=BINS)
+    return np.bincount(bins, weights=weights, minlength=BINS).astype(np.float64)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:

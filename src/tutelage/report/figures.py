@@ -31,10 +31,11 @@ _DASHES = {"teacher": "-", "baseline": "--", "student": "-"}
 BETTER, WORSE = COLOURS["teacher"], COLOURS["student"]
 NUMBERED = 15  # classes up to which a cell has room for its number
 NAMED = 30  # classes up to which each is named
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "figure.dpi": 144,
     "figure.facecolor": GROUND,
     "font.size": 10,
+    "text.parse_math": False,  # a name with dollars is a name
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -70,8 +71,14 @@ def _colour(model: str, models: Sequence[str]) -> str:
 
 def _legend(axes: Axes, count: int) -> None:
     """Names above the chart, where they can hide nothing."""
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
-    axes.legend(ncols=count, handletextpad=0.5, columnspacing=1.2, **place)  # type: ignore[arg-type]
+    axes.legend(
+        ncols=count,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        borderaxespad=0.2,
+    )
 
 
 def short(name: str, room: int = 14) -> str:
@@ -158,7 +165,7 @@ def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> Non
     scale = ScalarMappable(Normalize(low, high), ListedColormap(ramp))
     bar = figure.colorbar(scale, ax=axes, shrink=0.7, aspect=30, pad=0.02)
     bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 @_styled
