@@ -13,6 +13,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from tutelage import __version__
 from tutelage.cli.asking import evaluate, knowledge, predict
 from tutelage.cli.comparing import compare
+from tutelage.cli.reporting import report
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
 from tutelage.errors import TutelageError
@@ -21,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "distill": distill,
     "compare": compare,
+    "report": report,
     "evaluate": evaluate,
     "predict": predict,
     "knowledge": knowledge,

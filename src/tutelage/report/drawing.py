@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,28 +22,29 @@ _FOLLOWS = {INK: "currentColor", RULE: "var(--rule)", GROUND: "none"} | {
 }
 
 
-def svg(figure: Figure) -> str:
-    """A chart as SVG, the same text each time."""
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a chart as PNG and SVG.
+def save(figure: Figure, path: Path) -> str:
+    """Write a chart as PNG and SVG, the same bytes each time.
 
     Args:
         figure: the chart.
         path: of both files, but for their suffixes.
 
+    Returns:
+        The SVG.
+
     Raises:
         RunError: the disk can't be written.
     """
-    with storage.replacing(path.with_suffix(".svg")) as temporary:
-        temporary.write_text(svg(figure), encoding="utf-8")
-    with matplotlib.rc_context(STYLE), storage.replacing(path.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, dpi=160)
+    text = io.StringIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # A browser has letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        with storage.replacing(path.with_name(f"{path.name}.svg")) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+        with storage.replacing(path.with_name(f"{path.name}.png")) as temporary:
+            figure.savefig(temporary, dpi=160)
+    return text.getvalue()
 
 
 def inline(text: str, name: str, label: str) -> str:
@@ -52,7 +54,7 @@ def inline(text: str, name: str, label: str) -> str:
     admits no others, and identifiers get a name before them, as a page holds many charts.
 
     Args:
-        text: from `svg`.
+        text: from `save`.
         name: of the chart, unlike those of the page's others.
         label: what the chart shows, for those who can't see it.
 

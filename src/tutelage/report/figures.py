@@ -226,7 +226,7 @@ def grid(
     Args:
         values: of shape (alphas, temperatures), nan where nothing was tried.
         alphas: of the rows.
-        temperatures: of the columns.
+        temperatures: of the columns; nan where a method has none.
         quantity: what the values are, with its unit.
 
     Returns:
@@ -237,7 +237,10 @@ def grid(
     low, high = np.nanmin(values), np.nanmax(values)
     strength = (values - low) / ((high - low) or 1.0)
     numbers = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in values]
-    told = [f"{a:g}" for a in alphas], [f"{t:g}" for t in temperatures]
+    told = (
+        [f"{alpha:g}" for alpha in alphas],
+        ["its own" if np.isnan(degree) else f"{degree:g}" for degree in temperatures],
+    )
     # The lowest cell has a little colour too: without any, nothing was tried.
     _cells(axes, np.where(np.isnan(strength), 0.0, 0.05 + 0.95 * strength), numbers, *told)
     row, column = np.unravel_index(np.nanargmax(values), values.shape)

@@ -139,6 +139,13 @@ def differences(group: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def machine(environment: Mapping[str, Any]) -> str:
+    """Where a run was made: its accelerator, if it had one, and its processor."""
+    hardware = environment["hardware"]
+    told = f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{hardware['accelerator']}, {told}" if hardware["accelerator"] else told
+
+
 def markdown(
     results: Mapping[str, Any], answers: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> str:
@@ -154,10 +161,6 @@ def markdown(
     """
     data, environment = results["data"], results["environment"]
     classes = data["classes"]
-    hardware = environment["hardware"]
-    machine = f"{hardware['cores']} cores of {hardware['processor']}"
-    if hardware["accelerator"]:
-        machine = f"{hardware['accelerator']}, {machine}"
     held_out = ", ".join(
         f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
         for name, score in results["validation"].items()
@@ -177,7 +180,7 @@ def markdown(
         f"On the validation images, by which settings may be chosen: {held_out}.",
         "",
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
-        f"{environment['date']}, {machine}, {environment['precision']}.",
+        f"{environment['date']}, {machine(environment)}, {environment['precision']}.",
         "",
         "## Classes",
         "",
