@@ -42,6 +42,7 @@ def save(figure: Figure, path: Path) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         with storage.replacing(path.with_name(f"{path.name}.svg")) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
+        figure.set_layout_engine("none")  # it is laid out, which takes longer than to draw
         with storage.replacing(path.with_name(f"{path.name}.png")) as temporary:
             figure.savefig(temporary, dpi=160)
     return text.getvalue()

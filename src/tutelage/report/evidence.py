@@ -181,13 +181,15 @@ def confusion(
     }
     peak = max(int(matrix.max()) for matrix in wrong.values())
     last = list(wrong)[-1]
-    if wrong[last].any():
+    if wrong[last].max() > 1:
         i, j = np.unravel_index(wrong[last].argmax(), wrong[last].shape)
         beside = [f"{stage} {wrong[stage][i, j]}" for stage in wrong if stage != last]
         section.text.append(
             f"What the {last} mistakes most: {names[i]} for {names[j]}, {wrong[last][i, j]} times"
             + (f" ({', '.join(beside)})." if beside else ".")
         )
+    else:
+        section.text.append(f"The {last} makes no mistake twice.")
     for stage, matrix in counts.items():
         section.charts.append(
             Chart(

@@ -34,7 +34,7 @@ NAMED = 30  # classes up to which each is named
 STYLE: Any = {
     "figure.dpi": 144,
     "figure.facecolor": GROUND,
-    "font.size": 10,
+    "font.size": 11,
     "text.parse_math": False,  # a name with dollars is a name
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -155,7 +155,7 @@ def _cells(
         axes.axvline(edge - 0.5, color=RULE, linewidth=0.5)
     for i, line in enumerate(numbers or ()):
         for j, text in enumerate(line):
-            axes.text(j, i, text, ha="center", va="center", fontsize=8.5)
+            axes.text(j, i, text, ha="center", va="center", fontsize=9.5)
 
 
 def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> None:
@@ -248,7 +248,7 @@ def grid(
     frame.set(edgecolor=INK, linewidth=2.2, zorder=5)
     axes.add_patch(frame)
     axes.set(xlabel="temperature", ylabel="alpha")
-    axes.set_title(quantity, fontweight="normal", fontsize=10)
+    axes.set_title(quantity, fontweight="normal", fontsize=11)
     return figure
 
 
@@ -300,17 +300,19 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
     Returns:
         A chart as high as there are names.
     """
-    figure = _figure(1.1 + 0.24 * max(len(names), 3))
+    figure = _figure(1.1 + 0.27 * max(len(names), 3))
     axes = figure.add_subplot()
     places = np.arange(len(names))
     table = np.array([np.asarray(x, float) for x in values.values()])
     some = ~np.isnan(table).all(axis=0)
     spans = np.nanmin(table[:, some], axis=0), np.nanmax(table[:, some], axis=0)
     axes.hlines(places[some], *spans, color=RULE, linewidth=2.5, zorder=1)
-    for model, row in zip(values, table, strict=True):
+    # Beside each other, so that none hides another of the same value.
+    beside = 0.17 * (np.arange(len(table)) - (len(table) - 1) / 2)
+    for model, row, shift in zip(values, table, beside, strict=True):
         axes.plot(
             row,
-            places,
+            places + shift,
             _MARKERS.get(model, "D"),
             color=_colour(model, list(values)),
             markersize=6.5,

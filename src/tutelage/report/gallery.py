@@ -30,7 +30,8 @@ def missed(record: Record, names: Sequence[str]) -> Section:
         other = int((right["student"] & ~right["teacher"]).sum())
         section.text.append(
             f"Of {len(labels):,} test images the teacher alone is right on {alone:,}, the student "
-            f"alone on {other:,}. Shown: {len(index)}, those that the teacher is surest of."
+            f"alone on {other:,}."
+            + (f" Shown: {len(index)}, the surest teacher first." if len(index) else "")
         )
     elif not len(index):
         section.text.append("The teacher's answers to the test images are not known.")

@@ -128,7 +128,8 @@ def _finished(name: str, runs: Sequence[Record], group: Mapping[str, Any]) -> Pa
     first = runs[0].results
     data = first["data"]["name"]
     known = group["name"] != first["name"]
-    title = f"{first['name']} on {data}" + (f": {group['name']}" if known else "")
+    title = first["name"] if first["name"] == data else f"{first['name']} on {data}"
+    title += f": {group['name']}" if known else ""
     part = Part(name, title, first["verdict"] if len(runs) == 1 else group["verdict"])
     for model, accuracy in zip(group["models"], spreads(group["models"])[0][1:], strict=True):
         size = group["models"][model].get("parameters")
@@ -144,10 +145,9 @@ def _finished(name: str, runs: Sequence[Record], group: Mapping[str, Any]) -> Pa
 
 
 def _unfinished(name: str, run: Record) -> Part:
-    settings = run.settings.get("name", run.folder.name)
     part = Part(
         name,
-        f"{settings}, not finished",
+        f"{run.folder.name}, not finished",
         f"Of the run in {run.folder} there are no results to read, so nothing can be said of what "
         "its teacher is worth. Give the command that began it again, and it goes on.",
     )

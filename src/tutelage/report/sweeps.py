@@ -138,9 +138,9 @@ def _chart(method: str, gathered: Points, name: str) -> Chart:
         how = "The star is the best."
     counts = {len(seeds) for seeds in gathered.values()}
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{counts.pop()}"
-    where = f"alpha {alpha:g}" + ("" if np.isnan(degree) else f", temperature {degree:g}")
+    where = f"alpha {alpha:.3g}" + ("" if np.isnan(degree) else f", temperature {degree:.3g}")
     body = [
-        (f"{a:g}", _degree(t), str(len(of)), *_means(of))
+        (f"{a:.3g}", _degree(t), str(len(of)), *_means(of))
         for (a, t), of in sorted(gathered.items(), key=lambda item: -means[item[0]])
     ]
     return Chart(
@@ -155,7 +155,9 @@ def _chart(method: str, gathered: Points, name: str) -> Chart:
 
 def _line(method: str, place: tuple[float, float], seeds: Sequence[tuple[float, float]]) -> str:
     accuracy, nll = _means(seeds)
-    where = "" if method == "baseline" else f", alpha {place[0]:g}, temperature {_degree(place[1])}"
+    where = (
+        "" if method == "baseline" else f", alpha {place[0]:.3g}, temperature {_degree(place[1])}"
+    )
     count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     return f"{method}{where}: {accuracy}, NLL {nll} ({count})."
 
@@ -165,7 +167,7 @@ def _slug(name: str) -> str:
 
 
 def _degree(degree: float) -> str:
-    return "its own" if np.isnan(degree) else f"{degree:g}"
+    return "its own" if np.isnan(degree) else f"{degree:.3g}"
 
 
 def _means(seeds: Sequence[tuple[float, float]]) -> tuple[str, str]:
