@@ -78,6 +78,7 @@ def test_folder_holds_what_a_run_is_said_to_leave(run: tuple[Path, dict[str, Any
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "baseline.keras",
         "history.csv",
+        "pictures.npz",
         "predictions.npz",
         "recipe.toml",
         "report.md",

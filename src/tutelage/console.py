@@ -11,17 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import report
 from .progress import Progress
 from .report import HEADINGS, duration, rows
 
-_SPREADS = {
-    "accuracy": ("accuracy", 100.0, " %"),
-    "precision": ("precision", 100.0, " %"),
-    "recall": ("recall", 100.0, " %"),
-    "nll": ("NLL", 1.0, ""),
-    "ece": ("ECE", 100.0, " %"),
-    "agreement": ("agreement", 100.0, " %"),
-}
+# What a comparison shows at a glance.
+_COMPARED = ("accuracy", "precision", "recall", "NLL", "ECE", "agreement")
 
 
 def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -61,22 +56,10 @@ def spreads(group: Mapping[str, Any], data: str) -> Table:
     drawn.add_column("")
     for name in group["models"]:
         drawn.add_column(Text(name), justify="right", overflow="fold")
-    for figure, (heading, scale, unit) in _SPREADS.items():
-        cells = []
-        for model in group["models"].values():
-            spread = model.get(figure)
-            cells.append("" if spread is None else _spread(spread, scale, unit))
-        if any(cells):
-            drawn.add_row(heading, *cells)
+    for line in report.spreads(group["models"]):
+        if line[0] in _COMPARED:
+            drawn.add_row(*line)
     return drawn
-
-
-def _spread(spread: Mapping[str, Any], scale: float, unit: str) -> str:
-    digits = 2 if scale > 1 else 4
-    told = f"{scale * spread['mean']:.{digits}f}"
-    if spread["std"] is not None:
-        told += f" ± {scale * spread['std']:.{digits}f}"
-    return told + unit
 
 
 def settings(found: Mapping[str, Any], search: str, title: str) -> list[Table]:

@@ -15,9 +15,11 @@ import numpy as np
 from . import (
     datasets,
     environment,
+    exhibits,
     inference,
     metrics,
     native,
+    objective,
     report,
     runfolder,
     sources,
@@ -312,6 +314,9 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     }
     with storage.replacing(folder.path / "predictions.npz") as temporary:
         np.savez(temporary, index=np.arange(len(test)), labels=test.labels, **answers)
+    chosen = exhibits.choose(answers, test.labels, objective.temperature(job.recipe.loss))
+    with storage.replacing(folder.path / "pictures.npz") as temporary:
+        exhibits.save(temporary, chosen, test.images)
     folder.write_text("report.md", report.markdown(results, answers, test.labels))
     # Last, for its presence says that the run is done.
     folder.write_text("results.json", json.dumps(results, indent=1) + "\n")

@@ -35,6 +35,24 @@ class PerClass(NamedTuple):
     support: Integers
 
 
+class Calibration(NamedTuple):
+    """How sure answers are and how often they are right, every one of shape (15,).
+
+    Args:
+        confidence: the mean of `max(p)` over a bin's images; nan where there are none.
+        accuracy: the part of a bin's images that is answered right; nan where there are none.
+        support: how many images are in a bin.
+
+    Example:
+        >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).support.tolist()
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    """
+
+    confidence: Floats
+    accuracy: Floats
+    support: Integers
+
+
 def score(
     logits: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike | None = None
 ) -> dict[str, float]:
@@ -144,6 +162,34 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
     return PerClass(precision, recall, f1, support.astype(np.int64))
 
 
+def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Compare how sure a model is with how often it is right, in the bins of `score`'s ECE.
+
+    Args:
+        logits: of shape (images, classes), finite.
+        labels: class numbers of shape (images,), integers.
+
+    Returns:
+        Three arrays of shape (15,), for bins of equal width from 0 to 1, closed on the right.
+
+    Raises:
+        ModelError: logits that are none.
+        DataError: labels that are none, or not of these classes.
+
+    Example:
+        >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).accuracy[10:].tolist()
+        [1.0, nan, nan, nan, 0.0]
+    """
+    values, truth = _checked(logits, labels)
+    confidence = np.exp(log_softmax(values, axis=1).max(axis=1))
+    support, sure, right = (
+        _in_bins(confidence, weights)
+        for weights in (None, confidence, values.argmax(axis=1) == truth)
+    )
+    some = np.where(support, support, np.nan)
+    return Calibration(sure / some, right / some, support.astype(np.int64))
+
+
 def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
     """Say in one sentence what the teacher was worth.
 
@@ -201,9 +247,14 @@ def _points(hundredths: int) -> str:
 
 
 def _calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
+    return np.abs(_in_bins(confidence, correct - confidence)).sum() / len(correct)
+
+
+def _in_bins(confidence: Floats, weights: NDArray | None) -> Floats:
+    """The sum of the weights in each bin; without weights the count."""
     edges = np.linspace(0, 1, BINS + 1)
-    bins = np.searchsorted(edges, confidence, side="left")
-    return np.abs(np.bincount(bins, weights=correct - confidence)).sum() / len(correct)
+    bins = np.searchsorted(edges, confidence, side="left") - 1  # no confidence is 0
+    return np.bincount(bins, weights=weights, minlength=BINS).astype(np.float64)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:

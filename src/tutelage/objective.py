@@ -81,6 +81,24 @@ def weights(loss: Loss, steps: int) -> list[Any]:
     return found
 
 
+def temperature(loss: Loss) -> float:
+    """The temperature at which a recipe's student sees its teacher's answers.
+
+    Args:
+        loss: the recipe's section.
+
+    Returns:
+        That of the first loss on logits; 1 where there is none, as on inner layers.
+
+    Example:
+
+    >>> from tutelage import objective, recipe
+    >>> objective.temperature(recipe.Loss(name="dkd"))
+    4.0
+    """
+    return next((float(x.temperature) for x in losses(loss) if hasattr(x, "temperature")), 1.0)
+
+
 def reads_layers(loss: Loss) -> bool:
     """Whether the student needs its teacher at each step, as logits don't say enough."""
     return any(isinstance(one, known.FeatureLoss) for one in losses(loss))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 
 from . import recipe as recipes
 from .errors import RunError
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Record:
         history: a row for each epoch of each stage: `stage`, `epoch` and what was measured.
         answers: each model's logits on the test part, float32 of shape (n, classes).
         labels: the test part's classes, integers of shape (n,); empty without answers.
+        pictures: what `exhibits.save` has written; empty where it has not.
         missing: what is not there or can't be read, a line each.
     """
 
@@ -37,6 +41,7 @@ class Record:
     history: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
@@ -61,7 +66,7 @@ def read(folder: Path) -> Record:
             return reader((folder / name).read_bytes())
         except FileNotFoundError:
             missing.append(f"{name} is not there")
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except _DAMAGE:
             missing.append(f"{name} is damaged")
         return otherwise
 
@@ -69,7 +74,8 @@ def read(folder: Path) -> Record:
     history = part("history.csv", _rows, [])
     results = part("results.json", _results, {})
     answers, labels = part("predictions.npz", _predictions, ({}, np.empty(0, np.int64)))
-    return Record(folder, settings, results, history, answers, labels, tuple(missing))
+    pictures = part("pictures.npz", lambda content: _pictures(content, len(labels)), {})
+    return Record(folder, settings, results, history, answers, labels, pictures, tuple(missing))
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -120,3 +126,16 @@ def _predictions(content: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:
         if logits.ndim != 2 or len(logits) != len(labels):
             raise ValueError(name)
     return parts, labels
+
+
+def _pictures(content: bytes, count: int) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content)) as stored:
+        parts = {name: stored[name] for name in stored.files}
+    float(parts["temperature"])
+    for name in ("missed", "telling"):
+        index, images = parts[name], parts[f"{name}_images"]
+        if index.dtype.kind not in "iu" or (index < 0).any() or (count and (index >= count).any()):
+            raise ValueError(name)
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(index):
+            raise ValueError(name)
+    return parts

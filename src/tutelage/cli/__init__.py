@@ -13,6 +13,7 @@ from typer.exceptions import Abort, Exit, TyperException
 from tutelage import __version__
 from tutelage.cli.asking import evaluate, knowledge, predict
 from tutelage.cli.comparing import compare
+from tutelage.cli.reporting import report
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
 from tutelage.cli.sweeping import sweep
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "distill": distill,
     "compare": compare,
     "sweep": sweep,
+    "report": report,
     "evaluate": evaluate,
     "predict": predict,
     "knowledge": knowledge,

@@ -1,4 +1,4 @@
-"""A run's results as a table and a page; never recomputes what was measured."""
+"""A run's figures as people read them, in tables and in the page `report.md`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics
+from tutelage import metrics
 
 HEADINGS = (
     "model",
@@ -71,6 +71,44 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+# How a figure is said: its heading, what it is multiplied by, digits, unit.
+_SAID = {
+    "accuracy": ("accuracy", 100.0, 2, " %"),
+    "precision": ("precision", 100.0, 2, " %"),
+    "recall": ("recall", 100.0, 2, " %"),
+    "f1": ("F1", 100.0, 2, " %"),
+    "nll": ("NLL", 1.0, 4, ""),
+    "ece": ("ECE", 100.0, 2, " %"),
+    "agreement": ("agreement", 100.0, 2, " %"),
+    "kl": ("KL", 1.0, 4, ""),
+}
+
+
+def spreads(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Mean and standard deviation over seeds, a row for each figure that was measured.
+
+    Args:
+        models: `models` of one of `comparison.compare`'s groups.
+
+    Returns:
+        Rows of a heading, then a cell for each model, empty where it has no such figure.
+    """
+    rows = []
+    for figure, (heading, scale, digits, unit) in _SAID.items():
+        cells = []
+        for model in models.values():
+            spread, told = model.get(figure), ""
+            if spread is not None:
+                told = f"{scale * spread['mean']:.{digits}f}"
+                if spread["std"] is not None:
+                    told += f" ± {scale * spread['std']:.{digits}f}"
+                told += unit
+            cells.append(told)
+        if any(cells):
+            rows.append((heading, *cells))
+    return rows
+
+
 def points(difference: Mapping[str, Any]) -> str:
     """A paired difference of accuracies as people say it: `+1.07 ± 0.22 points (0.52 to 1.62)`."""
     told = f"{100 * difference['mean']:+.2f}"
@@ -101,6 +139,13 @@ def differences(group: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def machine(environment: Mapping[str, Any]) -> str:
+    """Where a run was made: its accelerator, if it had one, and its processor."""
+    hardware = environment["hardware"]
+    told = f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{hardware['accelerator']}, {told}" if hardware["accelerator"] else told
+
+
 def markdown(
     results: Mapping[str, Any], answers: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> str:
@@ -116,10 +161,6 @@ def markdown(
     """
     data, environment = results["data"], results["environment"]
     classes = data["classes"]
-    hardware = environment["hardware"]
-    machine = f"{hardware['cores']} cores of {hardware['processor']}"
-    if hardware["accelerator"]:
-        machine = f"{hardware['accelerator']}, {machine}"
     held_out = ", ".join(
         f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
         for name, score in results["validation"].items()
@@ -144,7 +185,7 @@ def markdown(
         f"On the validation images, {by}: {held_out}.",
         "",
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
-        f"{environment['date']}, {machine}, {environment['precision']}.",
+        f"{environment['date']}, {machine(environment)}, {environment['precision']}.",
         "",
         "## Classes",
         "",
