@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from tutelage import metrics
@@ -254,3 +255,25 @@ def test_a_teacher_of_other_images_or_classes_is_refused() -> None:
         metrics.score(np.zeros((2, 2)), [0, 1], np.zeros((2, 3)))
     with pytest.raises(ModelError, match="finite teacher's logits, found nan"):
         metrics.score(np.zeros((2, 2)), [0, 1], np.full((2, 2), np.nan))
+
+
+def test_calibration_is_scikit_learn_s_curve_and_adds_up_to_the_ece(
+    sample: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    logits, labels, _ = sample
+    found = metrics.calibration(logits, labels)
+    confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
+    right = logits.argmax(axis=1) == labels
+    accuracy, sure = calibration_curve(right, confidence, n_bins=metrics.BINS)
+    some = found.support > 0
+    assert 0 < some.sum() < metrics.BINS  # bins without images too
+    np.testing.assert_allclose(found.accuracy[some], accuracy)
+    np.testing.assert_allclose(found.confidence[some], sure)
+    assert np.isnan(found.accuracy[~some]).all()
+    assert np.isnan(found.confidence[~some]).all()
+    for i, count in enumerate(found.support):
+        low, high = i / metrics.BINS, (i + 1) / metrics.BINS
+        assert count == ((confidence > low) & (confidence <= high)).sum()
+    gaps = np.abs(found.accuracy - found.confidence)[some] * found.support[some]
+    ece = metrics.score(logits, labels)["ece"]
+    assert gaps.sum() / len(labels) == pytest.approx(ece, rel=1e-12)

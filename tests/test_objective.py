@@ -62,6 +62,19 @@ def test_the_teacher_is_needed_for_inner_layers_alone():
 
 
 @pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"temperature": 2.5}, 2.5),
+        ({"name": "nkd"}, 1.0),
+        ({"name": "rkd"}, 1.0),
+        ({"name": "rkd", "more": [{"name": "kd", "temperature": 8}]}, 8.0),
+    ],
+)
+def test_the_temperature_is_that_of_the_first_loss_on_logits(settings, expected):
+    assert objective.temperature(section(**settings)) == expected
+
+
+@pytest.mark.parametrize(
     ("settings", "classes", "batch", "words"),
     [
         ({"more": [{"name": "dkd"}]}, 2, 8, "a loss for 2 classes, found dkd.*; use kd"),

@@ -146,12 +146,13 @@ def test_the_build_backend_is_pinned_alike():
     assert pinned_version(backend) == pinned_version(DEV[backend.name])
 
 
-def test_a_wheel_holds_the_recipes_and_the_type_marker():
+def test_a_wheel_holds_the_recipes_the_page_and_the_type_marker():
     files = WheelBuilder(str(REPOSITORY)).recurse_included_files()
     names = {file.distribution_path for file in files}
     recipes = {f"tutelage/recipes/{path.name}" for path in PACKAGE.glob("recipes/*.toml")}
     assert {"tutelage/recipes/digits.toml", "tutelage/recipes/cifar10.toml"} <= recipes
-    assert recipes | {"tutelage/py.typed", "tutelage/__init__.py"} <= names
+    page = {"tutelage/report/page.html", "tutelage/report/page.css"}
+    assert recipes | page | {"tutelage/py.typed", "tutelage/__init__.py"} <= names
 
 
 def test_importing_the_package_loads_no_framework():

@@ -54,7 +54,9 @@ def test_runs_are_found_by_their_folder_or_the_folder_above(runs: Path) -> None:
         records.read(runs)
 
 
-@pytest.mark.parametrize("name", ["recipe.toml", "results.json", "history.csv", "predictions.npz"])
+@pytest.mark.parametrize(
+    "name", ["recipe.toml", "results.json", "history.csv", "predictions.npz", "pictures.npz"]
+)
 def test_what_is_damaged_or_gone_is_said_and_the_rest_read(
     runs: Path, tmp_path: Path, name: str
 ) -> None:
@@ -76,6 +78,7 @@ def test_what_is_damaged_or_gone_is_said_and_the_rest_read(
             expected = type(getattr(whole, part))() if own == name else getattr(whole, part)
             assert getattr(record, part) == expected
         assert bool(record.answers) == (name != "predictions.npz")
+        assert bool(record.pictures) == (name != "pictures.npz")
 
 
 def test_predictions_that_do_not_belong_together_are_damaged(runs: Path, tmp_path: Path) -> None:

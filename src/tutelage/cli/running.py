@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,6 +139,7 @@ def _go(
             show(results["models"], f"{recipe.name} on {results['data']['name']}")
             print(results["verdict"])
             print(f"Files: {folder} (report.md, student.keras, results.json)")
+            print(f"As a page with charts: tutelage report {shlex.quote(str(folder))}")
         return
     folders, data = [], None
     for own in each:

@@ -30,6 +30,7 @@ _MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 _DASHES = {"teacher": "-", "baseline": "--", "student": "-"}
 BETTER, WORSE = COLOURS["teacher"], COLOURS["student"]
 NUMBERED = 15  # classes up to which a cell has room for its number
+_ACROSS = 40  # letters that have room below a chart
 NAMED = 30  # classes up to which each is named
 STYLE: Any = {
     "figure.dpi": 144,
@@ -135,8 +136,8 @@ def _cells(
     shown = np.zeros((*strength.shape, 4))
     known = np.nan_to_num(strength)
     shown[..., :3] = np.where(known[..., None] > 0, to_rgb(BETTER), to_rgb(WORSE))
-    # Never so dense that ink, be it light or dark, can't be read on it.
-    shown[..., 3] = np.where(known, 0.08 + 0.62 * np.abs(known), 0)
+    many = max(strength.shape) > NUMBERED
+    shown[..., 3] = np.where(known, _density(known, many), 0)
     shown[np.isnan(strength)] = (*to_rgb("#808080"), 0.18)
     axes.imshow(shown, aspect="auto", interpolation="nearest")
     axes.grid(False)
@@ -145,9 +146,9 @@ def _cells(
         step = -(-len(names) // NAMED)
         at = range(0, len(names), step)
         place(at, [short(names[i]) for i in at])
-    if len(columns) > 12 or max(map(len, columns)) > 4:
+    if len(columns) * max(map(len, columns)) > _ACROSS:
         axes.tick_params(axis="x", rotation=90)
-    if max(strength.shape) > NUMBERED:
+    if many:
         axes.tick_params(labelsize=6.5 if max(strength.shape) > 20 else 8)
     for edge in range(1, strength.shape[0]) if numbers is not None else ():
         axes.axhline(edge - 0.5, color=RULE, linewidth=0.5)
@@ -158,10 +159,18 @@ def _cells(
             axes.text(j, i, text, ha="center", va="center", fontsize=9.5)
 
 
+def _density(strength: np.ndarray, many: bool) -> np.ndarray:
+    """How dense a colour is: enough to be seen, in small cells too, and to read ink on it."""
+    least = 0.2 if many else 0.08
+    return least + (0.7 - least) * np.abs(strength)
+
+
 def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> None:
     """What the colours stand for, where no number does."""
     known = np.linspace(-1 if low < 0 else 0, 1, 41)
-    ramp = [(*to_rgb(BETTER if s > 0 and low < 0 else WORSE), 0.08 + 0.62 * abs(s)) for s in known]
+    shades = _density(known, many=True)
+    colours = [BETTER if s > 0 and low < 0 else WORSE for s in known]
+    ramp = [(*to_rgb(c), shade) for c, shade in zip(colours, shades, strict=True)]
     scale = ScalarMappable(Normalize(low, high), ListedColormap(ramp))
     bar = figure.colorbar(scale, ax=axes, shrink=0.7, aspect=30, pad=0.02)
     bar.set_label(label)
