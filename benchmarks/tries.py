@@ -36,7 +36,7 @@ def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, lis
     model, seed = job.build(stage), job.recipe.seed
     rows = training.fit(
         model,
-        job.train,
+        job.shown(stage),
         job.validation,
         schedule=job.schedule(stage),
         settings=job.views(stage),
@@ -46,7 +46,7 @@ def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, lis
         key=job.key(),
         guidance=guidance,
     )
-    training.settle(model, job.train.images, seed=seed)
+    training.settle(model, job.labelled(stage).images, seed=seed)
     model.save(folder / f"{stage}.keras")
     return model, rows
 

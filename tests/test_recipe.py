@@ -323,7 +323,7 @@ def test_what_is_no_toml_is_told_with_file_and_line(
 
 
 def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path) -> None:
-    ending = ": expected digits, cifar10, distill or the path of a .toml file"
+    ending = ": expected digits, mnist, cifar10, distill or the path of a .toml file"
     assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
     assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
     assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"

@@ -100,13 +100,13 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             continue
         model = job.build(stage)
         schedule = job.schedule(stage)
-        steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
+        steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.shown(stage)))
         described[stage] = inference.size_figures(model)
         step = training.seconds_per_step(
             model,
-            job.train,
+            job.labelled(stage),
             schedule=schedule,
-            settings=recipe.views,
+            settings=job.views(stage),
             precision=job.precision,
         )
         described[stage]["seconds"] = round(steps * step, 1)
@@ -160,8 +160,8 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         teacher=digest,
         images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         seed=job.recipe.seed,
-        flip=job.recipe.views.flip,
-        shift=job.recipe.views.shift,
+        flip=job.views("student").flip,
+        shift=job.views("student").shift,
         cutout=job.recipe.schedule.student.cutout,
         precision=job.precision,
         shape=(len(images), *each, len(job.data.classes)),
@@ -189,13 +189,14 @@ def _seconds_to_ask(job: Job) -> float:
     given = job.teacher
     if not job.recipe.loss.alpha or (given is not None and given.stored is not None):
         return 0.0
-    images = job.train.images[: inference.BATCH]
+    shown = job.shown("student").images
+    images = shown[: inference.BATCH]
     answer = given.answer if given else partial(inference.logits, job.build("teacher"))
     assert answer is not None
     answer(images, job.precision)  # the first call also builds
     began = time.monotonic()
     answer(images, job.precision)
-    return _views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
+    return _views_to_ask(job) * (time.monotonic() - began) * len(shown) / len(images)
 
 
 def _all_trained(job: Job) -> list[str]:
@@ -261,7 +262,7 @@ def _fit(
         on_epoch=lambda rows: folder.write_history(stage, rows),
     )
     began = time.monotonic()
-    training.settle(model, job.train.images, seed=job.recipe.seed)
+    training.settle(model, job.labelled(stage).images, seed=job.recipe.seed)
     with storage.replacing(folder.model(name)) as temporary:
         model.save(temporary)
     seconds = asked + sum(row["seconds"] for row in history) + time.monotonic() - began

@@ -19,7 +19,7 @@ from tutelage import wording
 from tutelage.errors import RecipeError
 from tutelage.recipe.sections import SETTINGS, Recipe
 
-BUNDLED = ("digits", "cifar10", "distill")
+BUNDLED = ("digits", "mnist", "cifar10", "distill")
 _RECIPE = TypeAdapter(Recipe)
 
 
