@@ -104,11 +104,10 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         import torch.nn.functional as F
         from torch import nn
 
-        from tutelage.models import ARCHITECTURES, Architecture  # the sizes alone, so that they are ours
+        from tutelage.models import ARCHITECTURES  # the sizes alone, so that they are ours
 
         def net(name: str) -> nn.Module:
             sizes = ARCHITECTURES[name]
-            assert isinstance(sizes, Architecture)
             layers: list[nn.Module] = []
             channels = 3
             for block, rate in zip(sizes.filters, sizes.dropout, strict=True):

@@ -317,6 +317,7 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     validation: dict[str, dict[str, float]] = {}
+    corrected: dict[str, dict[str, float]] = {}
     for stage in _all_trained(job):
         if stage == "teacher" and given is not None and given.model is None:
             if given.answer is None:
@@ -337,6 +338,11 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             }
         score = metrics.score(held_out, job.validation.labels)
         validation[stage] = {name: score[name] for name in ("accuracy", "nll")}
+        if job.unseen and stage != "teacher":
+            offset = metrics.correction(held_out, job.validation.labels, job.unseen).offset
+            raised = metrics.raised(answers[stage], job.unseen, offset)
+            accuracy = metrics.score(raised, test.labels)["accuracy"]
+            corrected[stage] = {"offset": offset, "accuracy": accuracy}
     accuracies = {stage: figures[stage]["accuracy"] for stage in STAGES if stage in figures}
     results = {
         "name": job.recipe.name,
@@ -351,11 +357,14 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             "validation": len(job.validation),
             "test": len(test),
         }
-        | ({} if job.pool is None else {"unlabelled": len(job.pool)}),
+        | ({} if job.pool is None else {"unlabelled": len(job.pool)})
+        | ({} if not job.unseen else {"transfer": len(job.labelled("student"))}),
         "recipe": recipes.to_dict(job.recipe),
         "environment": environment.describe()
         | {"precision": job.precision, "compiled": native.compiled_parts()},
     }
+    if corrected:
+        results["corrected"] = corrected
     with storage.replacing(folder.path / "predictions.npz") as temporary:
         np.savez(temporary, index=np.arange(len(test)), labels=test.labels, **answers)
     folder.write_text("report.md", report.markdown(results, answers, test.labels))

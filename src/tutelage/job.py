@@ -100,6 +100,12 @@ class Job:
             views = replace(views, shift=own)
         return replace(views, distinct=0) if stage == "teacher" else views
 
+    @property
+    def unseen(self) -> list[int]:
+        """The classes that baseline and student see no image of, by number."""
+        names = self.recipe.data.transfer
+        return [k for k, name in enumerate(self.data.classes) if names and name not in names]
+
     def labelled(self, stage: str) -> Part:
         """The images with labels that a stage learns from: less than all by `data.transfer`."""
         return self.train if stage == "teacher" else self._transferred(self.train)

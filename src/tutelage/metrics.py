@@ -209,6 +209,29 @@ def correction(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> 
     return Correction(float(ends[chosen : chosen + 2].mean()), int(errors[chosen]))
 
 
+def raised(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
+    """Add a number to the logits of some classes.
+
+    Args:
+        logits: of shape (images, classes), finite.
+        classes: the class numbers whose logits are moved.
+        offset: the number, as `correction` finds it.
+
+    Returns:
+        Logits of the same shape, float64.
+
+    Raises:
+        ModelError: logits that are none.
+
+    Example:
+        >>> raised([[4.0, 1.0]], classes=[1], offset=3.5).tolist()
+        [[4.0, 4.5]]
+    """
+    values = _logits(logits, "logits").copy()
+    values[:, list(classes)] += offset
+    return values
+
+
 def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
     """Say in one sentence what the teacher was worth.
 
