@@ -101,7 +101,7 @@ def test_fully_connected_nets_are_those_of_the_paper(name: str) -> None:
     hidden = [layer for layer in model.layers if isinstance(layer, layers.Dense)][:-1]
     assert [(layer.units, layer.activation.__name__) for layer in hidden] == 2 * [(units, "relu")]
     rates = [layer.rate for layer in model.layers if isinstance(layer, layers.Dropout)]
-    assert rates == ([0.2, 0.5, 0.5] if name == "mlp-1200" else [])
+    assert rates == ([0.05, 0.3, 0.3] if name == "mlp-1200" else [])
     limits = [getattr(layer.kernel_constraint, "max_value", None) for layer in hidden]
     assert limits == 2 * [2.0 if name == "mlp-1200" else None]
 

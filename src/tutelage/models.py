@@ -57,7 +57,7 @@ ARCHITECTURES: dict[str, Architecture | Perceptron] = {
     "student-300k": Architecture(((32, 64), (64, 96), (96, 128)), (0.0, 0.0, 0.0)),
     "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
     "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
-    "mlp-1200": Perceptron((1200, 1200), (0.2, 0.5, 0.5), max_norm=2.0),
+    "mlp-1200": Perceptron((1200, 1200), (0.05, 0.3, 0.3), max_norm=2.0),
     "mlp-800": Perceptron((800, 800), (0.0, 0.0, 0.0)),
     "mlp-300": Perceptron((300, 300), (0.0, 0.0, 0.0)),
     "mlp-30": Perceptron((30, 30), (0.0, 0.0, 0.0)),
