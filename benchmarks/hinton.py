@@ -86,7 +86,7 @@ def corrected(
         raised = metrics.raised(logits, job.unseen, offset)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
-            "offset": round(offset, 3),
+            "offset": offset,
             "errors": errors(raised, labels),
             "threes": int(threes.sum()),
         }

@@ -192,6 +192,33 @@ def test_pytorch_by_hand_trains_as_many_parameters(
     assert trained == [sum(int(np.prod(v.shape)) for v in model.trainable_variables)]
 
 
+def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
+    short = ["data.name=digits", "schedule.teacher.epochs=1", "schedule.student.epochs=1"]
+    line = [word for setting in short for word in ("--set", setting)]
+    line += ["--seeds", 1, "--work", tmp_path / "work", "--out", tmp_path / "cells"]
+    line += ["--only", "main", "only-7-and-8", "units-30-4"]
+    done = run("hinton.py", *line)
+    assert done.returncode == 0, done.stderr
+    cells = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "cells").iterdir()}
+    assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-4-0"}
+    assert len({cell["errors"]["teacher"] for cell in cells.values()}) == 1
+    for name, cell in cells.items():
+        with np.load(tmp_path / "work" / name / "predictions.npz") as stored:
+            labels, answers = stored["labels"], stored["student"]
+        assert cell["errors"]["student"] == (answers.argmax(1) != labels).sum()
+        if name == "only-7-and-8-0":
+            for told in cell["corrected"].values():
+                moved = metrics.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
+                wrong = moved.argmax(1) != labels
+                assert (told["errors"], told["threes"]) == (wrong.sum(), wrong[labels == 3].sum())
+            # Nothing is better on the test labels than what was chosen on them.
+            assert cell["corrected"]["test"]["errors"] <= cell["corrected"]["validation"]["errors"]
+    assert f"| 2x800 distilled | 74 | {cells['main-0']['errors']['student']} | 1 |" in done.stdout
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+    assert run("hinton.py", *line).returncode == 0
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+
+
 def test_methods_makes_its_cells_once_and_a_table_of_them(tmp_path: Path) -> None:
     short = ["--set", "schedule.teacher.epochs=1", "--set", "schedule.student.epochs=1"]
     line = ["digits", *short, "--tuning-seeds", 1, "--seeds", 1, "--work", tmp_path / "work"]
