@@ -119,8 +119,6 @@ def test_tables_of_methods_are_made_of_their_cells() -> None:
 def test_tables_of_papers_are_made_of_their_cells() -> None:
     text = (REPOSITORY / "docs" / "papers.md").read_text(encoding="utf-8")
     assert hinton.page(text, hinton.CELLS) == text
-    assert "| 2x800 distilled | 74 |" in text
-    assert "| 2x30 |" in text
 
 
 def test_links_inside_the_project_lead_somewhere() -> None:
