@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tutelage import environment, experiment, inference, metrics, recipe, training
+from tutelage import environment, experiment, inference, metrics, recipe, stages
 from tutelage.errors import TutelageError
 from tutelage.job import Job, prepare
 from tutelage.progress import Progress, Row
@@ -32,21 +32,9 @@ def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, lis
     """Train a job's stage as a run does, save it as `folder/STAGE.keras`; also its epochs."""
     guidance = None
     if stage == "student":
-        guidance, _ = experiment.guidance(job, teacher, Progress())
-    model, seed = job.build(stage), job.recipe.seed
-    rows = training.fit(
-        model,
-        job.train,
-        job.validation,
-        schedule=job.schedule(stage),
-        settings=job.views(stage),
-        seed=seed,
-        precision=job.precision,
-        checkpoint=folder / "checkpoint.npz",
-        key=job.key(),
-        guidance=guidance,
-    )
-    training.settle(model, job.train.images, seed=seed)
+        guidance, _ = stages.guidance(job, teacher, Progress())
+    checkpoint = folder / "checkpoint.npz"
+    model, rows, _ = stages.trained(job, stage, guidance, checkpoint=checkpoint, key=job.key())
     model.save(folder / f"{stage}.keras")
     return model, rows
 

@@ -1,8 +1,13 @@
 """What every test shares: a machine's own settings kept out, and real data where there is some."""
 
+import contextlib
 import os
+import secrets
 import shutil
+import socket
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +39,56 @@ def shared_data() -> Path:
         if Path(folder).is_dir():
             return Path(folder)
     pytest.skip("real data not present: set TUTELAGE_DATA")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server that the tests start, without a database's name."""
+    found = shutil.which("initdb")
+    places = [Path(found).parent] if found else Path("/usr/lib/postgresql").glob("*/bin")
+    binaries = next((place for place in places if (place / "pg_ctl").exists()), None)
+    if binaries is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed")
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-postgres-"))
+    command: list[str] = []
+    if os.geteuid() == 0:  # as which PostgreSQL refuses to run
+        import pwd  # not on Windows
+
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        command = ["runuser", "-u", "postgres", "--"]
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(name: str, *arguments: str) -> None:
+        line = [*command, str(binaries / name), "-D", str(folder / "data"), *arguments]
+        # The server inherits its output, so it can't be a pipe that is read to its end.
+        with (folder.with_suffix(".log")).open("a") as log:
+            subprocess.run(line, check=True, stdout=log, stderr=log, cwd=folder)
+
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    try:
+        call("initdb", "-U", "tutelage", "--auth=trust", "-E", "UTF8")
+        call("pg_ctl", "-w", "-o", options, "start")
+        yield f"postgresql://tutelage@127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            call("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".log").unlink(missing_ok=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that a sweep can be shared through."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    import psycopg2
+
+    server = request.getfixturevalue("postgres")
+    name = f"tutelage_{secrets.token_hex(8)}"
+    with contextlib.closing(psycopg2.connect(f"{server}/postgres")) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"

@@ -196,3 +196,42 @@ def test_an_interrupt_is_told_where_it_was() -> None:
     assert progress.where() == "teacher 2/2"
     progress.epoch(row(2))
     assert progress.where() == "teacher 2/2"
+
+
+def found(**changed: object) -> dict:
+    """A sweep's findings: a grid of two alphas and two temperatures, one point pruned."""
+    settings = [
+        {"method": "kd", "alpha": alpha, "temperature": degree, "accuracy": accuracy}
+        for alpha, degree, accuracy in ((0.9, 4.0, 0.95), (0.5, 1.0, 0.94), (0.5, 4.0, 0.93))
+    ]
+    return {"settings": settings, "best": settings[0], "baseline": {"accuracy": 0.91}} | changed
+
+
+def drawn(told: dict, search: str) -> list[list[str]]:
+    file = io.StringIO()
+    for one in console.settings(told, search, "pets"):
+        Console(file=file, width=80).print(one)
+    lines = [line for line in file.getvalue().splitlines() if line[:1] in "│┃"]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+
+
+def test_a_grid_is_a_map_of_alpha_and_temperature_with_the_baseline_and_the_best() -> None:
+    assert drawn(found(), "grid") == [
+        ["alpha", "T = 1", "T = 4"],
+        ["0", "91.00", "91.00"],
+        ["0.5", "94.00", "93.00"],
+        ["0.9", "", "* 95.00"],
+    ]
+
+
+def test_each_method_has_a_map_and_one_without_temperature_a_single_column() -> None:
+    other = {"method": "rkd", "alpha": 0.5, "temperature": None, "accuracy": 0.9}
+    told = found()
+    lines = drawn(told | {"settings": [*told["settings"], other]}, "grid")
+    assert lines[4:] == [["alpha", ""], ["0", "91.00"], ["0.5", "90.00"]]
+
+
+def test_drawn_settings_are_listed_best_first() -> None:
+    lines = drawn(found(), "random")
+    assert lines[:2] == [["method", "alpha", "T", "accuracy"], ["kd", "0.9", "4", "* 95.00"]]
+    assert len(lines) == 4

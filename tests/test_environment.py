@@ -58,6 +58,13 @@ def test_memory_and_processor_are_the_kernel_s() -> None:
         assert hardware["processor"].startswith(named[0].partition(": ")[2])
 
 
+def test_a_password_in_the_command_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://me:se:cr@t@host:5432/there"
+    monkeypatch.setattr(sys, "argv", ["tutelage", "sweep", "--storage", url, "--data=a:b@c"])
+    told = environment.describe()["command"]
+    assert told == "tutelage sweep --storage 'postgresql://me:***@host:5432/there' --data=a:b@c"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -13,7 +13,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from tutelage import experiment, inference, losses, metrics, models, recipe, training
+from tutelage import experiment, inference, losses, metrics, models, recipe, stages, training
 from tutelage.errors import ModelError, RunError
 from tutelage.job import Job, prepare
 from tutelage.progress import Progress, Row
@@ -247,9 +247,9 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }
-    for key, (value, stages) in changed.items():
+    for key, (value, named) in changed.items():
         others = job(**{key.replace(".", "__"): value}).keys()
-        assert {stage for stage in keys if keys[stage] != others[stage]} == stages, key
+        assert {stage for stage in keys if keys[stage] != others[stage]} == named, key
 
 
 def test_changed_temperature_asks_the_teacher_nothing(
@@ -272,20 +272,18 @@ def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path
     two = job(views__distinct=2, schedule__student__epochs=5)
     assert (two.views("teacher").distinct, two.views("student").distinct) == (0, 2)
     assert two.views("baseline") == two.views("student")
-    assert experiment._views_to_ask(two) == 2
-    assert experiment._views_to_ask(job(views__distinct=9)) == 2
-    assert experiment._views_to_ask(job()) == 2
+    assert stages.views_to_ask(two) == 2
+    assert stages.views_to_ask(job(views__distinct=9)) == 2
+    assert stages.views_to_ask(job()) == 2
     two.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, seconds = experiment.guidance(two, tmp_path / "teacher.keras", Progress())
+    guidance, seconds = stages.guidance(two, tmp_path / "teacher.keras", Progress())
     assert guidance.knowledge is not None
     assert guidance.knowledge.missing(3) == [2]
     assert seconds == guidance.knowledge.seconds(2) > 0
 
 
 def test_without_a_share_in_the_loss_the_teacher_is_not_asked(tmp_path: Path) -> None:
-    guidance, seconds = experiment.guidance(
-        job(loss__alpha=0.0), tmp_path / "absent.keras", Progress()
-    )
+    guidance, seconds = stages.guidance(job(loss__alpha=0.0), tmp_path / "absent.keras", Progress())
     assert (guidance.knowledge, seconds) == (None, 0.0)
 
 
@@ -390,7 +388,7 @@ def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
     cutouts = {"schedule__teacher__cutout": 4, "schedule__student__cutout": 3}
     small = job(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
     small.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, _ = experiment.guidance(small, tmp_path / "teacher.keras", Progress())
+    guidance, _ = stages.guidance(small, tmp_path / "teacher.keras", Progress())
     (loss,) = guidance.loss
     assert isinstance(loss, losses.KD)
     assert (loss.temperature, guidance.alpha, guidance.weights) == (2.5, 0.3, [1.0])
@@ -414,7 +412,7 @@ def test_every_method_teaches_by_its_own_loss(
     loss: keras.distillation.DistillationLoss,
 ) -> None:
     told = {f"loss__{key}": value for key, value in settings.items()}
-    taught, _ = experiment.guidance(
+    taught, _ = stages.guidance(
         job(loss__temperature=3.0, **told), run[0] / "teacher.keras", Progress()
     )
     (made,) = taught.loss

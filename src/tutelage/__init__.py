@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         distiller,
         errors,
         experiment,
+        findings,
+        grid,
         inference,
         job,
         knowledge,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         recipe,
         report,
         sources,
+        sweep,
         training,
         views,
     )
@@ -52,6 +55,8 @@ __all__ = [
     "distiller",
     "errors",
     "experiment",
+    "findings",
+    "grid",
     "inference",
     "job",
     "knowledge",
@@ -66,6 +71,7 @@ __all__ = [
     "recipe",
     "report",
     "sources",
+    "sweep",
     "training",
     "views",
 ]

@@ -62,6 +62,51 @@ def spreads(group: Mapping[str, Any], data: str) -> Table:
     return drawn
 
 
+def settings(found: Mapping[str, Any], search: str, title: str) -> list[Table]:
+    """What a sweep's settings reached: a map of alpha and temperature for each method.
+
+    Args:
+        found: from `findings.find`.
+        search: how it was searched; what is no grid is told as a list of the best ten.
+        title: what stands above.
+
+    Returns:
+        Tables that `rich` can print, of mean validation accuracies in %; the best is marked.
+    """
+    ranked, best = found["settings"], found["best"]
+    if search != "grid":
+        drawn = Table(title=Text(f"{title}: the best of {len(ranked)} settings"))
+        for heading in ("method", "alpha", "T", "accuracy"):
+            drawn.add_column(heading, justify="left" if heading == "method" else "right")
+        for one in ranked[:10]:
+            degree = "" if one["temperature"] is None else f"{one['temperature']:.3g}"
+            drawn.add_row(one["method"], f"{one['alpha']:.3g}", degree, _mean(one, best))
+        return [drawn]
+    tables = []
+    for method in dict.fromkeys(one["method"] for one in ranked):
+        own = {(one["alpha"], one["temperature"]): one for one in ranked if one["method"] == method}
+        degrees = sorted({degree for _, degree in own}, key=lambda x: x or 0)
+        drawn = Table(title=Text(f"{title}, {method}: mean accuracy in %"), title_justify="left")
+        drawn.add_column("alpha", justify="right")
+        for degree in degrees:
+            drawn.add_column("" if degree is None else f"T = {degree:g}", justify="right")
+        alone = f"{100 * found['baseline']['accuracy']:.2f}"
+        drawn.add_row("0", *(alone for _ in degrees))
+        for alpha in sorted({alpha for alpha, _ in own}):
+            cells = [_mean(own.get((alpha, degree)), best) for degree in degrees]
+            drawn.add_row(f"{alpha:g}", *cells)
+        tables.append(drawn)
+    return tables
+
+
+def _mean(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Text:
+    if one is None:
+        return Text("")  # pruned, or it came to nothing
+    told = f"{100 * one['accuracy']:.2f}"
+    same = all(one[axis] == best[axis] for axis in ("method", "alpha", "temperature"))
+    return Text(f"* {told}", style="bold") if same else Text(told)
+
+
 class ConsoleProgress(Progress):
     """Shows stages and epochs on standard error: a bar on a terminal, plain lines elsewhere."""
 

@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def describe() -> dict[str, Any]:
 
 
 def _command(arguments: list[str]) -> str:
-    """The command line of this process, as a shell would take it again."""
+    """The command line of this process, as a shell would take it again, but for passwords."""
+    arguments = [re.sub(r"(://[^:/@]*):.*@", r"\1:***@", word) for word in arguments]
     program = Path(arguments[0])
     if program.name == "__main__.py":
         return shlex.join(["python", "-m", program.parent.name, *arguments[1:]])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ from . import (
     environment,
     exhibits,
     inference,
-    knowledge,
     metrics,
     native,
     objective,
     report,
     runfolder,
     sources,
+    stages,
     storage,
     training,
 )
@@ -71,12 +69,9 @@ def run(
         return done
     toml = recipes.to_toml(job.recipe)
     with runfolder.opened(path, job.key(), toml, tensorboard=tensorboard) as folder:
-        _tell(job, progress)
-        for stage in STAGES:
-            if stage in folder.stages:
-                progress.note(f"{stage}: already trained")
-            else:
-                _train(stage, job, folder, progress)
+        teacher(job, folder, progress)
+        for stage in STAGES[1:]:
+            _have(stage, job, folder, progress)
         progress.note(f"measuring on the {len(job.data.test):,} test images")
         return _measure(job, folder)
 
@@ -129,69 +124,24 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guidance, float]:
-    """What a job's student is taught with; asks the teacher for the views not yet stored.
+def teacher(job: Job, folder: RunFolder, progress: Progress) -> Path:
+    """Have a job's teacher in its folder: trained, adopted from a run beside it, or taken.
 
     Args:
         job: from `prepare`.
-        teacher: its trained teacher, `teacher.keras`, or an earlier student.
-        progress: hears of each view asked for.
+        folder: the job's, opened.
+        progress: hears how it goes, and what was noticed of models that were brought.
 
     Returns:
-        The guidance, without knowledge where alpha is 0, and the seconds that the
-        teacher's answers took whenever they were stored.
+        Where its file is, or would be if it were a Keras model.
 
     Raises:
-        KnowledgeError: if the teacher's logits are not finite, or belong to something else.
-        RunError: if the cache can't be written.
+        RunError: if the folder can't be written.
+        TrainingError: if a loss is not finite.
     """
-    loss, schedule = job.recipe.loss, job.schedule("student")
-    alpha = loss.alpha
-    images = job.shown("student").images
-    steps = schedule.epochs * training.steps_per_epoch(schedule, len(images))
-    taught = training.Guidance(None, objective.losses(loss), alpha, objective.weights(loss, steps))
-    if not alpha:
-        return taught, 0.0
-    given, count = job.teacher, _views_to_ask(job)
-    own = teacher.stem == "teacher"  # and no earlier generation of the student
-    if own and given is not None and given.stored is not None:
-        return replace(taught, knowledge=knowledge.Given(job.held_logits()[0])), 0.0
-    each: tuple[int, ...] = ()  # of several teachers, whose losses are averaged
-    if own and given is not None and given.answer is not None and given.model is None:
-        digest, answer = given.digest, given.apart or given.answer
-        each = answer(images[:1], job.precision).shape[1:-1]
-    else:
-        model = inference.load_model(teacher)
-        if objective.reads_layers(loss):
-            return replace(taught, teacher=model), 0.0
-        digest, answer = inference.digest(model), partial(inference.logits, model)
-    origin = knowledge.Origin(
-        teacher=digest,
-        images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
-        seed=job.recipe.seed,
-        flip=job.recipe.views.flip,
-        shift=job.recipe.views.shift,
-        cutout=job.recipe.schedule.student.cutout,
-        precision=job.precision,
-        shape=(len(images), *each, len(job.data.classes)),
-    )
-    held = knowledge.Knowledge(knowledge.home() / origin.key(), origin)
-    held.ask(
-        lambda shown: answer(shown, job.precision),
-        images,
-        count,
-        progress,
-    )
-    return replace(taught, knowledge=held), held.seconds(count)
-
-
-def _views_to_ask(job: Job) -> int:
-    epochs = job.recipe.schedule.student.epochs
-    return (
-        epochs
-        if objective.reads_layers(job.recipe.loss)
-        else min(job.recipe.views.distinct or epochs, epochs)
-    )
+    _tell(job, progress)
+    _have("teacher", job, folder, progress)
+    return folder.model("teacher")
 
 
 def _seconds_to_ask(job: Job) -> float:
@@ -204,7 +154,7 @@ def _seconds_to_ask(job: Job) -> float:
     answer(images, job.precision)  # the first call also builds
     began = time.monotonic()
     answer(images, job.precision)
-    return _views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
+    return stages.views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
 
 
 def _all_trained(job: Job) -> list[str]:
@@ -213,7 +163,10 @@ def _all_trained(job: Job) -> list[str]:
     return [*STAGES[:2], *(f"student-{generation}" for generation in earlier), STAGES[2]]
 
 
-def _train(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
+def _have(stage: str, job: Job, folder: RunFolder, progress: Progress) -> None:
+    if stage in folder.stages:
+        progress.note(f"{stage}: already trained")
+        return
     key = job.keys()[stage]
     if stage == "teacher" and job.teacher:
         _take(job.teacher, {"key": key, "seconds": 0.0, "history": []}, folder)
@@ -245,35 +198,29 @@ def _fit(
     """Train a stage's model, of a generation, and save it by a name."""
     schedule, part, checkpoint = job.schedule(stage), job.shown(stage), folder.checkpoint(name)
     key = job.keys()[stage] if name == stage else f"{job.keys()[stage]} {name}"
-    model = job.build(stage, generation)
     taught, asked = None, 0.0
     if stage == "student":
-        taught, asked = guidance(job, teacher, progress)
+        taught, asked = stages.guidance(job, teacher, progress)
     progress.stage(
         name,
         schedule.epochs,
         training.epochs_done(checkpoint),
         training.steps_per_epoch(schedule, len(part)),
     )
-    history = training.fit(
-        model,
-        part,
-        job.validation,
-        schedule=schedule,
-        settings=job.views(stage),
-        seed=job.recipe.seed,
-        precision=job.precision,
+    model, history, seconds = stages.trained(
+        job,
+        stage,
+        taught,
         checkpoint=checkpoint,
         key=key,
-        guidance=taught,
+        generation=generation,
         progress=progress,
         on_epoch=lambda rows: folder.write_history(stage, rows),
     )
     began = time.monotonic()
-    training.settle(model, job.train.images, seed=job.recipe.seed)
     with storage.replacing(folder.model(name)) as temporary:
         model.save(temporary)
-    seconds = asked + sum(row["seconds"] for row in history) + time.monotonic() - began
+    seconds += asked + time.monotonic() - began
     _close(name, {"key": key, "seconds": seconds, "history": history}, folder)
 
 
@@ -359,7 +306,8 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             "validation": len(job.validation),
             "test": len(test),
         }
-        | ({} if job.pool is None else {"unlabelled": len(job.pool)}),
+        | ({} if job.pool is None else {"unlabelled": len(job.pool)})
+        | ({"validation_in_train": True} if job.whole else {}),
         "recipe": recipes.to_dict(job.recipe),
         "environment": environment.describe()
         | {"precision": job.precision, "compiled": native.compiled_parts()},

@@ -41,6 +41,7 @@ class Job:
         teacher: a teacher to learn from instead of training one.
         pupil: a student of the user's own instead of a named one, as `sources.student` takes it.
         pool: further images of the student's, uint8, without labels.
+        whole: whether baseline and student learn from the validation images too.
     """
 
     recipe: Recipe
@@ -51,6 +52,11 @@ class Job:
     teacher: Teacher | None = None
     pupil: Source | None = None
     pool: np.ndarray | None = None
+    whole: bool = False
+
+    def on_all_images(self) -> Job:
+        """The same, but that baseline and student learn from the validation images too."""
+        return replace(self, train=self.data.train, whole=True)
 
     def keys(self) -> dict[str, str]:
         """What each stage depends on, as a hash: a stage is done again only if it changes."""
@@ -74,6 +80,8 @@ class Job:
             "schedule": tree["schedule"]["student"],
             "views": tree["views"],
         }
+        if self.whole:
+            pupil["trained on"] = "all images"
         student = pupil | {"teacher": teacher, "loss": tree["loss"]}
         if self.pool is not None:
             student["pool"] = sources.order(self.pool)
@@ -127,7 +135,8 @@ class Job:
         numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
         train, validation = datasets.split(numbers, settings.validation, settings.split_seed)
-        return self.teacher.stored[train.images], self.teacher.stored[validation.images]
+        shown = numbers if self.whole else train
+        return self.teacher.stored[shown.images], self.teacher.stored[validation.images]
 
     def _named(self, role: str) -> dict[str, Any]:
         # A name alone would take a model for its namesake of another version.
@@ -175,7 +184,6 @@ def prepare(
         data = datasets.load(named.name, named.path or None, size=named.size)
     train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
     _check_views(recipe, train.images.shape[1:3])
-    objective.check(recipe.loss, len(data.classes), recipe.schedule.student.batch_size)
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = native.hardware_precision()
@@ -185,8 +193,24 @@ def prepare(
     given = teacher if teacher is not None else recipe.teacher.file or None
     taken = None if given is None else _taught(given, recipe, data)
     job = Job(recipe, data, train, validation, precision, taken, pupil, pool)
-    _check_models(job)
+    check(job)
     return job
+
+
+def check(job: Job) -> None:
+    """Refuse a loss that doesn't fit the data, or models that don't fit it or each other.
+
+    Args:
+        job: the job.
+
+    Raises:
+        DataError: if the data doesn't go with the teacher or the loss.
+        ModelError: if a model or the loss does not fit.
+        RecipeError: if unlabelled images don't go with the loss.
+    """
+    schedule = job.recipe.schedule.student
+    objective.check(job.recipe.loss, len(job.data.classes), schedule.batch_size)
+    _check_models(job)
 
 
 def _taught(given: Source | Sequence[Source], recipe: Recipe, data: Dataset) -> Teacher:

@@ -75,7 +75,8 @@ class Lesson:
         student: keras.Model,
         seed: int,
     ) -> None:
-        self.loss, self.projection = loss, None
+        self.loss = loss
+        self.projection: keras.Model | None = None
         self.teacher: tuple[str, ...] = ()
         self.student: tuple[str, ...] = ()
         if isinstance(loss, FeatureLoss):
@@ -85,7 +86,9 @@ class Lesson:
                 [tuple(model.get_layer(name).output.shape) for name in names]
                 for model, names in zip(models, (self.teacher, self.student), strict=True)
             ]
-            self.projection = loss.projection(shapes[0], shapes[1], seed)
+            projection = loss.projection(shapes[0], shapes[1], seed)
+            if projection is not None:
+                self.projection = native.alike(projection, student)
 
     def value(
         self, teacher: Answer, student: Answer, labels: Any, sample_weight: Any, training: bool

@@ -12,19 +12,16 @@ multiplications (`winograd.py`).
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import layers
 
-from . import compiled, fusion, winograd
+from . import compiled, fusion, twins
 
 if keras.backend.backend() == "torch":
     import torch
-    import torch.nn.functional as F
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +59,7 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     """Run a stock model through native twins that share its variables.
 
     Args:
-        model: a Functional or Sequential model of one input, channels last.
+        model: a Functional or Sequential model, channels last.
         precision: `"float32"` or `"bfloat16"`: what the twins compute in. The
             variables and the output stay float32.
 
@@ -80,7 +77,7 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     True
     """
     own = not type(model).__module__.startswith("keras.")
-    if keras.backend.backend() != "torch" or own or len(model.inputs) != 1:
+    if keras.backend.backend() != "torch" or own:
         return model
     return _Native(model, precision)
 
@@ -105,8 +102,28 @@ def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
     """
     inner = stock(model)
     outputs = [inner.outputs[0], *(inner.get_layer(name).output for name in names)]
-    watched = keras.Model(inner.inputs[0], outputs)
-    return _Native(watched, model.precision) if isinstance(model, _Native) else watched
+    return alike(keras.Model(inner.inputs[0], outputs), model)
+
+
+def alike(model: keras.Model, other: keras.Model) -> keras.Model:
+    """Run a model as another one is run: through native twins in its precision, or as stock.
+
+    Args:
+        model: a stock model.
+        other: as `accelerate` takes or gives it.
+
+    Returns:
+        The model, of the same variables.
+
+    Example:
+
+    >>> import keras
+    >>> from tutelage import native
+    >>> net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    >>> native.alike(net, net) is net
+    True
+    """
+    return _Native(model, other.precision) if isinstance(other, _Native) else model
 
 
 def stock(model: keras.Model) -> keras.Model:
@@ -121,7 +138,7 @@ class _Native(keras.Model):
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         self._chains, self._borders = fusion.chains(model), fusion.borders(model)
         self.built = True
-        kinds = {type(layer) for layer in model.layers} - set(_TWINS) - {layers.InputLayer}
+        kinds = {type(layer) for layer in model.layers} - set(twins.TWINS) - {layers.InputLayer}
         if kinds:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             log.info("%s: without a native twin, run as stock Keras: %s", model.name, names)
@@ -135,10 +152,11 @@ class _Native(keras.Model):
         return self.model.output_shape
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        if inputs.device.type == "meta":  # Keras asks for shapes alone
+        given = keras.tree.flatten(inputs)
+        if given[0].device.type == "meta":  # Keras asks for shapes alone
             return self.model(inputs, training=training)
-        how = _Pass(bool(training), self._dtype, self._chains, self._borders)
-        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, inputs, how))
+        how = twins.Pass(bool(training), self._dtype, self._chains, self._borders)
+        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, given, how))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         self.model.save(filepath, *args, **kwargs)
@@ -150,29 +168,19 @@ class _Native(keras.Model):
         self.model.load_weights(filepath, *args, **kwargs)
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """How a model is run: for training or not, computing in what, which layers together."""
-
-    training: bool
-    dtype: Any
-    chains: dict[keras.Layer, fusion.Chain]
-    borders: dict[keras.Layer, list[int]]
-
-
-def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
+def _run(model: keras.Model, inputs: list[Any], how: twins.Pass) -> Any:
     graph = model._functional if isinstance(model, keras.Sequential) else model
 
     def native(op: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if isinstance(op, keras.Model) and type(op).__module__.startswith("keras."):
-                return _run(op, args[0], how)
+                return _run(op, keras.tree.flatten(args[0]), how)
             chain = how.chains.get(op)
             if chain is not None and op in chain.behind:
                 return args[0]  # done already
             if type(op) is layers.ZeroPadding2D and op in how.borders:
                 return args[0]  # the convolution behind it does that
-            twin = _TWINS.get(type(op))
+            twin = twins.TWINS.get(type(op))
             if twin is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
                 result = twin(op, args[0], how)
                 if result is not None:
@@ -183,268 +191,4 @@ def _run(model: keras.Model, inputs: Any, how: _Pass) -> Any:
 
         return run
 
-    return graph._run_through_graph([inputs], operation_fn=native)
-
-
-# A twin returns None for a setting it does not cover; the stock layer runs then.
-# Keras' layout is channels-last, PyTorch's channels-first: a permuted view of the
-# one is the other with channels-last strides, so nothing is copied.
-
-
-def _first(x: Any) -> Any:
-    return x.permute(0, 3, 1, 2)
-
-
-def _last(x: Any) -> Any:
-    return x.permute(0, 2, 3, 1)
-
-
-def _activated(layer: keras.Layer, x: Any, how: _Pass) -> Any:
-    if layer in how.chains:
-        return x  # the normalisation behind it does that
-    # In place: a convolution's backward pass does not need its output.
-    return F.relu_(x) if layer.activation is keras.activations.relu else layer.activation(x)
-
-
-def _padding(layer: Any, x: Any, window: tuple[int, ...]) -> list[int]:
-    """What is added before and after each of the two axes, last axis first."""
-    if layer.padding == "valid":
-        return [0, 0, 0, 0]
-    strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,) * 2
-    pads: list[int] = []
-    for size, length, stride in zip(x.shape[1:3], window, strides, strict=True):
-        whole = max((math.ceil(size / stride) - 1) * stride + length - size, 0)
-        pads = [whole // 2, whole - whole // 2, *pads]
-    return pads
-
-
-def _border(layer: Any, x: Any, window: tuple[int, ...], how: _Pass) -> list[int]:
-    """The padding of a convolution, where it may do that of the layer before it."""
-    return how.borders.get(layer) or _padding(layer, x, window)
-
-
-def _even(pads: list[int]) -> bool:
-    return pads[0] == pads[1] and pads[2] == pads[3]
-
-
-def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, how: _Pass) -> Any:
-    """A convolution with a kernel of PyTorch's shape, and all the layer's other settings."""
-    dtype = how.dtype
-    sizes = zip(kernel.shape[2:], layer.dilation_rate, strict=True)
-    window = tuple(rate * (size - 1) + 1 for size, rate in sizes)
-    pads = _border(layer, x, window, how)
-    x = _first(x.to(dtype).contiguous())
-    if not _even(pads):
-        x, pads = F.pad(x, pads), [0, 0, 0, 0]
-    kernel = kernel.to(dtype)
-    bias = None if bias is None else bias.value.to(dtype)
-    around = [pads[2], pads[0]]
-    return F.conv2d(x, kernel, bias, layer.strides, around, layer.dilation_rate, groups)
-
-
-def _conv(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    x = x.to(how.dtype)
-    if _simple(layer, how):
-        bias = None if layer.bias is None else layer.bias.value
-        y = winograd.convolve(x, layer.kernel.value, bias)
-        if y is not None:
-            return _activated(layer, y, how)
-    y = _multiplied(layer, x, how)
-    if y is not None:
-        return _activated(layer, y, how)
-    kernel = layer.kernel.value.permute(3, 2, 0, 1)
-    y = _convolved(layer, x, kernel, layer.bias, layer.groups, how)
-    return _last(_activated(layer, y, how))
-
-
-def _multiplied(layer: Any, x: Any, how: _Pass) -> Any:
-    """A convolution as a product of matrices, patches by the kernel as Keras keeps it.
-
-    PyTorch's own copies the kernel into another layout, and its gradient back. This one copies
-    the patches, if the window is more than a pixel: None where they are larger than the kernel.
-    """
-    if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
-        return None
-    window, (down, across) = layer.kernel_size, layer.strides
-    pads = left, right, above, below = _border(layer, x, window, how)
-    images, height, width = x.shape[:3]
-    height = (height + above + below - window[0]) // down + 1
-    width = (width + left + right - window[1]) // across + 1
-    pixels = images * height * width
-    if tuple(window) != (1, 1) and (pixels > layer.filters or x.device.type != "cpu"):
-        return None
-    if any(pads):
-        x = F.pad(x, [0, 0, *pads])
-    patches = [
-        x[:, i : i + height * down : down, j : j + width * across : across]
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-    rows = (torch.cat(patches, -1) if len(patches) > 1 else patches[0]).reshape(pixels, -1)
-    kernel = layer.kernel.value.reshape(rows.shape[1], layer.filters)
-    return _product(rows, kernel, layer.bias, how).view(images, height, width, layer.filters)
-
-
-def _product(rows: Any, kernel: Any, bias: Any, how: _Pass) -> Any:
-    bias = None if bias is None else bias.value.to(how.dtype)
-    return F.linear(rows.to(how.dtype), kernel.to(how.dtype).t(), bias)
-
-
-def _simple(layer: Any, how: _Pass) -> bool:
-    one = (1, 1)
-    steps = tuple(layer.strides) == tuple(layer.dilation_rate) == one
-    same = layer.padding == "same" or how.borders.get(layer) == [1, 1, 1, 1]
-    return steps and layer.groups == 1 and same
-
-
-def _depthwise_kernel(kernel: Any) -> Any:
-    height, width, channels, multiplier = kernel.shape
-    return kernel.permute(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-
-
-def _depthwise(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    kernel = _depthwise_kernel(layer.kernel.value)
-    y = _convolved(layer, x, kernel, layer.bias, x.shape[-1], how)
-    return _last(_activated(layer, y, how))
-
-
-def _separable(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    kernel = _depthwise_kernel(layer.depthwise_kernel.value)
-    y = _convolved(layer, x, kernel, None, x.shape[-1], how)
-    y = _last(y)
-    pointwise = layer.pointwise_kernel.value[0, 0]
-    z = _product(y.reshape(-1, y.shape[-1]), pointwise, layer.bias, how)
-    return _activated(layer, z.view(*y.shape[:3], -1), how)
-
-
-def _dense(layer: Any, x: Any, how: _Pass) -> Any:
-    return _activated(layer, _product(x, layer.kernel.value, layer.bias, how), how)
-
-
-def _batch_norm(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.axis not in (-1, x.ndim - 1) or x.ndim not in (2, 4) or layer.renorm:
-        return None
-    chain = how.chains.get(layer)
-    if chain is None:
-        return _normalised(layer, x, how)
-    y = fusion.normalise(chain, x, how.training)
-    if y is not None:
-        return y
-    y = _first(x)
-    y = _first(_normalised(layer, _last(F.relu_(y) if chain.source else y), how))
-    if chain.low == 0:
-        y = F.hardtanh_(y, 0.0, chain.high) if chain.high < math.inf else F.relu_(y)
-    return _last(F.max_pool2d(y, 2) if chain.pool else y)
-
-
-def _normalised(layer: Any, x: Any, how: _Pass) -> Any:
-    gamma = layer.gamma.value if layer.scale else None
-    beta = layer.beta.value if layer.center else None
-    channels_first = _first(x) if x.ndim == 4 else x
-    mean, variance = layer.moving_mean.value, layer.moving_variance.value
-    if how.training and layer.trainable:
-        y, batch_mean, inverse_std = torch.native_batch_norm(
-            channels_first, gamma, beta, None, None, True, 0.0, layer.epsilon
-        )
-        with torch.no_grad():
-            # Keras' moving variance is the biased one, where PyTorch's own is not.
-            batch_variance = inverse_std.pow(-2) - layer.epsilon
-            mean.lerp_(batch_mean, 1 - layer.momentum)
-            variance.lerp_(batch_variance, 1 - layer.momentum)
-    else:
-        y = F.batch_norm(channels_first, mean, variance, gamma, beta, False, 0.0, layer.epsilon)
-    return _last(y) if x.ndim == 4 else y
-
-
-def _layer_norm(layer: Any, x: Any, how: _Pass) -> Any:
-    if list(layer.axis) not in ([-1], [x.ndim - 1]) or layer.rms_scaling:
-        return None
-    gamma = layer.gamma.value.to(x.dtype) if layer.scale else None
-    beta = layer.beta.value.to(x.dtype) if layer.center else None
-    return F.layer_norm(x, x.shape[-1:], gamma, beta, layer.epsilon)
-
-
-def _max_pooling(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    pads, x = _padding(layer, x, layer.pool_size), _first(x)
-    if not _even(pads):
-        x, pads = F.pad(x, pads, value=-math.inf), [0, 0, 0, 0]
-    return _last(F.max_pool2d(x, layer.pool_size, layer.strides, [pads[2], pads[0]]))
-
-
-def _average_pooling(layer: Any, x: Any, how: _Pass) -> Any:
-    pads = _padding(layer, x, layer.pool_size)
-    if layer.data_format != "channels_last" or not _even(pads):
-        return None  # an uneven border would have to be left out of the mean
-    around = [pads[2], pads[0]]
-    y = F.avg_pool2d(_first(x), layer.pool_size, layer.strides, around, count_include_pad=False)
-    return _last(y)
-
-
-def _average(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    return x.mean((1, 2), keepdim=layer.keepdims)
-
-
-def _maximum(layer: Any, x: Any, how: _Pass) -> Any:
-    if layer.data_format != "channels_last":
-        return None
-    return x.amax((1, 2), keepdim=layer.keepdims)
-
-
-def _flatten(layer: Any, x: Any, how: _Pass) -> Any:
-    return x.reshape(x.shape[0], -1) if layer.data_format == "channels_last" else None
-
-
-def _dropout(layer: Any, x: Any, how: _Pass) -> Any:
-    if not how.training or not layer.rate:
-        return x
-    if layer.noise_shape is not None or layer.rate == 1:
-        return None
-    # Drawn from the layer's own seed, which a checkpoint holds. Four decisions from
-    # each random 64 bits: PyTorch's generator on a processor is slow.
-    first, second = (int(word) & 0xFFFFFFFF for word in layer.seed_generator.next())
-    generator = torch.Generator(x.device).manual_seed(first << 32 | second)
-    words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
-    words.random_(-(2**63), None, generator=generator)
-    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = draws >= round(layer.rate * 2**16) - 2**15
-    return x * kept.to(x.dtype).mul_(1 / (1 - layer.rate))
-
-
-def _elementwise(layer: Any, x: Any, how: _Pass) -> Any:
-    # Stock, but without the cast to float32 that the layer's own `__call__` begins with.
-    return layer.call(x)
-
-
-_TWINS: dict[type, Callable[[Any, Any, _Pass], Any]] = {
-    layers.Conv2D: _conv,
-    layers.DepthwiseConv2D: _depthwise,
-    layers.SeparableConv2D: _separable,
-    layers.Dense: _dense,
-    layers.BatchNormalization: _batch_norm,
-    layers.LayerNormalization: _layer_norm,
-    layers.MaxPooling2D: _max_pooling,
-    layers.AveragePooling2D: _average_pooling,
-    layers.GlobalAveragePooling2D: _average,
-    layers.GlobalMaxPooling2D: _maximum,
-    layers.Flatten: _flatten,
-    layers.Dropout: _dropout,
-    **dict.fromkeys(
-        [
-            *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Softmax),
-            *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
-            *(layers.Maximum, layers.Minimum, layers.Concatenate),
-            *(layers.ZeroPadding2D, layers.Cropping2D, layers.Reshape),
-        ],
-        _elementwise,
-    ),
-}
+    return graph._run_through_graph(inputs, operation_fn=native)

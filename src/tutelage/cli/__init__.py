@@ -16,12 +16,14 @@ from tutelage.cli.comparing import compare
 from tutelage.cli.reporting import report
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
+from tutelage.cli.sweeping import sweep
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "distill": distill,
     "compare": compare,
+    "sweep": sweep,
     "report": report,
     "evaluate": evaluate,
     "predict": predict,

@@ -33,9 +33,45 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
 ]
+RecipeName = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="digits, cifar10, distill, or the path of a .toml file."),
+]
+Place = Annotated[str | None, typer.Option(help="Where the data is: an archive or a folder.")]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RUN|FILE",
+        help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
 ]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Write event files too: tensorboard --logdir RUN.")
 ]
+
+
+def overrides(settings: Settings, data: Place, teacher: Teachers) -> dict[str, object]:
+    """What options say of a recipe, by dotted key.
+
+    Args:
+        settings: texts of the form `section.key=value`.
+        data: where the data is.
+        teacher: one or several.
+
+    Returns:
+        Values, as `recipe.load` takes them.
+    """
+    from tutelage import recipe as recipes
+
+    found = dict(recipes.parse_setting(text) for text in settings or [])
+    found |= {} if data is None else {"data.path": data}
+    found |= {} if not teacher else {"teacher.file": one_or_all(teacher)}
+    return found
+
+
+def one_or_all(teachers: list[str]) -> str | list[str]:
+    """A teacher as a recipe names it: several are a list."""
+    return teachers[0] if len(teachers) == 1 else teachers

@@ -16,11 +16,16 @@ from tutelage.cli.options import (
     Epochs,
     Json,
     Out,
+    Place,
+    RecipeName,
     Seed,
     Seeds,
     Settings,
+    Teachers,
     Temperature,
     TensorBoard,
+    one_or_all,
+    overrides,
 )
 from tutelage.cli.saying import fail, show, show_comparison
 
@@ -30,28 +35,15 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="digits, cifar10, distill, or the path of a .toml file."
-        ),
-    ],
-    data: Annotated[
-        str | None, typer.Option(help="Where the data is: an archive or a folder.")
-    ] = None,
+    source: RecipeName,
+    data: Place = None,
     out: Out = None,
     seed: Seed = None,
     seeds: Seeds = 1,
     alpha: Alpha = None,
     temperature: Temperature = None,
     epochs: Epochs = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RUN|FILE",
-            help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
-        ),
-    ] = None,
+    teacher: Teachers = None,
     settings: Settings = None,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
@@ -64,11 +56,8 @@ def run(
     """
     from tutelage import recipe as recipes
 
-    overrides = dict(recipes.parse_setting(text) for text in settings or [])
-    overrides |= _given(seed, alpha, temperature, epochs)
-    overrides |= {} if data is None else {"data.path": data}
-    overrides |= {} if not teacher else {"teacher.file": _one_or_all(teacher)}
-    _go(recipes.load(source, overrides), seeds, out, tensorboard, dry_run, as_json)
+    given = overrides(settings, data, teacher) | _given(seed, alpha, temperature, epochs)
+    _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
 
 
 def distill(
@@ -111,15 +100,10 @@ def distill(
     """
     from tutelage import recipe as recipes
 
-    taught = _one_or_all(teacher)
-    overrides = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
-    overrides |= dict(recipes.parse_setting(text) for text in settings or [])
-    overrides |= _given(seed, alpha, temperature, epochs)
-    _go(recipes.load(source, overrides), seeds, out, tensorboard, dry_run, as_json)
-
-
-def _one_or_all(teachers: list[str]) -> str | list[str]:
-    return teachers[0] if len(teachers) == 1 else teachers
+    taught = one_or_all(teacher)
+    given = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
+    given |= overrides(settings, None, None) | _given(seed, alpha, temperature, epochs)
+    _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
 
 
 def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from tutelage.recipe.brought import is_path, overrides
 from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
 from tutelage.recipe.sections import (
+    LOSSES,
     MODELS,
     SETTINGS,
     Data,
@@ -17,6 +18,7 @@ from tutelage.recipe.sections import (
 
 __all__ = [
     "BUNDLED",
+    "LOSSES",
     "MODELS",
     "SETTINGS",
     "Data",

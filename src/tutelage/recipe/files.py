@@ -162,7 +162,7 @@ def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
     """
     most = LARGEST_SEED + 1 - recipe.seed
     if not 1 <= count <= most:
-        raise RecipeError(f"expected 1 to {most} seeds from seed {recipe.seed} on, found {count}")
+        raise RecipeError(f"seeds: expected 1 to {most} from seed {recipe.seed} on, found {count}")
     return [replace(recipe, seed=recipe.seed + more) for more in range(count)]
 
 

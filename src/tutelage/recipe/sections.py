@@ -11,6 +11,7 @@ MODELS: tuple[str, ...] = get_args(ModelName)
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
 LossName = Literal[OnLogits, OnFeatures]
+LOSSES: tuple[str, ...] = get_args(LossName)
 SETTINGS: dict[str, tuple[str, ...]] = {  # which losses have each
     "temperature": get_args(OnLogits),
     "beta": ("dkd", "dist"),
