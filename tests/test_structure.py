@@ -105,10 +105,10 @@ WITHOUT_FRAMEWORK = [
     "records",
     "comparison",
     "report",
+    "report.page",
     "grid",
     "tickets",
     "findings",
-    "report.page",
     "console",
     "cli",
 ]

@@ -11,7 +11,7 @@ from tutelage import metrics
 from tutelage.records import Record
 from tutelage.report import figures
 from tutelage.report.sections import Chart, Section, Table
-from tutelage.report.tables import HEADINGS, differences, points, rows, spreads
+from tutelage.report.tables import HEADINGS, conditions, differences, points, rows, spreads
 from tutelage.runfolder import STAGES
 
 _SIZES = ("parameters", "MACs", "file", "time")
@@ -49,24 +49,13 @@ def results(records: Sequence[Record], group: Mapping[str, Any]) -> Section:
         told = spreads(group["models"]) + [x for x in sizes if x[0] in _SIZES[:3] and any(x[1:])]
     section.tables.append(Table(("", *names[1:]), told))
     section.points = differences(group)
-    data, seeds = first["data"], ""
-    if len(records) > 1:
-        seeds = f" Mean ± standard deviation over {len(records)} seeds."
+    measured, chosen = conditions(first)
+    section.text.append(measured)
+    if len(records) == 1:
+        section.text.append(chosen)
+    else:
+        section.text.append(f"Mean ± standard deviation over {len(records)} seeds.")
         section.charts.append(_seeds(records, group))
-    section.text.append(
-        f"Measured once on the {data['test']:,} test images, after training on {data['train']:,} "
-        f"with {data['validation']:,} held out for validation; no epoch was chosen.{seeds} "
-        "Precision, recall and F1 are means over classes, NLL is in nats, ECE has "
-        f"{metrics.BINS} bins; agreement and KL are with the teacher."
-    )
-    held_out = ", ".join(
-        f"{name} {_percent(score['accuracy'])} (NLL {score['nll']:.4f})"
-        for name, score in first.get("validation", {}).items()
-    )
-    if held_out and len(records) == 1:
-        section.text.append(
-            f"On the validation images, by which settings may be chosen: {held_out}."
-        )
     return section
 
 
@@ -124,6 +113,9 @@ def training(records: Sequence[Record]) -> Section:
     for stage in STAGES:
         if stage not in stages:
             section.text.append(f"No epoch of the {stage} was trained here.")
+    where = "On the validation images, after each epoch."
+    if any(r.results and r.results["data"].get("validation_in_train") for r in records):
+        where = "On the validation images, of which baseline and student have learned here."
     for column, scale, name, title, quantity in (
         ("val_accuracy", 100, "accuracy", "Accuracy while training", "validation accuracy (%)"),
         ("val_loss", 1, "loss", "Loss while training", "validation loss (nats)"),
@@ -137,8 +129,8 @@ def training(records: Sequence[Record]) -> Section:
                 name,
                 figures.curves(lines, quantity),
                 title,
-                "On the validation images, after each epoch. The first fifth of the epochs may lie "
-                "outside the frame." + (" A line for each seed." if len(records) > 1 else ""),
+                f"{where} The first fifth of the epochs may lie outside the frame."
+                + (" A line for each seed." if len(records) > 1 else ""),
                 _epochs(lines, quantity),
             )
         )

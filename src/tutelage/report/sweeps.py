@@ -51,7 +51,8 @@ def read(folder: Path) -> Sweep:
     try:
         tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
         trials = [trial for one in tree["trials"] if (trial := _trial(one)) is not None]
-        return Sweep(folder, trials, [str(line) for line in tree.get("said", [])])
+        said = [str(line) for line in tree.get("said", [])]
+        return Sweep(folder, trials, said, () if said else ("the sweep is not finished",))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Sweep(folder, missing=(f"{FILE} is damaged",))
 

@@ -146,6 +146,33 @@ def machine(environment: Mapping[str, Any]) -> str:
     return f"{hardware['accelerator']}, {told}" if hardware["accelerator"] else told
 
 
+def conditions(results: Mapping[str, Any]) -> tuple[str, str]:
+    """On which images models were trained and measured, and what the validation images say.
+
+    Args:
+        results: the contents of `results.json`.
+
+    Returns:
+        Two paragraphs.
+    """
+    data = results["data"]
+    trained = f"{data['train']:,} with {data['validation']:,} held out for validation"
+    by = "by which settings may be chosen"
+    if data.get("validation_in_train"):
+        trained = f"{data['train']:,}, the {data['validation']:,} validation images among them"
+        by = "which baseline and student have learned from here"
+    held_out = ", ".join(
+        f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
+        for name, score in results["validation"].items()
+    )
+    return (
+        f"Measured once on the {data['test']:,} test images, after training on {trained}; the "
+        "weights are those of the last epoch. Precision, recall and F1 are means over classes, "
+        f"NLL is in nats, ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
+        f"On the validation images, {by}: {held_out}.",
+    )
+
+
 def markdown(
     results: Mapping[str, Any], answers: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> str:
@@ -161,15 +188,7 @@ def markdown(
     """
     data, environment = results["data"], results["environment"]
     classes = data["classes"]
-    held_out = ", ".join(
-        f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
-        for name, score in results["validation"].items()
-    )
-    trained = f"{data['train']:,} with {data['validation']:,} held out for validation"
-    by = "by which settings may be chosen"
-    if data.get("validation_in_train"):
-        trained = f"{data['train']:,}, the {data['validation']:,} validation images among them"
-        by = "which baseline and student have learned from here"
+    measured, chosen = conditions(results)
     lines = [
         f"# {results['name']} on {data['name']}",
         "",
@@ -177,12 +196,9 @@ def markdown(
         "",
         *_table(HEADINGS, rows(results["models"])),
         "",
-        f"Measured once on the {data['test']:,} test images, after training on "
-        f"{trained}; the weights are "
-        "those of the last epoch. Precision, recall and F1 are means over classes, NLL is in nats, "
-        f"ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
+        measured,
         "",
-        f"On the validation images, {by}: {held_out}.",
+        chosen,
         "",
         *_unseen(results),
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
