@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tutelage import metrics
-from tutelage.report import drawing, figures
+from tutelage.report import cells, drawing, figures
 
 
 def texts(figure: Figure) -> list[str]:
@@ -29,10 +29,10 @@ def counts(classes: int) -> np.ndarray:
 )
 def test_cells_have_numbers_as_long_as_there_is_room(classes: int, numbered: bool) -> None:
     names = [f"name {i}" for i in range(classes)]
-    told = texts(figures.confusion(counts(classes), names, 8))
+    told = texts(cells.confusion(counts(classes), names, 8))
     expected = [str(n) if n else "" for n in counts(classes).ravel()]
     assert told == (expected if numbered else [])
-    figure = figures.difference(counts(classes) - 4, names)
+    figure = cells.difference(counts(classes) - 4, names)
     assert len(figure.axes[0].get_yticks()) <= figures.NAMED
     if numbered:
         assert texts(figure)[0] == f"{counts(classes)[0, 0] - 4:+d}"
@@ -42,7 +42,7 @@ def test_better_and_worse_have_their_colours() -> None:
     change = np.array(
         [[2, -2], [1, -1]]
     )  # right more often; fewer mistakes; more; less often right
-    figure = figures.difference(change, ["a", "b"])
+    figure = cells.difference(change, ["a", "b"])
     shown = np.asarray(figure.axes[0].images[0].get_array())
     assert shown[0, 0, 2] > shown[0, 0, 0]  # blue
     assert shown[0, 1, 2] > shown[0, 1, 0]
@@ -53,7 +53,7 @@ def test_better_and_worse_have_their_colours() -> None:
 
 def test_the_highest_cell_is_framed_and_what_was_not_tried_is_empty() -> None:
     values = np.array([[80.0, np.nan, 82.0], [81.0, 85.125, 79.0]])
-    figure = figures.grid(values, [0.1, 0.9], [1, 4, 20], "accuracy (%)")
+    figure = cells.grid(values, [0.1, 0.9], [1, 4, 20], "accuracy (%)")
     assert texts(figure) == ["80.00", "", "82.00", "81.00", "85.12", "79.00"]
     (frame,) = figure.axes[0].patches
     assert (frame.get_x(), frame.get_y()) == (0.5, 0.5)  # type: ignore[attr-defined]

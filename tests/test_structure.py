@@ -62,6 +62,7 @@ ORDER = [
     "report.tables",
     "report",
     "report.figures",
+    "report.cells",
     "report.drawing",
     "report.sections",
     "report.evidence",

@@ -9,7 +9,7 @@ import numpy as np
 
 from tutelage import metrics
 from tutelage.records import Record
-from tutelage.report import figures
+from tutelage.report import cells, figures
 from tutelage.report.sections import Chart, Section, Table
 from tutelage.report.tables import HEADINGS, conditions, differences, points, rows, spreads
 from tutelage.runfolder import STAGES
@@ -186,7 +186,7 @@ def confusion(
         section.charts.append(
             Chart(
                 f"confusion-{stage}",
-                figures.confusion(matrix, names, peak),
+                cells.confusion(matrix, names, peak),
                 f"Mistakes of the {stage}",
                 f"Images by true class (row) and the {stage}'s answer (column). Mistakes are "
                 f"coloured, the more the stronger, up to {peak:,}, alike for all models.",
@@ -198,7 +198,7 @@ def confusion(
         section.charts.append(
             Chart(
                 "confusion-difference",
-                figures.difference(change, names),
+                cells.difference(change, names),
                 "What the teacher changed: student less baseline",
                 "Blue is better: more images on the diagonal, fewer beside it. Orange is worse.",
                 _counts(change, names, signed=True),
@@ -210,7 +210,7 @@ def confusion(
 def _counts(matrix: np.ndarray, names: Sequence[str], signed: bool = False) -> Table:
     """All cells of few classes; of many the largest beside the diagonal."""
     form = "{:+d}" if signed else "{:d}"
-    if len(names) <= figures.NUMBERED:
+    if len(names) <= cells.NUMBERED:
         body = [
             (name, *(form.format(n) for n in row))
             for name, row in zip(names, matrix.tolist(), strict=True)

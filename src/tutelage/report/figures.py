@@ -1,7 +1,6 @@
 """Charts of what was measured: pure functions from numbers to matplotlib's figures.
 
-Every chart is narrow enough for a phone. What is told by colour is told by shape, by dashes or by a
-number too; cells are a colour that lets the ground through, so that they suit light and dark pages.
+Every chart is narrow enough for a phone. What is told by colour is told by shape or by dashes too.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
@@ -29,8 +27,6 @@ _OTHERS = ("#009e73", "#cc79a7", "#56b4e9")
 _MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 _DASHES = {"teacher": "-", "baseline": "--", "student": "-"}
 BETTER, WORSE = COLOURS["teacher"], COLOURS["student"]
-NUMBERED = 15  # classes up to which a cell has room for its number
-_ACROSS = 40  # letters that have room below a chart
 NAMED = 30  # classes up to which each is named
 STYLE: Any = {
     "figure.dpi": 144,
@@ -58,10 +54,11 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "tutelage",  # the same bytes again
 }
-_styled = matplotlib.rc_context(STYLE)
+styled: Any = matplotlib.rc_context(STYLE)
 
 
-def _figure(height: float) -> Figure:
+def blank(height: float) -> Figure:
+    """A figure as wide as all are, of a height in inches."""
     return Figure(figsize=(5.0, height), layout="constrained")
 
 
@@ -88,7 +85,7 @@ def short(name: str, room: int = 14) -> str:
     return plain if len(plain) <= room else plain[: room - 1] + "…"
 
 
-@_styled
+@styled
 def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity: str) -> Figure:
     """How a quantity goes with the epochs.
 
@@ -99,7 +96,7 @@ def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity:
     Returns:
         A chart in which the first fifth of the epochs may lie outside the frame.
     """
-    figure = _figure(3.4)
+    figure = blank(3.4)
     axes = figure.add_subplot()
     later: list[float] = []
     for model, seeds in lines.items():
@@ -125,143 +122,7 @@ def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity:
     return figure
 
 
-def _cells(
-    axes: Axes,
-    strength: np.ndarray,
-    numbers: Sequence[Sequence[str]] | None,
-    rows: Sequence[str],
-    columns: Sequence[str],
-) -> None:
-    """Cells as dark as their strength: above 0 in one colour, below in the other, nan neutral."""
-    shown = np.zeros((*strength.shape, 4))
-    known = np.nan_to_num(strength)
-    shown[..., :3] = np.where(known[..., None] > 0, to_rgb(BETTER), to_rgb(WORSE))
-    many = max(strength.shape) > NUMBERED
-    shown[..., 3] = np.where(known, _density(known, many), 0)
-    shown[np.isnan(strength)] = (*to_rgb("#808080"), 0.18)
-    axes.imshow(shown, aspect="auto", interpolation="nearest")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    for place, names in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
-        step = -(-len(names) // NAMED)
-        at = range(0, len(names), step)
-        place(at, [short(names[i]) for i in at])
-    if len(columns) * max(map(len, columns)) > _ACROSS:
-        axes.tick_params(axis="x", rotation=90)
-    if many:
-        axes.tick_params(labelsize=6.5 if max(strength.shape) > 20 else 8)
-    for edge in range(1, strength.shape[0]) if numbers is not None else ():
-        axes.axhline(edge - 0.5, color=RULE, linewidth=0.5)
-    for edge in range(1, strength.shape[1]) if numbers is not None else ():
-        axes.axvline(edge - 0.5, color=RULE, linewidth=0.5)
-    for i, line in enumerate(numbers or ()):
-        for j, text in enumerate(line):
-            axes.text(j, i, text, ha="center", va="center", fontsize=9.5)
-
-
-def _density(strength: np.ndarray, many: bool) -> np.ndarray:
-    """How dense a colour is: enough to be seen, in small cells too, and to read ink on it."""
-    least = 0.2 if many else 0.08
-    return least + (0.7 - least) * np.abs(strength)
-
-
-def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> None:
-    """What the colours stand for, where no number does."""
-    known = np.linspace(-1 if low < 0 else 0, 1, 41)
-    shades = _density(known, many=True)
-    colours = [BETTER if s > 0 and low < 0 else WORSE for s in known]
-    ramp = [(*to_rgb(c), shade) for c, shade in zip(colours, shades, strict=True)]
-    scale = ScalarMappable(Normalize(low, high), ListedColormap(ramp))
-    bar = figure.colorbar(scale, ax=axes, shrink=0.7, aspect=30, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-
-
-@_styled
-def confusion(counts: np.ndarray, classes: Sequence[str], peak: int) -> Figure:
-    """What a model takes for what: mistakes coloured, right answers not.
-
-    Args:
-        counts: images, (classes, classes): a row for each true class.
-        classes: their names.
-        peak: mistakes of one kind that have the full colour, so that models can be compared.
-
-    Returns:
-        A chart with a number in each cell if there are 15 classes or fewer.
-    """
-    strength = -counts / max(peak, 1)
-    np.fill_diagonal(strength, np.nan)
-    numbers = [[f"{n}" if n else "" for n in row] for row in counts]
-    figure = _figure(4.6)
-    axes = figure.add_subplot()
-    few = len(classes) <= NUMBERED
-    _cells(axes, strength, numbers if few else None, classes, classes)
-    if not few:
-        _key(figure, axes, 0, max(peak, 1), "images mistaken")
-    axes.set(xlabel="answer", ylabel="true class")
-    return figure
-
-
-@_styled
-def difference(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How two models' answers differ, better in one colour and worse in the other.
-
-    Args:
-        counts: images, (classes, classes), the one model's less the other's.
-        classes: their names.
-
-    Returns:
-        A chart with a number in each cell if there are 15 classes or fewer.
-    """
-    better = np.where(np.eye(len(classes), dtype=bool), counts, -counts)
-    peak = max(int(np.abs(counts).max()), 1)
-    numbers = [[f"{n:+d}".replace("-", "−") if n else "" for n in row] for row in counts.tolist()]
-    figure = _figure(4.6)
-    axes = figure.add_subplot()
-    few = len(classes) <= NUMBERED
-    _cells(axes, better / peak, numbers if few else None, classes, classes)
-    if not few:
-        _key(figure, axes, -peak, peak, "images: worse (below 0), better (above)")
-    axes.set(xlabel="answer", ylabel="true class")
-    return figure
-
-
-@_styled
-def grid(
-    values: np.ndarray, alphas: Sequence[float], temperatures: Sequence[float], quantity: str
-) -> Figure:
-    """A quantity over alpha and temperature, the highest cell framed.
-
-    Args:
-        values: of shape (alphas, temperatures), nan where nothing was tried.
-        alphas: of the rows.
-        temperatures: of the columns; nan where a method has none.
-        quantity: what the values are, with its unit.
-
-    Returns:
-        A chart with a number in each cell.
-    """
-    figure = _figure(1.3 + 0.34 * len(alphas))
-    axes = figure.add_subplot()
-    low, high = np.nanmin(values), np.nanmax(values)
-    strength = (values - low) / ((high - low) or 1.0)
-    numbers = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in values]
-    told = (
-        [f"{alpha:g}" for alpha in alphas],
-        ["its own" if np.isnan(degree) else f"{degree:g}" for degree in temperatures],
-    )
-    # The lowest cell has a little colour too: without any, nothing was tried.
-    _cells(axes, np.where(np.isnan(strength), 0.0, 0.05 + 0.95 * strength), numbers, *told)
-    row, column = np.unravel_index(np.nanargmax(values), values.shape)
-    frame = Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, clip_on=False)
-    frame.set(edgecolor=INK, linewidth=2.2, zorder=5)
-    axes.add_patch(frame)
-    axes.set(xlabel="temperature", ylabel="alpha")
-    axes.set_title(quantity, fontweight="normal", fontsize=11)
-    return figure
-
-
-@_styled
+@styled
 def tries(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantity: str) -> Figure:
     """A quantity at alphas and temperatures that form no grid; the highest is a star.
 
@@ -275,7 +136,7 @@ def tries(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantit
         A chart with a point for each try.
     """
     y, a, t = (np.asarray(x, float) for x in (values, alphas, temperatures))
-    figure = _figure(3.8)
+    figure = blank(3.8)
     axes = figure.add_subplot()
     scale = Normalize(y.min(), y.max() if y.max() > y.min() else y.min() + 1)
     shades = colormaps["cividis"]
@@ -297,7 +158,7 @@ def tries(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantit
     return figure
 
 
-@_styled
+@styled
 def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -> Figure:
     """A row for each name, with a mark for each model.
 
@@ -309,7 +170,7 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
     Returns:
         A chart as high as there are names.
     """
-    figure = _figure(1.1 + 0.27 * max(len(names), 3))
+    figure = blank(1.1 + 0.27 * max(len(names), 3))
     axes = figure.add_subplot()
     places = np.arange(len(names))
     table = np.array([np.asarray(x, float) for x in values.values()])
@@ -337,7 +198,7 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
     return figure
 
 
-@_styled
+@styled
 def reliability(found: Calibration, colour: str) -> Figure:
     """How often answers are right that are so sure, and how many are.
 
@@ -348,7 +209,7 @@ def reliability(found: Calibration, colour: str) -> Figure:
     Returns:
         A chart of bars beside the diagonal on which sureness is deserved.
     """
-    figure = _figure(4.4)
+    figure = blank(4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = 100 * np.arange(BINS) / BINS
     width = 100 / BINS
@@ -369,7 +230,7 @@ def reliability(found: Calibration, colour: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) -> Figure:
     """Accuracy against size.
 
@@ -381,7 +242,7 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
     Returns:
         A chart with a point for each model, its size on a logarithmic axis.
     """
-    figure = _figure(3.2)
+    figure = blank(3.2)
     axes = figure.add_subplot()
     for model, (count, accuracy, std) in models.items():
         axes.errorbar(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.errors import RunError
-from tutelage.report import figures
+from tutelage.report import cells, figures
 from tutelage.report.sections import Chart, Section, Table
 
 FILE = "sweep.json"
@@ -106,16 +106,8 @@ def section(sweep: Sweep, name: str) -> Section:
     return found
 
 
-def cells(gathered: Points) -> tuple[np.ndarray, list[float], list[float]]:
-    """Mean accuracy over seeds on a grid.
-
-    Args:
-        gathered: accuracy and NLL of each seed by alpha and temperature.
-
-    Returns:
-        Accuracies of shape (alphas, temperatures), nan where there is none, the alphas and the
-        temperatures, both rising.
-    """
+def _on_grid(gathered: Points) -> tuple[np.ndarray, list[float], list[float]]:
+    """Mean accuracies, nan where there is none, of rising alphas by rising temperatures."""
     alphas = sorted({alpha for alpha, _ in gathered})
     degrees = sorted({degree for _, degree in gathered})
     values = np.full((len(alphas), len(degrees)), np.nan)
@@ -127,10 +119,10 @@ def cells(gathered: Points) -> tuple[np.ndarray, list[float], list[float]]:
 def _chart(method: str, gathered: Points, name: str) -> Chart:
     means = {place: float(np.mean([a for a, _ in seeds])) for place, seeds in gathered.items()}
     alpha, degree = best = max(means, key=lambda place: means[place])
-    values, alphas, degrees = cells(gathered)
+    values, alphas, degrees = _on_grid(gathered)
     dense = max(values.shape) <= _LARGEST and 2 * len(gathered) >= values.size
     if dense:
-        figure = figures.grid(100 * values, alphas, degrees, _QUANTITY)
+        figure = cells.grid(100 * values, alphas, degrees, _QUANTITY)
         how = "The framed cell is the best; an empty one was not tried."
     else:
         found = 100 * np.array(list(means.values()))
