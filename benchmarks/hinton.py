@@ -83,7 +83,7 @@ def corrected(
     }
     told: dict[str, dict[str, Any]] = {}
     for part, offset in chosen.items():
-        raised = metrics.raised(logits, job.unseen, offset)
+        raised = correction.raised(logits, job.unseen, offset)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
             "offset": offset,
