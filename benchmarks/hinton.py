@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage import correction, environment, experiment, metrics, recipe
+from tutelage import correction, environment, experiment, recipe
 from tutelage.errors import TutelageError
 from tutelage.job import Job, prepare
 
