@@ -164,6 +164,7 @@ def table(folder: Path) -> str:
     ]
     if not found:
         return "\n".join(lines)
+    # Of a cell made while the machine was busy with others, the time was set to null by hand.
     pace = {c["seed"]: c["seconds an epoch"] for c in found.get(BASELINE, [])}
     order = sorted(found, key=lambda name: -mean([c["test"] for c in found[name]], "accuracy"))
     for name in order:
@@ -171,7 +172,8 @@ def table(folder: Path) -> str:
         settings = ", ".join(f"{k} {v:g}" for k, v in cells[0]["settings"].items() if k != "name")
         accuracy = spread([100 * c["test"]["accuracy"] for c in cells])
         agreement = 100 * mean([c["test"] for c in cells], "agreement")
-        ratios = [c["seconds an epoch"] / pace[c["seed"]] for c in cells if c["seed"] in pace]
+        timed = [c for c in cells if c["seconds an epoch"] and pace.get(c["seed"])]
+        ratios = [c["seconds an epoch"] / pace[c["seed"]] for c in timed]
         cost = f"{statistics.median(ratios):.2f}" if ratios else ""
         lines.append(
             f"| {name} | {settings} | {len(cells)} | {accuracy} % | "
