@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import inference, metrics, models, recipe
+from tutelage import correction, inference, metrics, models, recipe
 from tutelage.job import prepare
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -190,6 +190,74 @@ def test_pytorch_by_hand_trains_as_many_parameters(
     parties.plain("float32", False)(job, tmp_path, images, np.zeros(8, np.int64), 8)
     model = models.build(name, images=images, classes=10, seed=0)
     assert trained == [sum(int(np.prod(v.shape)) for v in model.trainable_variables)]
+
+
+def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
+    short = ["data.name=digits", "schedule.teacher.epochs=1", "schedule.student.epochs=1"]
+    line = [word for setting in short for word in ("--set", setting)]
+    line += ["--seeds", 1, "--work", tmp_path / "work", "--out", tmp_path / "cells"]
+    line += ["--only", "main", "only-7-and-8", "units-30-4"]
+    done = run("hinton.py", *line)
+    assert done.returncode == 0, done.stderr
+    cells = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "cells").iterdir()}
+    assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-4-0"}
+    assert len({cell["errors"]["teacher"] for cell in cells.values()}) == 1
+    for name, cell in cells.items():
+        with np.load(tmp_path / "work" / name / "predictions.npz") as stored:
+            labels, answers = stored["labels"], stored["student"]
+        assert cell["errors"]["student"] == (answers.argmax(1) != labels).sum()
+        if name == "only-7-and-8-0":
+            for told in cell["corrected"].values():
+                moved = correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
+                wrong = moved.argmax(1) != labels
+                assert (told["errors"], told["threes"]) == (wrong.sum(), wrong[labels == 3].sum())
+            # Nothing is better on the test labels than what was chosen on them.
+            assert cell["corrected"]["test"]["errors"] <= cell["corrected"]["validation"]["errors"]
+    assert f"| 2x800 distilled | 74 | {cells['main-0']['errors']['student']} | 1 |" in done.stdout
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+    assert run("hinton.py", *line).returncode == 0
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
+
+
+def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    hinton = importlib.import_module("hinton")
+    page = "before\n<!-- table: {} -->\nold\n<!-- end -->\nafter\n"
+    rows = {"results": hinton.page(page.format("results"), tmp_path).splitlines()}
+    assert rows["results"][2:4] == [
+        "| test errors | paper | ours | seeds |",
+        "|---|---:|---:|---:|",
+    ]
+    assert rows["results"][4:] == ["<!-- end -->", "after"]  # no cell, no row
+
+    def write(name: str, seed: int, student: int, **more: Any) -> None:
+        errors = {"teacher": 60, "baseline": 140 + seed, "student": student}
+        cell = {"cell": name, "seed": seed, "errors": errors, "threes": 12 + seed} | more
+        (tmp_path / f"{name}-{seed}.json").write_text(json.dumps(cell))
+
+    for seed, student in enumerate([70, 72, 77]):
+        write("main", seed, student)
+    write("units-30-4", 0, 250)
+    write("units-30-20", 0, 270)
+    chosen = {"validation": {"errors": 1500, "threes": 9}, "test": {"errors": 1320, "threes": 8}}
+    write("only-7-and-8", 0, 4730, corrected=chosen)
+    write("without-3", 0, 200, corrected=chosen)
+    for table in ("results", "units"):
+        rows[table] = hinton.page(page.format(table), tmp_path).splitlines()[4:-2]
+    assert rows["results"] == [
+        "| teacher, 2x1200 | 67 | 60 | 1 |",
+        "| 2x800 alone | 146 | 141.0 ± 1.0 | 3 |",
+        "| 2x800 distilled | 74 | 73.0 ± 3.6 | 3 |",
+        "| no 3 in the transfer set | 206 (133) | 200 (12 of the 1,010 threes) | 1 |",
+        "| the same, bias chosen on validation labels |  | 1500 (9 of the 1,010 threes) | 1 |",
+        "| the same, on test labels | 109 (14) | 1320 (8 of the 1,010 threes) | 1 |",
+        "| only 7s and 8s in the transfer set | 47.3 % | 47.3 % | 1 |",
+        "| the same, bias chosen on validation labels |  | 15 % | 1 |",
+        "| the same, on test labels | 13.2 % | 13.2 % | 1 |",
+    ]
+    assert rows["units"] == ["| 2x30 |  |  | 250 |  | 270 | 140 | 1 |"]
 
 
 def test_methods_makes_its_cells_once_and_a_table_of_them(tmp_path: Path) -> None:

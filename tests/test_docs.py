@@ -18,6 +18,7 @@ from tutelage import cli, recipe
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 methods = importlib.import_module("methods")
+hinton = importlib.import_module("hinton")
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = tuple(cli.COMMANDS)
 REFERENCE = REPOSITORY / "docs" / "reference.md"
@@ -113,6 +114,11 @@ def test_tables_of_methods_are_made_of_their_cells() -> None:
     text = page.read_text(encoding="utf-8")
     assert methods.page(text, methods.CELLS) == text
     assert "| kd |" in text
+
+
+def test_tables_of_papers_are_made_of_their_cells() -> None:
+    text = (REPOSITORY / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert hinton.page(text, hinton.CELLS) == text
 
 
 def test_links_inside_the_project_lead_somewhere() -> None:

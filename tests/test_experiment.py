@@ -13,8 +13,19 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score
 
-from tutelage import experiment, inference, losses, metrics, models, recipe, stages, training
-from tutelage.errors import ModelError, RunError
+from tutelage import (
+    correction,
+    experiment,
+    inference,
+    losses,
+    metrics,
+    models,
+    recipe,
+    stages,
+    training,
+    views,
+)
+from tutelage.errors import ModelError, RecipeError, RunError
 from tutelage.job import Job, prepare
 from tutelage.progress import Progress, Row
 
@@ -243,6 +254,9 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "views.shift": (0, {"teacher", "baseline", "student"}),
         "schedule.teacher.cutout": (3, {"teacher", "student"}),
         "schedule.student.cutout": (3, {"baseline", "student"}),
+        "schedule.teacher.shift": (3, {"teacher", "student"}),
+        "schedule.student.shift": (3, {"baseline", "student"}),
+        "data.transfer": (["1", "7"], {"baseline", "student"}),
         "views.distinct": (2, {"baseline", "student"}),
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
@@ -280,6 +294,80 @@ def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path
     assert guidance.knowledge is not None
     assert guidance.knowledge.missing(3) == [2]
     assert seconds == guidance.knowledge.seconds(2) > 0
+
+
+def test_a_role_may_have_shifts_of_its_own(tmp_path: Path) -> None:
+    plain = job(views__shift=0)
+    own = job(views__shift=0, schedule__teacher__shift=2)
+    assert [own.views(stage).shift for stage in ("teacher", "baseline", "student")] == [2, 0, 0]
+    # The same views are the same training, whichever way they are said.
+    assert own.keys()["baseline"] == plain.keys()["baseline"]
+    assert own.keys()["teacher"] == job(views__shift=2).keys()["teacher"] != plain.keys()["teacher"]
+    said_twice = job(views__shift=1, schedule__teacher__shift=1, schedule__student__shift=1)
+    assert said_twice.keys() == job(views__shift=1).keys()
+    still = job(views__shift=2, schedule__student__shift=0)
+    still.build("teacher").save(tmp_path / "teacher.keras")
+    guidance, _ = experiment.guidance(still, tmp_path / "teacher.keras", Progress())
+    assert guidance.knowledge.origin.shift == 0  # the teacher is asked of what the student sees
+    with pytest.raises(
+        ModelError, match=r"schedule\.teacher\.shift: expected less than .* found 9"
+    ):
+        job(schedule__teacher__shift=9)
+
+
+def test_each_role_trains_on_its_own_shifts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+    view, notes = views.view, Notes()
+
+    def noted(images: np.ndarray, index: np.ndarray, **settings: Any) -> np.ndarray:
+        seen.append((notes.name, settings["shift"]))
+        return view(images, index, **settings)
+
+    monkeypatch.setattr(views, "view", noted)
+    experiment.run(job(views__shift=0, schedule__teacher__shift=2), tmp_path / "run", notes)
+    assert set(seen) == {("teacher", 2), ("baseline", 0), ("knowledge", 0), ("student", 0)}
+
+
+def test_students_see_the_transferred_classes_alone(tmp_path: Path) -> None:
+    sevens = job(data__transfer=["7", "8"])
+    labels = job().train.labels
+    for stage, classes in (("teacher", range(10)), ("baseline", [7, 8]), ("student", [7, 8])):
+        assert set(sevens.shown(stage).labels) == set(classes)
+        assert len(sevens.shown(stage)) == np.isin(labels, classes).sum()
+    for part in (sevens.validation, sevens.data.test):
+        assert set(part.labels) == set(range(10))
+    assert sevens.unseen == [0, 1, 2, 3, 4, 5, 6, 9]
+    # A baseline that has seen no other class never names one, and all know ten.
+    results = experiment.run(sevens, tmp_path / "run")
+    with np.load(tmp_path / "run" / "predictions.npz") as stored:
+        answers = dict(stored)
+    assert answers["student"].shape == answers["baseline"].shape == (360, 10)
+    assert results["data"]["transfer"] == len(sevens.shown("student"))
+    test = sevens.data.test.labels
+    student = inference.load_model(tmp_path / "run" / "student.keras")
+    held_out = inference.logits(student, sevens.validation.images)
+    told = results["corrected"]["student"]
+    expected = correction.find(held_out, sevens.validation.labels, sevens.unseen).offset
+    assert told["offset"] == expected  # chosen on validation labels, not on those of the test
+    moved = answers["student"].copy()
+    moved[:, sevens.unseen] += told["offset"]
+    assert told["accuracy"] == pytest.approx(accuracy_score(test, moved.argmax(1)))
+    assert f"({told['offset']:+.2f})" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_all_classes_are_transferred_unless_it_is_said_otherwise() -> None:
+    every = job(data__transfer=[str(k) for k in range(10)])
+    assert every.unseen == job().unseen == []
+    np.testing.assert_array_equal(every.shown("student").images, job().train.images)
+
+
+def test_transfer_of_an_unknown_class_is_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"data\.transfer: expected names among 0, 1, .* found 11"
+    ):
+        job(data__transfer=["7", "11"])
 
 
 def test_without_a_share_in_the_loss_the_teacher_is_not_asked(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def pictures(*shape: int) -> np.ndarray:
 COLOUR, GREY = pictures(40, 32, 32, 3), pictures(40, 8, 8, 1)
 NAMES = {"teacher-2m": COLOUR, "student-300k": COLOUR, "digits-teacher": GREY}
 NAMES["digits-student"] = GREY
+NAMES |= dict.fromkeys(("mlp-1200", "mlp-800", "mlp-300", "mlp-30"), GREY)
 
 
 def built(name: str, **changed: object) -> keras.Model:
@@ -86,6 +87,23 @@ def test_students_are_small_and_of_the_teachers_family() -> None:
     family = {type(layer) for layer in teacher.layers} | {layers.GlobalAveragePooling2D}
     assert {type(layer) for layer in student.layers} <= family
     assert built("digits-student").count_params() < built("digits-teacher").count_params() / 20
+
+
+# Worked out by hand: 784 pixels, two hidden layers, ten classes.
+PERCEPTRONS = {"mlp-1200": 2_395_210, "mlp-800": 1_276_810, "mlp-300": 328_810, "mlp-30": 24_790}
+
+
+@pytest.mark.parametrize("name", PERCEPTRONS)
+def test_fully_connected_nets_are_those_of_the_paper(name: str) -> None:
+    model = built(name, images=pictures(40, 28, 28, 1))
+    assert model.count_params() == PERCEPTRONS[name]
+    units = int(name.removeprefix("mlp-"))
+    hidden = [layer for layer in model.layers if isinstance(layer, layers.Dense)][:-1]
+    assert [(layer.units, layer.activation.__name__) for layer in hidden] == 2 * [(units, "relu")]
+    rates = [layer.rate for layer in model.layers if isinstance(layer, layers.Dropout)]
+    assert rates == ([0.05, 0.3, 0.3] if name == "mlp-1200" else [])
+    limits = [getattr(layer.kernel_constraint, "max_value", None) for layer in hidden]
+    assert limits == 2 * [2.0 if name == "mlp-1200" else None]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -173,6 +173,8 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("data.validation", [0, 0.5, "0.1", True], "a number above 0 and below 0.5"),
         ("data.size", [32, [32], [32, 32, 3], [0, 1], [1, 4097], [1.0, 2], [True, 2], "32"],
          "a list of 2, each an integer from 1 to 4096"),
+        ("data.transfer", [[], ["1", 2], "1"], "a list of at least one, each a string"),
+        ("schedule.teacher.shift", [-1, 33, 1.5], "an integer from 0 to 32"),
         ("views.flip", [1, "true"], "true or false"),
         ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
         ("teacher.model", ["resnet"], "one of " + ", ".join(recipe.MODELS)),
@@ -323,7 +325,7 @@ def test_what_is_no_toml_is_told_with_file_and_line(
 
 
 def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path) -> None:
-    ending = ": expected digits, cifar10, distill or the path of a .toml file"
+    ending = ": expected digits, mnist, cifar10, distill or the path of a .toml file"
     assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
     assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
     assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"

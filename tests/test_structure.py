@@ -48,6 +48,7 @@ ORDER = [
     "optimizers",
     "training",
     "metrics",
+    "correction",
     "exhibits",
     "inference",
     "bridge",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tutelage import cli, findings, grid, inference, recipe, sweep
+from tutelage import cli, findings, grid, inference, recipe, sources, sweep
 from tutelage.datasets import Part
 from tutelage.errors import RecipeError, RunError
 from tutelage.job import Job, prepare
@@ -73,9 +74,22 @@ class Notes(Progress):
             raise KeyboardInterrupt
 
 
+RUNNING: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    for process in RUNNING:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    RUNNING.clear()
+
+
 def started(*arguments: object, script: Path | None = None) -> subprocess.Popen[str]:
     line = [sys.executable, *(["-m", "tutelage"] if script is None else [script])]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(word) for word in (*line, *arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,6 +98,8 @@ def started(*arguments: object, script: Path | None = None) -> subprocess.Popen[
         # A shell that starts the tests in the background has them ignore the interrupt.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    RUNNING.append(process)
+    return process
 
 
 def command(*arguments: object) -> str:
@@ -250,7 +266,7 @@ def test_a_worker_that_is_killed_is_told_of_and_the_other_does_its_work(
     script.write_text(IMPATIENT)
     process = started("sweep", "digits", *OPTIONS, "--workers", 2, "--out", folder, script=script)
     until_done(f"sqlite:///{folder / 'study.db'}", 2, [process])
-    line = ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)]
+    line = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)]
     listed = subprocess.run(line, text=True, capture_output=True)
     workers = [one.split()[0] for one in listed.stdout.splitlines() if "spawn_main" in one]
     assert len(workers) == 2
@@ -335,6 +351,20 @@ def test_methods_on_logits_and_on_layers_share_a_sweep(tmp_path: Path) -> None:
     assert len({row["nll"] for row in told["trials"]}) == 4
 
 
+def test_stored_logits_teach_a_sweep_and_its_best_on_all_images(tmp_path: Path) -> None:
+    data = job().data
+    logits = 4 * np.eye(10, dtype=np.float32)[data.train.labels]
+    np.save(tmp_path / "logits.npy", logits)
+    told = {"images": sources.order(data.train.images), "classes": list(data.classes)}
+    (tmp_path / "logits.json").write_text(json.dumps(told))
+    plain = {"views__flip": False, "views__shift": 0, "schedule__student__epochs": 1}
+    small = job(teacher__file=str(tmp_path / "logits.npy"), **plain)
+    np.testing.assert_array_equal(small.on_all_images().held_logits()[0], logits)
+    found = sweep.run(small, grid.plan(small.recipe), tmp_path / "sweeps" / "one")
+    assert sorted(found["best"]["models"]) == ["baseline", "student"]
+    assert found["best"]["data"]["train"] == len(logits)
+
+
 def test_drawn_settings_are_trained_with_each_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -349,7 +379,7 @@ def test_drawn_settings_are_trained_with_each_seed(
     ]
     assert len({(row["alpha"], row["temperature"]) for row in told}) == 3
     out = capsys.readouterr().out
-    assert "the best of 2 settings" in out
+    assert "the best of 2 settings" in " ".join(out.split())
     assert "Best on the validation images: kd, alpha" in out
 
 
@@ -361,6 +391,7 @@ def test_pruned_students_are_not_ranked_nor_trained_with_another_seed(tmp_path: 
     stopped = {alpha for (alpha, _), state in states.items() if state == "pruned"}
     first = {alpha for (alpha, seed), state in states.items() if state == "pruned" and not seed}
     assert first
+    assert not stopped & {0.1, 0.2, 0.3, 0.4, 0.5}  # by which the others are judged
     assert all(states[alpha, 1] == "pruned" for alpha in first)
     assert {row["accuracy"] for row in told["trials"] if row["state"] == "pruned"} == {None}
     ranked = {one["alpha"] for one in told["found"]["settings"]}

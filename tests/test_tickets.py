@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -105,14 +104,17 @@ def test_processes_that_start_together_train_each_student_once(
 def test_no_student_is_lost_or_done_twice_where_workers_are_killed_again_and_again(
     storage_url: str, tmp_path: Path
 ) -> None:
-    log, chance = tmp_path / "log", random.Random(0)
+    log = tmp_path / "log"
     log.touch()
-    for _ in range(2):  # on a database without tables
-        crew = [worker(storage_url, log, 0.1) for _ in range(2)]
+    for enough in (2, 4):  # at first on a database without tables
+        crew = [worker(storage_url, log, 0.6) for _ in range(2)]
         together(crew)
-        time.sleep(chance.uniform(0.5, 1.0))
+        while len(entries(log)) < enough:
+            time.sleep(0.01)
+        time.sleep(0.3)  # so that they are in the midst of the next
         for one in crew:
             one.send_signal(signal.SIGKILL)
+        for one in crew:
             ended(one)
     left = states(storage_url)
     assert left["RUNNING"], "nobody was killed at work: the test shows nothing"
@@ -289,25 +291,19 @@ def test_braces_in_a_path_are_no_template(tmp_path: Path) -> None:
     assert (place / "study.db").exists()
 
 
-def test_pruning_stops_who_is_worse_than_the_median_of_the_others(url: str) -> None:
-    told = grid.plan(DIGITS, alpha="0.1:1:0.1", prune=True)
-    found = Tickets(url, "shared", told, DIGITS)
-    stopped = []
+def test_pruning_stops_who_is_worse_than_the_median_of_the_seed_s_others(url: str) -> None:
+    told = grid.plan(DIGITS, alpha="0.1:1:0.1", seeds=2, prune=True)
+    found, stopped = Tickets(url, "shared", told, DIGITS), []
     while (ticket := found.take()) is not None:
-        setting = ticket.cells[0].setting
-        if setting is None:
-            ticket.add({"accuracy": 0.5})
-            found.finish(ticket)
-            continue
-        pruned = False
-        for epoch in range(1, DIGITS.schedule.student.epochs + 1):
-            pruned = ticket.falls_behind(setting.alpha if ticket.number < 9 else 0.1, epoch)
-            if pruned:
-                stopped.append((ticket.number, epoch))
-                break
-        ticket.add({"accuracy": None if pruned else setting.alpha})
+        cell, pruned = ticket.cells[0], False
+        if cell.setting is not None:
+            accuracy = 0.0 if cell.setting.alpha > 0.8 else cell.setting.alpha
+            for step in range(100 * cell.seed, 100 * cell.seed + 3):
+                # The second seed is worse throughout.
+                if pruned := ticket.falls_behind(accuracy - cell.seed, step):
+                    stopped.append((cell.setting.alpha, step))
+                    break
+        ticket.add({"accuracy": None if pruned else 0.5})
         found.finish(ticket, pruned=pruned)
-    # The first five are the measure, and no one is judged in the first third of the epochs.
-    warm = DIGITS.schedule.student.epochs // 3
-    assert stopped == [(9, warm), (10, warm)]
-    assert states(url) == {"COMPLETE": 9, "PRUNED": 2}
+    assert stopped == [(0.9, 0), (1.0, 0), (0.9, 100), (1.0, 100)]
+    assert states(url) == {"COMPLETE": 18, "PRUNED": 4}

@@ -155,6 +155,30 @@ def test_dropout_stops_after_its_part_of_the_epochs_and_the_model_keeps_its_rate
     assert_identical(values(model), values(resumed))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_limits_on_norms_hold_while_it_trains(optimizer: str, tmp_path: Path) -> None:
+    def norms(name: str) -> np.ndarray:
+        architecture = models.ARCHITECTURES[name]
+        model = models.build(name, images=TRAIN.images, classes=4, seed=0)
+        # So fast that weights would soon be larger.
+        rapid = replace(SCHEDULE, optimizer=optimizer, learning_rate=1.0, weight_decay=0.0)
+        fit(model, tmp_path / name, schedule=rapid)
+        assert isinstance(architecture, models.Perceptron)
+        hidden = [layer for layer in model.layers if layer.name in ("hidden1", "hidden2")]
+        assert [layer.units for layer in hidden] == list(architecture.units)
+        return np.stack(
+            [np.linalg.norm(ops.convert_to_numpy(x.kernel.value), axis=0) for x in hidden]
+        )
+
+    limited = models.Perceptron((12, 12), (0.2, 0.5, 0.5), max_norm=0.5)
+    free = models.Perceptron((12, 12), (0.2, 0.5, 0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "mlp-30", limited)
+        patch.setitem(models.ARCHITECTURES, "mlp-300", free)
+        assert norms("mlp-30").max() <= 0.5 + 1e-5
+        assert norms("mlp-300").max() > 0.6
+
+
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     fit(student(), tmp_path / "c.npz")
     again = student()

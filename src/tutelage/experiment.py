@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from . import (
+    correction,
     datasets,
     environment,
     exhibits,
@@ -104,13 +105,13 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             continue
         model = job.build(stage)
         schedule = job.schedule(stage)
-        steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.train))
+        steps = schedule.epochs * training.steps_per_epoch(schedule, len(job.shown(stage)))
         described[stage] = inference.size_figures(model)
         step = training.seconds_per_step(
             model,
-            job.train,
+            job.labelled(stage),
             schedule=schedule,
-            settings=recipe.views,
+            settings=job.views(stage),
             precision=job.precision,
         )
         described[stage]["seconds"] = round(steps * step, 1)
@@ -148,13 +149,14 @@ def _seconds_to_ask(job: Job) -> float:
     given = job.teacher
     if not job.recipe.loss.alpha or (given is not None and given.stored is not None):
         return 0.0
-    images = job.train.images[: inference.BATCH]
+    shown = job.shown("student").images
+    images = shown[: inference.BATCH]
     answer = given.answer if given else partial(inference.logits, job.build("teacher"))
     assert answer is not None
     answer(images, job.precision)  # the first call also builds
     began = time.monotonic()
     answer(images, job.precision)
-    return stages.views_to_ask(job) * (time.monotonic() - began) * len(job.train) / len(images)
+    return stages.views_to_ask(job) * (time.monotonic() - began) * len(shown) / len(images)
 
 
 def _all_trained(job: Job) -> list[str]:
@@ -272,6 +274,7 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     validation: dict[str, dict[str, float]] = {}
+    corrected: dict[str, dict[str, float]] = {}
     for stage in _all_trained(job):
         if stage == "teacher" and given is not None and given.model is None:
             if given.answer is None:
@@ -292,6 +295,11 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             }
         score = metrics.score(held_out, job.validation.labels)
         validation[stage] = {name: score[name] for name in ("accuracy", "nll")}
+        if job.unseen and stage != "teacher":
+            offset = correction.find(held_out, job.validation.labels, job.unseen).offset
+            raised = correction.raised(answers[stage], job.unseen, offset)
+            accuracy = metrics.score(raised, test.labels)["accuracy"]
+            corrected[stage] = {"offset": offset, "accuracy": accuracy}
     accuracies = {stage: figures[stage]["accuracy"] for stage in STAGES if stage in figures}
     results = {
         "name": job.recipe.name,
@@ -307,11 +315,14 @@ def _measure(job: Job, folder: RunFolder) -> dict[str, Any]:
             "test": len(test),
         }
         | ({} if job.pool is None else {"unlabelled": len(job.pool)})
-        | ({"validation_in_train": True} if job.whole else {}),
+        | ({"validation_in_train": True} if job.whole else {})
+        | ({} if not job.unseen else {"transfer": len(job.labelled("student"))}),
         "recipe": recipes.to_dict(job.recipe),
         "environment": environment.describe()
         | {"precision": job.precision, "compiled": native.compiled_parts()},
     }
+    if corrected:
+        results["corrected"] = corrected
     with storage.replacing(folder.path / "predictions.npz") as temporary:
         np.savez(temporary, index=np.arange(len(test)), labels=test.labels, **answers)
     chosen = exhibits.choose(answers, test.labels, objective.temperature(job.recipe.loss))

@@ -14,7 +14,7 @@ from .report import points
 
 ALPHA, TEMPERATURE = 0.8, 4.0  # what is quoted most
 _NOTHING = 1e-12  # sums of the same figures in another order differ by less
-_AXES = ("method", "alpha", "temperature")
+AXES = ("method", "alpha", "temperature")
 
 Row = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def find(rows: Sequence[Row]) -> dict[str, Any]:
     """
     gathered: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in rows:
-        gathered.setdefault(tuple(row[name] for name in _AXES), {})[row["seed"]] = row
+        gathered.setdefault(tuple(row[name] for name in AXES), {})[row["seed"]] = row
     seeds = sorted({row["seed"] for row in rows})
     whole = {
         key: [of[seed] for seed in seeds]
@@ -157,7 +157,7 @@ def name(setting: Mapping[str, Any]) -> str:
 
 def _figures(key: tuple[Any, ...], rows: Sequence[Row]) -> dict[str, Any]:
     accuracies = [row["accuracy"] for row in rows]
-    return dict(zip(_AXES, key, strict=True)) | {
+    return dict(zip(AXES, key, strict=True)) | {
         "accuracies": accuracies,
         "accuracy": fmean(accuracies),
         "std": stdev(accuracies) if len(rows) > 1 else None,

@@ -63,9 +63,12 @@ class Job:
         tree = recipes.to_dict(self.recipe)
         for name in ("path", "unlabelled"):
             tree["data"].pop(name, None)  # what lies there counts, not where
+        transfer = tree["data"].pop("transfer", None)
+        for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
+            schedule.pop("shift", None)  # the views have it
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
-            "views": tree["views"] | {"distinct": 0},
+            "views": asdict(self.views("teacher")),
             "seed": tree["seed"],
             "precision": self.precision,
             "backend": keras.backend.backend(),
@@ -78,10 +81,12 @@ class Job:
         pupil = common | {
             "model": self._named("student") if self.pupil is None else self._own_digest,
             "schedule": tree["schedule"]["student"],
-            "views": tree["views"],
+            "views": asdict(self.views("student")),
         }
         if self.whole:
             pupil["trained on"] = "all images"
+        if transfer is not None:
+            pupil["transfer"] = sorted(set(transfer))
         student = pupil | {"teacher": teacher, "loss": tree["loss"]}
         if self.pool is not None:
             student["pool"] = sources.order(self.pool)
@@ -98,14 +103,27 @@ class Job:
 
     def views(self, stage: str) -> Views:
         """A stage's views; baseline and student have the same, the teacher new ones each epoch."""
-        views = self.recipe.views
+        views, own = self.recipe.views, self.schedule(stage).shift
+        if own is not None:
+            views = replace(views, shift=own)
         return replace(views, distinct=0) if stage == "teacher" else views
+
+    @property
+    def unseen(self) -> list[int]:
+        """The classes that baseline and student see no image of, by number."""
+        names = self.recipe.data.transfer
+        return [k for k, name in enumerate(self.data.classes) if names and name not in names]
+
+    def labelled(self, stage: str) -> Part:
+        """The images with labels that a stage learns from: less than all by `data.transfer`."""
+        return self.train if stage == "teacher" else self._transferred(self.train)
 
     def shown(self, stage: str) -> Part:
         """What a stage learns from: the student has the pool too, and then no labels (-1)."""
+        part = self.labelled(stage)
         if stage != "student" or self.pool is None:
-            return self.train
-        images = np.concatenate([self.train.images, self.pool])
+            return part
+        images = np.concatenate([part.images, self.pool])
         return Part(images, np.full(len(images), -1))
 
     def build(self, stage: str, generation: int = 1) -> keras.Model:
@@ -117,8 +135,9 @@ class Job:
             return self._own_student(seed)[0]
         else:
             named = self.recipe.student
+        images = self.labelled(stage).images
         return models.build(
-            str(named.model), images=self.train.images, classes=len(self.data.classes), seed=seed
+            str(named.model), images=images, classes=len(self.data.classes), seed=seed
         )
 
     def notes(self) -> list[str]:
@@ -129,14 +148,21 @@ class Job:
         return told
 
     def held_logits(self) -> tuple[np.ndarray, np.ndarray]:
-        """The stored logits of the training and of the validation images, where those teach."""
+        """The stored logits of the student's and of the validation images, where those teach."""
         assert self.teacher is not None
         assert self.teacher.stored is not None
         numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
         train, validation = datasets.split(numbers, settings.validation, settings.split_seed)
-        shown = numbers if self.whole else train
-        return self.teacher.stored[shown.images], self.teacher.stored[validation.images]
+        shown = self._transferred(numbers if self.whole else train).images
+        return self.teacher.stored[shown], self.teacher.stored[validation.images]
+
+    def _transferred(self, part: Part) -> Part:
+        names = self.recipe.data.transfer
+        if names is None:
+            return part
+        kept = np.isin(part.labels, [self.data.classes.index(name) for name in names])
+        return Part(part.images[kept], part.labels[kept])
 
     def _named(self, role: str) -> dict[str, Any]:
         # A name alone would take a model for its namesake of another version.
@@ -145,7 +171,7 @@ class Job:
 
     def _own_student(self, seed: int) -> tuple[keras.Model, tuple[str, ...]]:
         assert self.pupil is not None
-        images, classes = self.train.images, self.data.classes
+        images, classes = self.labelled("student").images, self.data.classes
         entry = _entry(self.recipe.student)
         return sources.student(self.pupil, images=images, classes=classes, entry=entry, seed=seed)
 
@@ -183,6 +209,11 @@ def prepare(
         named = recipe.data
         data = datasets.load(named.name, named.path or None, size=named.size)
     train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
+    if unknown := [name for name in recipe.data.transfer or () if name not in data.classes]:
+        raise RecipeError(
+            f"data.transfer: expected names among {', '.join(data.classes)}, "
+            f"found {', '.join(unknown)}"
+        )
     _check_views(recipe, train.images.shape[1:3])
     precision: str = recipe.schedule.precision
     if precision == "auto":
@@ -229,6 +260,8 @@ def _entry(network: Network) -> Entry:
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
     for name, pixels in (
         ("views.shift", recipe.views.shift),
+        ("schedule.teacher.shift", recipe.schedule.teacher.shift or 0),
+        ("schedule.student.shift", recipe.schedule.student.shift or 0),
         ("schedule.teacher.cutout", recipe.schedule.teacher.cutout),
         ("schedule.student.cutout", recipe.schedule.student.cutout),
     ):
@@ -242,7 +275,7 @@ def _check_models(job: Job) -> None:
     """Refuse what would come to light only when the teacher has been trained."""
     teacher, recipe = job.teacher, job.recipe
     if teacher is not None and teacher.stored is not None:
-        views, cutout = recipe.views, recipe.schedule.student.cutout
+        views, cutout = job.views("student"), recipe.schedule.student.cutout
         if views.flip or views.shift or cutout:
             raise DataError(
                 f"{teacher.name} holds logits of the images as they are, but the student is to see "

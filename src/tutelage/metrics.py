@@ -85,7 +85,7 @@ def score(
         >>> score([[2.0, 1.0], [0.0, 3.0]], [0, 0])["accuracy"]
         0.5
     """
-    student, truth = _checked(logits, labels)
+    student, truth = checked(logits, labels)
     log_p = log_softmax(student, axis=1)
     predicted = student.argmax(axis=1)
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -100,7 +100,7 @@ def score(
         "ece": _calibration_error(np.exp(log_p.max(axis=1)), predicted == truth),
     }
     if teacher_logits is not None:
-        teacher = _logits(teacher_logits, "teacher's logits")
+        teacher = finite(teacher_logits, "teacher's logits")
         if teacher.shape != student.shape:
             raise ModelError(
                 f"expected the teacher's logits to be of the model's shape {student.shape}, "
@@ -131,7 +131,7 @@ def confusion(logits: ArrayLike, labels: ArrayLike) -> Integers:
         >>> confusion([[2.0, 1.0], [0.0, 3.0]], [0, 0]).tolist()
         [[1, 1], [0, 0]]
     """
-    values, truth = _checked(logits, labels)
+    values, truth = checked(logits, labels)
     classes = np.arange(values.shape[1])
     return confusion_matrix(truth, values.argmax(axis=1), labels=classes).astype(np.int64)
 
@@ -154,7 +154,7 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
         >>> per_class([[2.0, 1.0], [0.0, 3.0]], [0, 0]).support.tolist()
         [2, 0]
     """
-    values, truth = _checked(logits, labels)
+    values, truth = checked(logits, labels)
     classes = np.arange(values.shape[1])
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, values.argmax(axis=1), labels=classes, zero_division=0
@@ -180,7 +180,7 @@ def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
         >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).accuracy[10:].tolist()
         [1.0, nan, nan, nan, 0.0]
     """
-    values, truth = _checked(logits, labels)
+    values, truth = checked(logits, labels)
     confidence = np.exp(log_softmax(values, axis=1).max(axis=1))
     support, sure, right = (
         _in_bins(confidence, weights)
@@ -257,8 +257,9 @@ def _in_bins(confidence: Floats, weights: NDArray | None) -> Floats:
     return np.bincount(bins, weights=weights, minlength=BINS).astype(np.float64)
 
 
-def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
-    values = _logits(logits, "logits")
+def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
+    """Logits as float64 and labels as int64, checked; raises as `score` does."""
+    values = finite(logits, "logits")
     truth = np.asarray(labels)
     images, classes = values.shape
     if truth.shape != (images,) or truth.dtype.kind not in "iu":
@@ -274,7 +275,8 @@ def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
     return values, truth.astype(np.int64)
 
 
-def _logits(logits: ArrayLike, name: str) -> Floats:
+def finite(logits: ArrayLike, name: str) -> Floats:
+    """Logits as float64, checked; raises as `score` does."""
     values = np.asarray(logits)
     if values.dtype.kind not in "fiu" or values.ndim != 2 or not len(values) or values.shape[1] < 2:
         raise ModelError(

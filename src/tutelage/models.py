@@ -35,13 +35,32 @@ class Architecture:
     dense_dropout: float = 0.0
 
 
-ARCHITECTURES = {
+@dataclass(frozen=True)
+class Perceptron:
+    """A family of fully connected nets: hidden layers of rectified linear units, then a head.
+
+    Attributes:
+        units: of each hidden layer.
+        dropout: dropout rate of the pixels and behind each hidden layer.
+        max_norm: the largest norm of the weights that lead into a hidden unit; 0: any.
+    """
+
+    units: tuple[int, ...]
+    dropout: tuple[float, ...]
+    max_norm: float = 0.0
+
+
+ARCHITECTURES: dict[str, Architecture | Perceptron] = {
     "teacher-2m": Architecture(
         ((64, 64), (128, 128), (256, 256)), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3
     ),
     "student-300k": Architecture(((32, 64), (64, 96), (96, 128)), (0.0, 0.0, 0.0)),
     "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
     "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
+    "mlp-1200": Perceptron((1200, 1200), (0.05, 0.3, 0.3), max_norm=2.0),
+    "mlp-800": Perceptron((800, 800), (0.0, 0.0, 0.0)),
+    "mlp-300": Perceptron((300, 300), (0.0, 0.0, 0.0)),
+    "mlp-30": Perceptron((30, 30), (0.0, 0.0, 0.0)),
 }
 _WHITENING_IMAGES = 2000
 _CHUNK = 1000
@@ -50,8 +69,8 @@ _CHUNK = 1000
 def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
     """Build a named model, its initial weights a function of the images and the seed alone.
 
-    The images' mean and spread a channel are built in as normalisation. The first
-    convolution begins as a whitening of their patches and the others pass their
+    The images' mean and spread a channel are built in as normalisation. Of convolutional
+    nets, the first convolution begins as a whitening of their patches and the others pass their
     input on, which trains in fewer epochs than random weights alone; the
     architecture, and all that training may change, stays the same.
 
@@ -69,7 +88,8 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
         ModelError: if the images are too small to be pooled so often.
 
     Source: whitening and identity as the start of training, sections 3.1 and 3.2 of
-    arXiv 2404.00498, there as layers of their own.
+    arXiv 2404.00498, there as layers of their own. `mlp-1200` and `mlp-800` are those of
+    section 3 of arXiv 1503.02531; dropout and the limit on norms are those of arXiv 1207.0580.
 
     Example:
 
@@ -95,14 +115,23 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
         return layers.BatchNormalization(momentum=0.9, dtype="float32", name=name)(x)
 
     def dense(
-        x: keras.KerasTensor, units: int, activation: str | None, name: str
+        x: keras.KerasTensor, units: int, activation: str | None, name: str, norm: float = 0.0
     ) -> keras.KerasTensor:
         initial = keras.initializers.GlorotUniform(next(seeds))
+        limit = keras.constraints.MaxNorm(norm, axis=0) if norm else None
         settings = {"kernel_initializer": initial, "dtype": "float32", "name": name}
-        return layers.Dense(units, activation, **settings)(x)
+        return layers.Dense(units, activation, kernel_constraint=limit, **settings)(x)
 
     inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
     x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="rescaling")(inputs)
+    if isinstance(architecture, Perceptron):
+        x = layers.Flatten(dtype="float32", name="flatten")(x)
+        x = dropout(x, architecture.dropout[0], "pixels_dropout")
+        hidden = zip(architecture.units, architecture.dropout[1:], strict=True)
+        for place, (units, rate) in enumerate(hidden, start=1):
+            x = dense(x, units, "relu", f"hidden{place}", architecture.max_norm)
+            x = dropout(x, rate, f"hidden{place}_dropout")
+        return keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
     blocks = zip(architecture.filters, architecture.dropout, strict=True)
     for block, (both, rate) in enumerate(blocks, start=1):
         for place, filters in enumerate(both, start=1):
@@ -190,7 +219,9 @@ def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
             f"expected at least 2 classes and a seed of at least 0, found {classes} and {seed}"
         )
     height, width = images.shape[1:3]
-    smallest = 2 ** len(ARCHITECTURES[name].filters)
+    architecture = ARCHITECTURES[name]
+    poolings = len(architecture.filters) if isinstance(architecture, Architecture) else 0
+    smallest = 2**poolings
     if min(height, width) < smallest:
         raise ModelError(
             f"{name}: expected images of at least {smallest}x{smallest} pixels, "

@@ -69,34 +69,36 @@ class Pupils:
 
 def work(tickets: Tickets, pupils: Pupils) -> Iterator[None]:
     """Train students as long as there are tickets."""
-    plan, epochs = tickets.plan, tickets.recipe.schedule.student.epochs
     while (ticket := tickets.take()) is not None:
         with tickets.held(ticket):
-            for number, cell in enumerate(ticket.cells):
-                if number < len(ticket.rows):
-                    continue  # trained by somebody who was interrupted later
+            for cell in ticket.cells[len(ticket.rows) :]:  # others are from before an interruption
                 if ticket.rows and ticket.rows[-1]["state"] != "complete":
                     break
-                ticket.add(_row(ticket, cell, number * epochs, tickets, pupils, plan.prune))
+                ticket.add(_row(ticket, cell, tickets, pupils))
         states = {row["state"] for row in ticket.rows}
         tickets.finish(ticket, pruned="pruned" in states, failed="failed" in states)
         yield
 
 
-def _row(
-    ticket: Ticket, cell: Cell, steps: int, tickets: Tickets, pupils: Pupils, prune: bool
-) -> Row:
+def _row(ticket: Ticket, cell: Cell, tickets: Tickets, pupils: Pupils) -> Row:
     """What comes of a cell."""
     row: Row = {"ticket": ticket.number, "method": "baseline", "alpha": 0.0, "temperature": None}
     row |= asdict(cell.setting) if cell.setting else {}
     row |= {"seed": cell.seed, "state": "complete", "accuracy": None, "nll": None, "seconds": None}
-    may_stop = prune and cell.setting is not None
-    same = [one for one in tickets.rows() if findings.name(one) == findings.name(row)]
-    if may_stop and any(one["state"] == "pruned" for one in same):
+    plan, epochs = tickets.plan, tickets.recipe.schedule.student.epochs
+    may_stop = plan.prune and cell.setting is not None
+    if may_stop and any(
+        one["state"] == "pruned" and all(one[axis] == row[axis] for axis in findings.AXES)
+        for one in tickets.rows()
+    ):
         return row | {"state": "pruned"}  # with another seed, which is enough
 
     def on_epoch(rows: list[Epoch]) -> None:
-        if may_stop and ticket.falls_behind(rows[-1]["val_accuracy"], steps + len(rows)):
+        if not may_stop:
+            return
+        step = plan.seeds.index(cell.seed) * epochs + len(rows)
+        # The first third of the epochs says little of how a student ends.
+        if ticket.falls_behind(rows[-1]["val_accuracy"], step) and 3 * len(rows) >= epochs:
             raise _FallsBehind
 
     try:

@@ -63,8 +63,8 @@ def guidance(job: Job, teacher: Path, progress: Progress) -> tuple[training.Guid
         teacher=digest,
         images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         seed=job.recipe.seed,
-        flip=job.recipe.views.flip,
-        shift=job.recipe.views.shift,
+        flip=job.views("student").flip,
+        shift=job.views("student").shift,
         cutout=job.recipe.schedule.student.cutout,
         precision=job.precision,
         shape=(len(images), *each, len(job.data.classes)),
@@ -135,6 +135,6 @@ def trained(
         on_epoch=on_epoch,
     )
     began = time.monotonic()
-    training.settle(model, job.train.images, seed=seed)
+    training.settle(model, job.labelled(stage).images, seed=seed)
     seconds = sum(row["seconds"] for row in history) + time.monotonic() - began
     return model, history, seconds

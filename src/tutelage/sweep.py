@@ -99,7 +99,7 @@ def run(
     for one in kinds(job, plan, min):
         check(one)
     with runfolder.opened(path, key, recipes.to_toml(job.recipe)) as folder:
-        url = storage_url or f"sqlite:///{(path / 'study.db').resolve()}"
+        url = storage_url or f"sqlite:///{(path / 'study.db').resolve().as_posix()}"
         name = f"tutelage-{job.recipe.name}-{key[:16]}"
         with explained(url), closing(Tickets(url, name, plan, job.recipe)) as tickets:
             teacher = experiment.teacher(job, folder, progress)

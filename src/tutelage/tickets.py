@@ -23,6 +23,7 @@ BEAT = 2.0  # seconds from one sign of life to the next
 GRACE = 20.0  # without one, whoever held a ticket is given up
 _LOOK = 0.5
 _OPENINGS = 8
+_JUDGES = 5  # students that must have ended for another to be judged by them
 _ROWS, _ALIVE = "students", "alive"
 
 Row = dict[str, Any]
@@ -53,7 +54,10 @@ class Ticket:
             self.trial.set_user_attr(_ROWS, self.rows)
 
     def falls_behind(self, accuracy: float, step: int) -> bool:
-        """Whether a student should be stopped, after an epoch with this validation accuracy."""
+        """Whether a student is behind the others' median, after this validation accuracy.
+
+        The step tells the epochs of different seeds apart, as those aren't compared.
+        """
         if step not in self.reported:
             self.reported.add(step)
             with _given_up():
@@ -105,8 +109,7 @@ class Tickets:
         self.cells = plan.cells(recipe)
         self.total = len(self.cells) + (plan.trials or 0)
         self._storage = _opened(url)
-        warm = recipe.schedule.student.epochs // 3
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=warm)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=0, n_min_trials=_JUDGES)
         with explained(url):
             self._study = optuna.create_study(
                 storage=self._storage,

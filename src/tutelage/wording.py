@@ -62,7 +62,8 @@ def expected(schema: Schema) -> str:
         return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
     if schema["type"] == "array" and "items" in schema:
         kind = schema["items"]
-        return "a list of sections" if "$ref" in kind else f"a list, each {expected(kind)}"
+        few = " of at least one" if schema.get("minItems") else ""
+        return "a list of sections" if "$ref" in kind else f"a list{few}, each {expected(kind)}"
     if schema["type"] == "array":
         items = schema["prefixItems"]
         return f"a list of {len(items)}, each {expected(items[0])}"

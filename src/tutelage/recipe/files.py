@@ -20,7 +20,7 @@ from tutelage import wording
 from tutelage.errors import RecipeError
 from tutelage.recipe.sections import LARGEST_SEED, SETTINGS, Recipe
 
-BUNDLED = ("digits", "cifar10", "distill")
+BUNDLED = ("digits", "mnist", "cifar10", "distill")
 _RECIPE = TypeAdapter(Recipe)
 
 

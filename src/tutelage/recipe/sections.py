@@ -6,7 +6,16 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictFloat,
 from pydantic.dataclasses import dataclass
 
 DataName = Literal["digits", "mnist", "cifar10", "folder"]
-ModelName = Literal["teacher-2m", "student-300k", "digits-teacher", "digits-student"]
+ModelName = Literal[
+    "teacher-2m",
+    "student-300k",
+    "digits-teacher",
+    "digits-student",
+    "mlp-1200",
+    "mlp-800",
+    "mlp-300",
+    "mlp-30",
+]
 MODELS: tuple[str, ...] = get_args(ModelName)
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
@@ -25,6 +34,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # which losses have each
 LARGEST_SEED = 2**31 - 1
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
 Pixels = Annotated[StrictInt, Field(ge=1, le=4096)]
+Reach = Annotated[StrictInt, Field(ge=0, le=32)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Unit = Annotated[StrictFloat, Field(ge=0, le=1)]
 Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
@@ -46,6 +56,8 @@ class Data:
         size: (height, width) in pixels that images are resized to; None leaves them alone.
         unlabelled: a folder of further images, without labels, that the student learns from by its
             teacher alone; then alpha must be 1. None means none.
+        transfer: the names of the classes whose images student and baseline learn from; the teacher
+            learns from all, and all are in the validation and test parts. None means all.
 
     Example:
         >>> Data(name="cifar10", size=(32, 32)).size
@@ -58,6 +70,7 @@ class Data:
     split_seed: Seed = 0
     size: tuple[Pixels, Pixels] | None = None
     unlabelled: str | None = None
+    transfer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -66,7 +79,7 @@ class Views:
 
     Args:
         flip: mirror left-right, alternating each epoch.
-        shift: the largest move in each direction, in pixels, 0 to 32.
+        shift: the largest move in each direction, in pixels, 0 to 32; a schedule may have its own.
         distinct: how many views of an image student and baseline see, again and again in turn;
             0 means a new one each epoch, as the teacher always does.
 
@@ -76,7 +89,7 @@ class Views:
     """
 
     flip: StrictBool = True
-    shift: Annotated[StrictInt, Field(ge=0, le=32)] = 2
+    shift: Reach = 2
     distinct: Annotated[StrictInt, Field(ge=0)] = 0
 
 
@@ -214,6 +227,7 @@ class Schedule:
         label_smoothing: the part of each label spread over all classes, from 0 to below 1.
         dropout: the part of the epochs, from the first on, in which dropout layers drop, 0 to 1.
         cutout: the side of a square that is hidden in each view, in pixels, 0 for none, up to 32.
+        shift: the largest move of its views instead of `views.shift`; None means that one.
 
     Source:
         arXiv 2303.01500, section 5: dropout early in training alone, for models that underfit.
@@ -233,7 +247,8 @@ class Schedule:
     weight_decay: NonNegative = 0.005
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
-    cutout: Annotated[StrictInt, Field(ge=0, le=32)] = 0
+    cutout: Reach = 0
+    shift: Reach | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

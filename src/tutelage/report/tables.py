@@ -200,6 +200,7 @@ def markdown(
         "",
         chosen,
         "",
+        *_unseen(results),
         f"`{environment['command']}`, commit {environment['commit'] or 'unknown'}, "
         f"{environment['date']}, {machine(environment)}, {environment['precision']}.",
         "",
@@ -226,6 +227,23 @@ def markdown(
         ]
         lines += _table(["", *(_cell(label) for label in classes)], body)
     return "\n".join(lines) + "\n"
+
+
+def _unseen(results: Mapping[str, Any]) -> list[str]:
+    """What becomes of the classes that only the teacher has seen."""
+    if "corrected" not in results:
+        return []
+    told = ", ".join(
+        f"{name} {100 * one['accuracy']:.2f} % ({one['offset']:+.2f})"
+        for name, one in results["corrected"].items()
+    )
+    shown = ", ".join(results["recipe"]["data"]["transfer"])
+    return [
+        f"Baseline and student saw the {results['data']['transfer']:,} images of {shown} alone. "
+        "With one number, chosen on the validation images, added to the logits of the other "
+        f"classes: {told}.",
+        "",
+    ]
 
 
 def _cell(text: str) -> str:

@@ -1,0 +1,241 @@
+"""Section 3 of "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), beside the paper.
+
+    python benchmarks/hinton.py                      # all of it, some hours on 2 cores
+    python benchmarks/hinton.py --only units-30-8    # one cell, with each seed
+    python benchmarks/hinton.py --table              # puts them into docs/papers.md
+
+A cell is a run of the `mnist` recipe with other settings. The first one trains the teacher; the
+others take it, so that seeds differ in the student alone. Writes a JSON file for each cell and
+seed, `benchmarks/results/hinton/CELL-SEED.json`; one that is there is not made again. Runs are
+kept in `runs/hinton`.
+"""
+
+import argparse
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage import correction, environment, experiment, recipe
+from tutelage.errors import TutelageError
+from tutelage.job import Job, prepare
+
+HERE = Path(__file__).parent
+CELLS = HERE / "results" / "hinton"
+PAGE = HERE.parent / "docs" / "papers.md"
+TEMPERATURES = (1.0, 2.5, 4.0, 8.0, 20.0)
+THREE = 3
+
+
+def _units(units: int) -> dict[str, dict[str, Any]]:
+    return {
+        f"units-{units}-{t:g}": {"student.model": f"mlp-{units}", "loss.temperature": t}
+        for t in TEMPERATURES
+    }
+
+
+# What each cell changes in the recipe; the recipe as it stands first, for it trains the teacher.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "main": {},
+    "without-3": {"data.transfer": list("012456789")},
+    "only-7-and-8": {"data.transfer": list("78")},
+    **_units(300),
+    **_units(30),
+}
+
+
+def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Run a cell with a seed, and count its errors on the test images."""
+    settings = overrides | SETTINGS[name] | {"seed": seed}
+    teacher = work / "main-0" / "teacher.keras"
+    if (name, seed) != ("main", 0):
+        settings["teacher.file"] = str(teacher)
+    job = prepare(recipe.load("mnist", settings))
+    folder = work / f"{name}-{seed}"
+    results = experiment.run(job, folder)
+    with np.load(folder / "predictions.npz") as stored:
+        answers = dict(stored)
+    labels = answers["labels"]
+    told = {
+        "cell": name,
+        "seed": seed,
+        "errors": {stage: errors(answers[stage], labels) for stage in experiment.STAGES},
+        "threes": int((answers["student"].argmax(1) != labels)[labels == THREE].sum()),
+        "validation": results["validation"],
+        "seconds": {stage: results["models"][stage]["seconds"] for stage in experiment.STAGES},
+    }
+    if "corrected" in results:
+        told["corrected"] = corrected(job, results["corrected"], answers)
+    return told | {"recipe": results["recipe"], "environment": environment.describe()}
+
+
+def corrected(
+    job: Job, offsets: dict[str, dict[str, float]], answers: dict[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """The student's errors with the offset of the validation labels, and with the test labels'."""
+    labels, logits = answers["labels"], answers["student"]
+    chosen = {
+        "validation": offsets["student"]["offset"],
+        "test": correction.find(logits, labels, job.unseen).offset,
+    }
+    told: dict[str, dict[str, Any]] = {}
+    for part, offset in chosen.items():
+        raised = correction.raised(logits, job.unseen, offset)
+        threes = (raised.argmax(1) != labels)[labels == THREE]
+        told[part] = {
+            "offset": offset,
+            "errors": errors(raised, labels),
+            "threes": int(threes.sum()),
+        }
+    return told
+
+
+def errors(logits: np.ndarray, labels: np.ndarray) -> int:
+    """How many images are given another class than their own."""
+    return int((logits.argmax(axis=1) != labels).sum())
+
+
+def write(file: Path, told: dict[str, Any]) -> None:
+    """A JSON file, for git."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The cells of a folder by name, in the order of `SETTINGS`, each by its seeds."""
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*-[0-9].json"))]
+    return {name: cells for name in SETTINGS if (cells := [c for c in found if c["cell"] == name])}
+
+
+def results_table(cells: dict[str, list[dict[str, Any]]]) -> str:
+    """The section's figures: test errors of 10,000, the paper's and ours."""
+
+    def counts(name: str, *keys: str) -> list[float]:
+        found = []
+        for one in cells.get(name, []):
+            for key in keys:
+                one = one[key]
+            found.append(one)
+        return found
+
+    def threes(name: str, *keys: str) -> str:
+        return f" ({spread(counts(name, *keys, 'threes'))} of the 1,010 threes)"
+
+    def both(name: str, *keys: str) -> str:
+        return spread(counts(name, *keys, "errors")) + threes(name, *keys)
+
+    def percent(name: str, *keys: str) -> str:
+        return f"{spread([count / 100 for count in counts(name, *keys)])} %"
+
+    bias = "corrected", "validation"
+    cheating = "corrected", "test"
+    rows = [
+        ("teacher, 2x1200", "67", "main", lambda n: spread(counts(n, "errors", "teacher")[:1])),
+        ("2x800 alone", "146", "main", lambda n: spread(counts(n, "errors", "baseline"))),
+        ("2x800 distilled", "74", "main", lambda n: spread(counts(n, "errors", "student"))),
+        (
+            "no 3 in the transfer set",
+            "206 (133)",
+            "without-3",
+            lambda n: spread(counts(n, "errors", "student")) + threes(n),
+        ),
+        ("the same, bias chosen on validation labels", "", "without-3", lambda n: both(n, *bias)),
+        ("the same, on test labels", "109 (14)", "without-3", lambda n: both(n, *cheating)),
+        (
+            "only 7s and 8s in the transfer set",
+            "47.3 %",
+            "only-7-and-8",
+            lambda n: percent(n, "errors", "student"),
+        ),
+        (
+            "the same, bias chosen on validation labels",
+            "",
+            "only-7-and-8",
+            lambda n: percent(n, *bias, "errors"),
+        ),
+        (
+            "the same, on test labels",
+            "13.2 %",
+            "only-7-and-8",
+            lambda n: percent(n, *cheating, "errors"),
+        ),
+    ]
+    lines = ["| test errors | paper | ours | seeds |", "|---|---:|---:|---:|"]
+    for told, paper, name, ours in rows:
+        if name in cells:
+            seeds = 1 if told.startswith("teacher") else len(cells[name])
+            lines.append(f"| {told} | {paper} | {ours(name)} | {seeds} |")
+    return "\n".join(lines)
+
+
+def units_table(cells: dict[str, list[dict[str, Any]]]) -> str:
+    """Errors by hidden units and temperature, and those of the same net alone."""
+    temperatures = [f"T = {t:g}" for t in TEMPERATURES]
+    lines = [
+        "| units | " + " | ".join([*temperatures, "alone", "seeds"]) + " |",
+        "|---|" + "---:|" * (len(temperatures) + 2),
+    ]
+    for units in (300, 30):
+        row, alone, seeds = [], [], [0]
+        for t in TEMPERATURES:
+            found = cells.get(f"units-{units}-{t:g}", [])
+            row.append(spread([one["errors"]["student"] for one in found]))
+            alone = [one["errors"]["baseline"] for one in found] or alone
+            seeds.append(len(found))
+        if alone:
+            lines.append(f"| 2x{units} | {' | '.join(row)} | {spread(alone)} | {max(seeds)} |")
+    return "\n".join(lines)
+
+
+def page(text: str, folder: Path) -> str:
+    """A page with the tables of a folder's cells between their comments."""
+    tables = {"results": results_table, "units": units_table}
+
+    def filled(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{tables[match[2]](read(folder))}\n{match[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", filled, text, flags=re.DOTALL)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, whole numbers as such."""
+    if len(values) < 2:
+        return "".join(f"{value:g}" for value in values)
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def main() -> None:
+    """Make the cells that are missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed; others in other processes")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--work", type=Path, default=Path("runs/hinton"))
+    parser.add_argument("--out", type=Path, default=CELLS, help="folder for the cells")
+    parser.add_argument("--table", action="store_true", help="write the tables, train nothing")
+    told = parser.parse_args()
+    if told.table:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), told.out), encoding="utf-8")
+        return
+    if told.seeds < 1 or told.first < 0:
+        parser.error("expected at least one seed, the first of them not below 0")
+    try:
+        overrides = dict(recipe.parse_setting(text) for text in told.set)
+        recipe.load("mnist", overrides)
+    except TutelageError as error:
+        parser.error(str(error))
+    for name in told.only:
+        for seed in range(told.first, told.first + told.seeds):
+            file = told.out / f"{name}-{seed}.json"
+            if not file.exists():
+                write(file, cell(name, seed, told.work, overrides))
+    cells = read(told.out)
+    print(results_table(cells), units_table(cells), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
