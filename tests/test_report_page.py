@@ -196,13 +196,20 @@ def test_the_same_runs_give_the_same_bytes(runs: Path, page: str, tmp_path: Path
     assert len(again) == 28
 
 
-def test_seeds_are_told_with_their_spread(runs: Path, tmp_path: Path) -> None:
-    read = Reader(write([runs], tmp_path / "both.html").path.read_text(encoding="utf-8"))
-    accuracies = [
-        json.loads((runs / f"seed-{seed}" / "results.json").read_text())["models"]["student"]
+def test_seeds_are_told_with_their_spread_by_the_command_as_a_user_runs_it(
+    runs: Path, tmp_path: Path
+) -> None:
+    line = [sys.executable, "-m", "tutelage", "report", str(runs / "seed-0"), str(runs / "seed-1")]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Page: report.html, its charts in report-figures\n"
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+    read = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    models = [
+        json.loads((runs / f"seed-{seed}" / "results.json").read_text())["models"]
         for seed in (0, 1)
     ]
-    values = [100 * figures["accuracy"] for figures in accuracies]
+    values = [100 * figures["student"]["accuracy"] for figures in models]
     told = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} %"
     assert read.tables[0][1][3] == told
     assert "over 2 seeds the student is" in read.text
@@ -336,14 +343,6 @@ def test_a_guided_sweep_is_shown_as_points(tmp_path: Path) -> None:
     written = write([sweep(tmp_path / "sweep", trials)])
     assert "The star is the best." in written.path.read_text(encoding="utf-8")
     assert [p.name for p in written.figures.glob("*.svg")] == ["sweep-1--kd.svg"]
-
-
-def test_the_command_as_a_user_runs_it(runs: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tutelage", "report", str(runs / "seed-0"), str(runs / "seed-1")]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Page: report.html, its charts in report-figures\n"
-    assert (tmp_path / "report.html").stat().st_size < 1_000_000
 
 
 @pytest.fixture(scope="module")
