@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from tutelage import cli, experiment, recipe, records
+from tutelage import cli, comparison, experiment, recipe, records
 from tutelage.errors import RunError
 from tutelage.job import prepare
-from tutelage.report import rows
+from tutelage.report import points, rows
 from tutelage.report.page import write
 
 CLASSES = ["$x$ 'y'", "<script>", "a & b"]  # in the order of their names
@@ -196,17 +196,46 @@ def test_the_same_runs_give_the_same_bytes(runs: Path, page: str, tmp_path: Path
     assert len(again) == 28
 
 
-def test_seeds_are_told_with_their_spread(runs: Path, tmp_path: Path) -> None:
-    read = Reader(write([runs], tmp_path / "both.html").path.read_text(encoding="utf-8"))
-    accuracies = [
-        json.loads((runs / f"seed-{seed}" / "results.json").read_text())["models"]["student"]
+def test_seeds_are_told_with_their_spread_by_the_command_as_a_user_runs_it(
+    runs: Path, tmp_path: Path
+) -> None:
+    line = [sys.executable, "-m", "tutelage", "report", str(runs / "seed-0"), str(runs / "seed-1")]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Page: report.html, its charts in report-figures\n"
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+    read = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    models = [
+        json.loads((runs / f"seed-{seed}" / "results.json").read_text())["models"]
         for seed in (0, 1)
     ]
-    values = [100 * figures["accuracy"] for figures in accuracies]
+    values = [100 * figures["student"]["accuracy"] for figures in models]
     told = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} %"
     assert read.tables[0][1][3] == told
     assert "over 2 seeds the student is" in read.text
     assert "The answers of 2 seeds are taken together" in read.text
+
+
+def test_recipes_are_shown_beside_each_other(runs: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(runs / f"seed-{seed}", tmp_path / "runs" / f"a-{seed}")
+        other = shutil.copytree(runs / f"seed-{seed}", tmp_path / "runs" / f"b-{seed}")
+        text = (other / "recipe.toml").read_text()
+        assert "\nalpha = 0.9" in text
+        (other / "recipe.toml").write_text(text.replace("\nalpha = 0.9", "\nalpha = 0.25"))
+    written = write([tmp_path / "runs"], tmp_path / "page.html")
+    read = Reader(written.path.read_text(encoding="utf-8"))
+    told = comparison.compare([records.read(f) for f in records.find([tmp_path / "runs"])])
+    table = {row[0]: row[1:] for row in read.tables[0]}
+    assert [*table] == ["recipe", "loss.alpha=0.9", "loss.alpha=0.25"]
+    for group in told["groups"]:
+        mean = group["models"]["student"]["accuracy"]["mean"]
+        assert table[group["name"]][0] == "2"
+        assert table[group["name"]][3].startswith(f"{100 * mean:.2f} ± ")
+        assert points(group["worth"]) == table[group["name"]][4]
+    assert table["loss.alpha=0.25"][5] == points(told["groups"][1]["against"])
+    assert {"recipe-1-results", "recipe-2-results"} <= set(read.ids)
+    assert len(read.ids) == len(set(read.ids))
 
 
 @pytest.mark.parametrize(
@@ -314,14 +343,6 @@ def test_a_guided_sweep_is_shown_as_points(tmp_path: Path) -> None:
     written = write([sweep(tmp_path / "sweep", trials)])
     assert "The star is the best." in written.path.read_text(encoding="utf-8")
     assert [p.name for p in written.figures.glob("*.svg")] == ["sweep-1--kd.svg"]
-
-
-def test_the_command_as_a_user_runs_it(runs: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tutelage", "report", str(runs / "seed-0"), str(runs / "seed-1")]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Page: report.html, its charts in report-figures\n"
-    assert (tmp_path / "report.html").stat().st_size < 1_000_000
 
 
 @pytest.fixture(scope="module")
