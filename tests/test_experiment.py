@@ -307,7 +307,7 @@ def test_a_role_may_have_shifts_of_its_own(tmp_path: Path) -> None:
     assert said_twice.keys() == job(views__shift=1).keys()
     still = job(views__shift=2, schedule__student__shift=0)
     still.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, _ = experiment.guidance(still, tmp_path / "teacher.keras", Progress())
+    guidance, _ = stages.guidance(still, tmp_path / "teacher.keras", Progress())
     assert guidance.knowledge.origin.shift == 0  # the teacher is asked of what the student sees
     with pytest.raises(
         ModelError, match=r"schedule\.teacher\.shift: expected less than .* found 9"
