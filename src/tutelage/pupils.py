@@ -24,10 +24,16 @@ class _FallsBehind(Exception):
 
 
 class Pupils:
-    """How a job's students are trained; what is the same for many of them is done once."""
+    """How a job's students are trained; what is the same for many of them is done once.
 
-    def __init__(self, job: Job, teacher: Path, path: Path, key: str):
+    The progress hears of each student's steps and epochs.
+    """
+
+    def __init__(
+        self, job: Job, teacher: Path, path: Path, key: str, progress: Progress | None = None
+    ):
         self.job, self.teacher, self.path, self.key = job, teacher, path, key
+        self.progress = progress
         self._known: dict[tuple[int, bool], Guidance] = {}
 
     def prepare(self, plan: Plan, progress: Progress) -> None:
@@ -49,7 +55,13 @@ class Pupils:
         checkpoint = self.path / f".student-{key[:16]}.npz"
         try:
             model, _, seconds = stages.trained(
-                job, stage, guidance, checkpoint=checkpoint, key=key, on_epoch=on_epoch
+                job,
+                stage,
+                guidance,
+                checkpoint=checkpoint,
+                key=key,
+                progress=self.progress,
+                on_epoch=on_epoch,
             )
             answers = inference.logits(model, job.validation.images)
         except (_FallsBehind, TrainingError):

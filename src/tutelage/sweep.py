@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from . import experiment, findings, runfolder, sources
@@ -32,6 +31,7 @@ _LOOK = 1.0  # seconds from one look at what the workers have done to the next
 _PATIENCE = 10.0  # seconds that a worker has to give back its ticket
 _MOST_A_CORE = 4  # workers
 _INTERRUPTED = 130
+_told = threading.Event()  # a worker, that it shall end
 
 
 def default_folder(recipe: Recipe, plan: Plan) -> Path:
@@ -178,7 +178,6 @@ def _worker(
 ) -> None:
     """A process that trains students until there are no more tickets."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; one tells us
-    signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         job = prepare(recipe)
@@ -187,9 +186,10 @@ def _worker(
                 "workers: expected 1 where data or models are given in memory or have changed "
                 "since, as other processes read what the recipe names"
             )
-        pupils = Pupils(job, teacher, path, key)
+        pupils = Pupils(job, teacher, path, key, _Heedful())
         pupils.prepare(plan, Progress())
         with explained(url), closing(Tickets(url, name, plan, recipe)) as tickets:
+            signal.signal(signal.SIGTERM, lambda number, frame: _told.set())
             for _ in work(tickets, pupils):
                 pass
     except KeyboardInterrupt:
@@ -199,8 +199,16 @@ def _worker(
         sys.exit(2)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class _Heedful(Progress):
+    """Stops a worker that is told to end, at the next step.
+
+    An exception raised by the signal's handler itself is lost where it falls into one of the
+    garbage collector's callbacks.
+    """
+
+    def step(self, step: int, logs: Mapping[str, float]) -> None:
+        if _told.is_set():
+            raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:
