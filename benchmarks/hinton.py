@@ -4,10 +4,10 @@
     python benchmarks/hinton.py --only units-30-8    # one cell, with each seed
     python benchmarks/hinton.py --table              # puts them into docs/papers.md
 
-A cell is a run of the `mnist` recipe with other settings. The first one trains the teacher; the
-others take it, so that seeds differ in the student alone. Writes a JSON file for each cell and
-seed, `benchmarks/results/hinton/CELL-SEED.json`; one that is there is not made again. Runs are
-kept in `runs/hinton`.
+A cell is the `mnist` recipe with other settings. One teacher is trained, with seed 0, for all of
+them, so that seeds differ in the student alone. Writes a JSON file for each cell and seed,
+`benchmarks/results/hinton/CELL-SEED.json`; one that is there is not made again. Models are kept in
+`runs/hinton`.
 """
 
 import argparse
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tries import trained
 
-from tutelage import correction, environment, experiment, recipe
+from tutelage import correction, environment, inference, recipe
 from tutelage.errors import TutelageError
 from tutelage.job import Job, prepare
 
@@ -31,13 +32,12 @@ THREE = 3
 
 
 def _units(units: int) -> dict[str, dict[str, Any]]:
-    return {
-        f"units-{units}-{t:g}": {"student.model": f"mlp-{units}", "loss.temperature": t}
-        for t in TEMPERATURES
-    }
+    model = {"student.model": f"mlp-{units}"}
+    taught = {f"units-{units}-{t:g}": model | {"loss.temperature": t} for t in TEMPERATURES}
+    return {f"units-{units}-alone": model, **taught}
 
 
-# What each cell changes in the recipe; the recipe as it stands first, for it trains the teacher.
+# What each cell changes in the recipe.
 SETTINGS: dict[str, dict[str, Any]] = {
     "main": {},
     "without-3": {"data.transfer": list("012456789")},
@@ -47,46 +47,51 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def stages(name: str) -> tuple[str, ...]:
+    """What a cell trains: a student, a baseline, or both."""
+    if name == "main":
+        return "baseline", "student"
+    return ("baseline",) if name.endswith("alone") else ("student",)
+
+
 def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Run a cell with a seed, and count its errors on the test images."""
-    settings = overrides | SETTINGS[name] | {"seed": seed}
-    teacher = work / "main-0" / "teacher.keras"
-    if (name, seed) != ("main", 0):
-        settings["teacher.file"] = str(teacher)
-    job = prepare(recipe.load("mnist", settings))
+    """Train a cell's models with a seed, and count their errors on the test images."""
+    teacher = work / "teacher.keras"
+    if not teacher.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        trained(prepare(recipe.load("mnist", overrides)), "teacher", teacher, work)
+    job = prepare(recipe.load("mnist", overrides | SETTINGS[name] | {"seed": seed}))
     folder = work / f"{name}-{seed}"
-    results = experiment.run(job, folder)
-    with np.load(folder / "predictions.npz") as stored:
-        answers = dict(stored)
-    labels = answers["labels"]
-    told = {
-        "cell": name,
-        "seed": seed,
-        "errors": {stage: errors(answers[stage], labels) for stage in experiment.STAGES},
-        "threes": int((answers["student"].argmax(1) != labels)[labels == THREE].sum()),
-        "validation": results["validation"],
-        "seconds": {stage: results["models"][stage]["seconds"] for stage in experiment.STAGES},
-    }
-    if "corrected" in results:
-        told["corrected"] = corrected(job, results["corrected"], answers)
-    return told | {"recipe": results["recipe"], "environment": environment.describe()}
+    folder.mkdir(exist_ok=True)
+    test, held_out = job.data.test, job.validation
+    told: dict[str, Any] = {"cell": name, "seed": seed, "errors": {}, "validation": {}}
+    answers = {"teacher": inference.logits(inference.load_model(teacher), test.images)}
+    for stage in stages(name):
+        model, rows = trained(job, stage, teacher, folder)
+        answers[stage] = inference.logits(model, test.images)
+        chosen_on = inference.logits(model, held_out.images)
+        told["validation"][stage] = errors(chosen_on, held_out.labels)
+        told["seconds"] = told.get("seconds", {}) | {stage: sum(row["seconds"] for row in rows)}
+        if job.unseen and stage == "student":
+            offset = correction.find(chosen_on, held_out.labels, job.unseen).offset
+            told["corrected"] = corrected(job, offset, answers[stage])
+    told["errors"] = {stage: errors(given, test.labels) for stage, given in answers.items()}
+    if "student" in answers:
+        wrong = answers["student"].argmax(axis=1) != test.labels
+        told["threes"] = int(wrong[test.labels == THREE].sum())
+    return told | {"recipe": recipe.to_dict(job.recipe), "environment": environment.describe()}
 
 
-def corrected(
-    job: Job, offsets: dict[str, dict[str, float]], answers: dict[str, np.ndarray]
-) -> dict[str, dict[str, Any]]:
+def corrected(job: Job, offset: float, logits: np.ndarray) -> dict[str, dict[str, Any]]:
     """The student's errors with the offset of the validation labels, and with the test labels'."""
-    labels, logits = answers["labels"], answers["student"]
-    chosen = {
-        "validation": offsets["student"]["offset"],
-        "test": correction.find(logits, labels, job.unseen).offset,
-    }
+    labels = job.data.test.labels
+    best = correction.find(logits, labels, job.unseen).offset
     told: dict[str, dict[str, Any]] = {}
-    for part, offset in chosen.items():
-        raised = correction.raised(logits, job.unseen, offset)
+    for part, chosen in {"validation": offset, "test": best}.items():
+        raised = correction.raised(logits, job.unseen, chosen)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
-            "offset": offset,
+            "offset": chosen,
             "errors": errors(raised, labels),
             "threes": int(threes.sum()),
         }
@@ -179,13 +184,13 @@ def units_table(cells: dict[str, list[dict[str, Any]]]) -> str:
         "|---|" + "---:|" * (len(temperatures) + 2),
     ]
     for units in (300, 30):
-        row, alone, seeds = [], [], [0]
+        alone = [one["errors"]["baseline"] for one in cells.get(f"units-{units}-alone", [])]
+        row, seeds = [], [len(alone)]
         for t in TEMPERATURES:
             found = cells.get(f"units-{units}-{t:g}", [])
             row.append(spread([one["errors"]["student"] for one in found]))
-            alone = [one["errors"]["baseline"] for one in found] or alone
             seeds.append(len(found))
-        if alone:
+        if any(seeds):
             lines.append(f"| 2x{units} | {' | '.join(row)} | {spread(alone)} | {max(seeds)} |")
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import correction, inference, metrics, models, recipe
+from tutelage import correction, datasets, inference, metrics, models, recipe
 from tutelage.job import prepare
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -196,16 +196,20 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
     short = ["data.name=digits", "schedule.teacher.epochs=1", "schedule.student.epochs=1"]
     line = [word for setting in short for word in ("--set", setting)]
     line += ["--seeds", 1, "--work", tmp_path / "work", "--out", tmp_path / "cells"]
-    line += ["--only", "main", "only-7-and-8", "units-30-4"]
+    line += ["--only", "main", "only-7-and-8", "units-30-alone", "units-30-4"]
     done = run("hinton.py", *line)
     assert done.returncode == 0, done.stderr
     cells = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "cells").iterdir()}
-    assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-4-0"}
+    assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-alone-0", "units-30-4-0"}
     assert len({cell["errors"]["teacher"] for cell in cells.values()}) == 1
+    assert list(cells["units-30-alone-0"]["errors"]) == ["teacher", "baseline"]
+    test = datasets.load("digits").test
+    labels = test.labels
     for name, cell in cells.items():
-        with np.load(tmp_path / "work" / name / "predictions.npz") as stored:
-            labels, answers = stored["labels"], stored["student"]
-        assert cell["errors"]["student"] == (answers.argmax(1) != labels).sum()
+        for stage in set(cell["errors"]) - {"teacher"}:
+            model = inference.load_model(tmp_path / "work" / name / f"{stage}.keras")
+            answers = inference.logits(model, test.images)
+            assert cell["errors"][stage] == (answers.argmax(1) != labels).sum()
         if name == "only-7-and-8-0":
             for told in cell["corrected"].values():
                 moved = correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
@@ -234,6 +238,7 @@ def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
 
     def write(name: str, seed: int, student: int, **more: Any) -> None:
         errors = {"teacher": 60, "baseline": 140 + seed, "student": student}
+        errors = {"teacher": 60, "baseline": student} if name.endswith("alone") else errors
         cell = {"cell": name, "seed": seed, "errors": errors, "threes": 12 + seed} | more
         (tmp_path / f"{name}-{seed}.json").write_text(json.dumps(cell))
 
@@ -241,6 +246,7 @@ def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
         write("main", seed, student)
     write("units-30-4", 0, 250)
     write("units-30-20", 0, 270)
+    write("units-30-alone", 0, 290)
     chosen = {"validation": {"errors": 1500, "threes": 9}, "test": {"errors": 1320, "threes": 8}}
     write("only-7-and-8", 0, 4730, corrected=chosen)
     write("without-3", 0, 200, corrected=chosen)
@@ -257,7 +263,7 @@ def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
         "| the same, bias chosen on validation labels |  | 15 % | 1 |",
         "| the same, on test labels | 13.2 % | 13.2 % | 1 |",
     ]
-    assert rows["units"] == ["| 2x30 |  |  | 250 |  | 270 | 140 | 1 |"]
+    assert rows["units"] == ["| 2x30 |  |  | 250 |  | 270 | 290 | 1 |"]
 
 
 def test_methods_makes_its_cells_once_and_a_table_of_them(tmp_path: Path) -> None:
