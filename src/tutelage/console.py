@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import progress as bars
@@ -38,6 +38,42 @@ def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         if any(line[1:]):
             drawn.add_row(*line)
     return drawn
+
+
+def costs(models: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of what models cost, a column for each model.
+
+    Args:
+        models: as `profiling.profile` gives them.
+
+    Returns:
+        A table that `rich` can print.
+    """
+    drawn = Table(title="What they cost", title_justify="left")
+    drawn.add_column("")
+    for one in models:
+        heading = f"{one['name']}\n{one['format']}\n{one['precision']}"
+        drawn.add_column(Text(heading), justify="right", overflow="fold")
+    for line in zip(*(_costs(one) for one in models), strict=True):
+        drawn.add_row(line[0][0], *(value for _, value in line))
+    return drawn
+
+
+def _costs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    single, batch = one["single"], one["batch"]
+    return [
+        ("parameters", f"{one['parameters']:,}" if "parameters" in one else ""),
+        ("MACs", report.thousands(one["macs"]) if "macs" in one else ""),
+        ("file", report.megabytes(one["bytes"])),
+        ("peak memory", f"{one['peak_memory'] / 1e6:,.0f} MB"),
+        ("1 image, ms", f"{1000 * single['median']:.2f}"),
+        ("95 % within", f"{1000 * single['p95']:.2f}"),
+        ("threads", str(single["threads"])),
+        (f"{batch['images']} images, ms", f"{1000 * batch['median']:.1f}"),
+        ("95 % within", f"{1000 * batch['p95']:.1f}"),
+        ("threads", str(batch["threads"])),
+        ("images/s", f"{batch['images_per_second']:,.0f}"),
+    ]
 
 
 def spreads(group: Mapping[str, Any], data: str) -> Table:

@@ -150,8 +150,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     """
     model = load_model(path)
     guide = None if teacher is None else load_model(teacher)
-    known = data in datasets.NAMES and data != "folder"
-    dataset = datasets.load(data if known else "folder", None if known else data, size=_size(path))
+    dataset = named_data(data, path)
     test = dataset.test
     check_fit(model, path, test.images.shape[1:], len(dataset.classes))
     answers = None
@@ -168,6 +167,23 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
             "test": len(test),
         },
     }
+
+
+def named_data(data: str, path: Path) -> datasets.Dataset:
+    """A data set by name or path, in the size that the run of a model file has resized it to.
+
+    Args:
+        data: one of `datasets.NAMES`, or the path of one.
+        path: the model file.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: if it can't be found or read.
+    """
+    known = data in datasets.NAMES and data != "folder"
+    return datasets.load(data if known else "folder", None if known else data, size=_size(path))
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from tutelage.cli.comparing import compare
 from tutelage.cli.reporting import report
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
+from tutelage.cli.shipping import export, profile
 from tutelage.cli.sweeping import sweep
 from tutelage.errors import TutelageError
 
@@ -27,6 +28,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
+    "profile": profile,
     "knowledge": knowledge,
 }
 

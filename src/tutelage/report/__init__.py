@@ -9,6 +9,7 @@ from tutelage.report.tables import (
     points,
     rows,
     spreads,
+    thousands,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "points",
     "rows",
     "spreads",
+    "thousands",
 ]

@@ -44,7 +44,7 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
             f"{100 * m['agreement']:.2f} %" if "agreement" in m else "",
             f"{m['kl']:.4f}" if "kl" in m else "",
             f"{m['parameters']:,}" if "parameters" in m else "",
-            _thousands(m["macs"]) if "macs" in m else "",
+            thousands(m["macs"]) if "macs" in m else "",
             megabytes(m["bytes"]) if "bytes" in m else "",
             duration(m["seconds"]) if "seconds" in m else "",
         )
@@ -52,7 +52,8 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def _thousands(count: int) -> str:
+def thousands(count: int) -> str:
+    """Multiply-accumulates as people say them: `55.7 M`."""
     return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count / 1e3:,.1f} K"
 
 
