@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,17 @@ def test_a_file_needs_nothing_but_onnx_runtime_and_takes_any_number_of_images(ru
     for count in (1, 7):
         some = session.run(None, {given.name: DIGITS.test.images[:count]})[0]
         np.testing.assert_allclose(some, whole[:count], atol=1e-5)
+
+
+def test_the_snippet_of_the_documentation_runs(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(run)
+    exec(snippet, {"images": DIGITS.test.images[:3]})
+    wanted = keras_logits(run / "student.keras", DIGITS.test.images[:3]).argmax(axis=1)
+    assert capsys.readouterr().out.strip() == str([DIGITS.classes[i] for i in wanted])
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
