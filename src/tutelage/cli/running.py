@@ -27,7 +27,7 @@ from tutelage.cli.options import (
     one_or_all,
     overrides,
 )
-from tutelage.cli.saying import fail, show, show_comparison
+from tutelage.cli.saying import resumable, show, show_comparison
 
 if TYPE_CHECKING:
     from tutelage.datasets import Dataset
@@ -160,19 +160,11 @@ def _run(
 
     progress = ConsoleProgress()
     folder = out or experiment.default_folder(recipe)
-    try:
+    with resumable(progress, folder):
         with progress.console.status("reading the data"):  # seen on a terminal alone
             job = prepare(recipe, data=data)
         progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
         return experiment.run(job, folder, progress, tensorboard=tensorboard), folder, job.data
-    except KeyboardInterrupt:
-        progress.close()
-        fail(
-            f"interrupted at {progress.where()}: give the same command again to go on, in {folder}"
-        )
-        raise typer.Exit(130) from None
-    finally:
-        progress.close()
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:

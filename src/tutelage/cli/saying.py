@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer import Exit
+
+if TYPE_CHECKING:
+    from tutelage.console import ConsoleProgress
 
 
 def fail(text: str) -> None:
     """Say what went wrong, in one line on standard error."""
     print("tutelage: " + " ".join(text.split()), file=sys.stderr)
+
+
+@contextmanager
+def resumable(progress: ConsoleProgress, folder: Path) -> Iterator[None]:
+    """Close the progress at the end of work in a folder; of Ctrl-C say how the work goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.close()
+        fail(
+            f"interrupted at {progress.where()}: give the same command again to go on, in {folder}"
+        )
+        raise Exit(130) from None
+    finally:
+        progress.close()
 
 
 def show(models: dict[str, Any], title: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tutelage.cli.options import Json, Place, RecipeName, Seed, Settings, Teachers, overrides
-from tutelage.cli.saying import fail
+from tutelage.cli.saying import resumable
 
 
 def sweep(
@@ -88,7 +88,7 @@ def sweep(
     from tutelage.job import prepare
 
     progress, folder = ConsoleProgress(), out or sweeps.default_folder(recipe, plan)
-    try:
+    with resumable(progress, folder):
         with progress.console.status("reading the data"):  # seen on a terminal alone
             job = prepare(recipe)
         progress.note(
@@ -98,14 +98,6 @@ def sweep(
         told = sweeps.run(
             job, plan, folder, workers=workers, storage_url=storage, progress=progress
         )
-    except KeyboardInterrupt:
-        progress.close()
-        fail(
-            f"interrupted at {progress.where()}: give the same command again to go on, in {folder}"
-        )
-        raise typer.Exit(130) from None
-    finally:
-        progress.close()
     if as_json:
         print(json.dumps(told, indent=1))
         return
