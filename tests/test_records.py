@@ -90,6 +90,32 @@ def test_predictions_that_do_not_belong_together_are_damaged(runs: Path, tmp_pat
     assert records.read(folder).missing == ("predictions.npz is damaged",)
 
 
+COST = {"name": "student", "format": "onnx", "precision": "int8", "bytes": 9, "accuracy": 0.5}
+TIMES = {"median": 0.002, "threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "whole"),
+    [
+        (COST | {"single": TIMES}, True),
+        ({"single": TIMES}, False),
+        (COST, False),
+        (COST | {"single": TIMES | {"median": 0}}, False),
+        (COST | {"single": TIMES, "name": 7}, False),
+        (COST | {"single": TIMES, "accuracy": 50}, False),
+    ],
+)
+def test_what_models_cost_is_read_where_it_was_measured(
+    runs: Path, tmp_path: Path, row: dict[str, object], whole: bool
+) -> None:
+    folder = shutil.copytree(runs / "seed-0", tmp_path / "run")
+    assert (records.read(folder).costs, records.read(folder).missing) == ([], ())
+    (folder / "profile.json").write_text(json.dumps({"models": [row]}))
+    record = records.read(folder)
+    assert record.costs == ([row] if whole else [])
+    assert record.missing == (() if whole else ("profile.json is damaged",))
+
+
 def test_an_unfinished_run_is_not_compared(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(runs / "seed-0", folder)

@@ -216,6 +216,33 @@ def test_seeds_are_told_with_their_spread_by_the_command_as_a_user_runs_it(
     assert "The answers of 2 seeds are taken together" in read.text
 
 
+def test_times_are_shown_beside_the_accuracy_where_they_were_measured(
+    runs: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(runs / "seed-0", tmp_path / "run")
+    assert "tutelage profile" in write([folder]).path.read_text(encoding="utf-8")
+    times = {"single": {"median": 0.0123, "threads": 1}, "bytes": 1_234_000}
+    rows = [
+        {"name": "student", "format": "onnx", "precision": "int8", "accuracy": 0.75} | times,
+        {"name": "teacher", "format": "keras", "precision": "float32"} | times,
+    ]
+    (folder / "profile.json").write_text(json.dumps({"models": rows}))
+    text = write([folder]).path.read_text(encoding="utf-8")
+    (table,) = [table for table in Reader(text).tables if "ms for one image" in table[0]]
+    models = json.loads((folder / "results.json").read_text())["models"]
+    assert table[1:] == [
+        ["student, onnx int8", "12.3", "1", "1.23 MB", "75.00 %"],
+        [
+            "teacher, keras float32",
+            "12.3",
+            "1",
+            "1.23 MB",
+            f"{models['teacher']['accuracy']:.2%}".replace("%", " %"),
+        ],
+    ]
+    assert "tutelage profile" not in text
+
+
 def test_recipes_are_shown_beside_each_other(runs: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         shutil.copytree(runs / f"seed-{seed}", tmp_path / "runs" / f"a-{seed}")

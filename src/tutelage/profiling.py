@@ -51,7 +51,8 @@ class Opened:
 
     Attributes:
         ask: answers so many images, without colours that matter.
-        figures: `name`, `format`, `precision`, `shape`, `parameters` and `macs`, where known.
+        figures: `name`, `format`, `precision`, `shape`, and where known `parameters`, `macs` and
+            the test `accuracy` that an exported file tells.
     """
 
     ask: Callable[[int], None]
@@ -75,8 +76,9 @@ def opened(path: str | os.PathLike[str], threads: int) -> Opened:
     path = Path(path)
     if path.suffix == ".onnx":
         file = Exported(path, threads)
-        about = {key: file.about[key] for key in ("parameters", "macs") if key in file.about}
-        figures = {"name": file.name, "format": "onnx", "precision": file.precision} | about
+        told = file.about | file.about["figures"]
+        figures = {"name": file.name, "format": "onnx", "precision": file.precision}
+        figures |= {key: told[key] for key in ("parameters", "macs", "accuracy") if key in told}
         shape = file.shape
 
         def ask(count: int) -> None:
@@ -109,10 +111,10 @@ def profile(
 
     Returns:
         `models`, for each file its `file`, `name`, `format`, `precision`, `parameters`, `macs`,
-        `bytes`, `peak_memory` in bytes (of a process that opens it alone and answers one image
-        and a batch), and two times of answering, `single` (one image) and `batch` (64): each
-        `median`, `p95` in seconds and `threads`, the batch's also `images_per_second`; and
-        `environment`. Ready for JSON.
+        `accuracy` (where the file tells), `bytes`, `peak_memory` in bytes (of a process that
+        opens it alone and answers one image and a batch), and two times of answering, `single`
+        (one image) and `batch` (64): each `median`, `p95` in seconds and `threads`, the batch's
+        also `images_per_second`; and `environment`. Ready for JSON.
 
     Raises:
         RecipeError: if there is no file, or `threads` is below 1.

@@ -32,6 +32,7 @@ class Record:
         answers: each model's logits on the test part, float32 of shape (n, classes).
         labels: the test part's classes, integers of shape (n,); empty without answers.
         pictures: what `exhibits.save` has written; empty where it has not.
+        costs: a row for each file that `tutelage profile` has measured there, if it has.
         missing: what is not there or can't be read, a line each.
     """
 
@@ -42,6 +43,7 @@ class Record:
     answers: dict[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    costs: list[dict[str, Any]] = field(default_factory=list)
     missing: tuple[str, ...] = ()
 
 
@@ -75,7 +77,12 @@ def read(folder: Path) -> Record:
     results = part("results.json", _results, {})
     answers, labels = part("predictions.npz", _predictions, ({}, np.empty(0, np.int64)))
     pictures = part("pictures.npz", lambda content: _pictures(content, len(labels)), {})
-    return Record(folder, settings, results, history, answers, labels, pictures, tuple(missing))
+    costs: list[dict[str, Any]] = []
+    if (folder / "profile.json").exists():  # which a run needs not have
+        costs = part("profile.json", _costs, [])
+    return Record(
+        folder, settings, results, history, answers, labels, pictures, costs, tuple(missing)
+    )
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -115,6 +122,18 @@ def _results(content: bytes) -> dict[str, Any]:
     for stage in results["models"].values():
         float(stage["accuracy"])
     return results
+
+
+def _costs(content: bytes) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(content)["models"]
+    for row in rows:
+        texts = [row[key] for key in ("name", "format", "precision")]
+        numbers = [row["bytes"], row["single"]["median"], row["single"]["threads"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(texts)
+        if min(float(number) for number in numbers) <= 0 or not 0 <= row.get("accuracy", 0) <= 1:
+            raise ValueError(numbers)
+    return rows
 
 
 def _predictions(content: bytes) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -70,9 +70,14 @@ def profile(
         int | None,
         typer.Option(help="That each may use.  [default: one or all cores, what is faster for it]"),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the figures go.")] = Path(
-        "profile.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the figures go.  [default: profile.json beside the first model, where "
+            "tutelage report finds it]",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what models cost: size, memory, time for one image and for many.
@@ -87,6 +92,7 @@ def profile(
         told = profiling.profile(models, threads=threads, progress=progress)
     finally:
         progress.close()
+    out = out or models[0].with_name("profile.json")
     profiling.write(told, out)
     if as_json:
         print(json.dumps(told, indent=1))

@@ -11,7 +11,15 @@ from tutelage import metrics
 from tutelage.records import Record
 from tutelage.report import cells, figures
 from tutelage.report.sections import Chart, Section, Table
-from tutelage.report.tables import HEADINGS, conditions, differences, points, rows, spreads
+from tutelage.report.tables import (
+    HEADINGS,
+    conditions,
+    differences,
+    megabytes,
+    points,
+    rows,
+    spreads,
+)
 from tutelage.runfolder import STAGES
 
 _SIZES = ("parameters", "MACs", "file", "time")
@@ -356,7 +364,41 @@ def size(records: Sequence[Record], group: Mapping[str, Any]) -> Section:
         )
     if not section.charts:
         section.text.append("The models' sizes are not known.")
+    timed = next((record for record in records if record.costs), None)
+    if timed is None:
+        section.text.append(
+            "How long they take to answer is not known: tutelage export writes files for "
+            "elsewhere, and tutelage profile RUN/*.keras RUN/*.onnx measures."
+        )
+    else:
+        section.charts += _latency(timed)
     return section
+
+
+def _latency(record: Record) -> list[Chart]:
+    """Accuracy against the time that an image takes, of each file that was measured."""
+    known = {name: one["accuracy"] for name, one in record.results.get("models", {}).items()}
+    found, body = {}, []
+    for row in record.costs:
+        label = f"{row['name']}, {row['format']} {row['precision']}"
+        accuracy = row.get("accuracy", known.get(row["name"]))
+        milliseconds, threads = 1000 * row["single"]["median"], str(row["single"]["threads"])
+        told = "" if accuracy is None else f"{100 * accuracy:.2f} %"
+        body.append((label, f"{milliseconds:.3g}", threads, megabytes(row["bytes"]), told))
+        if accuracy is not None:
+            found[label] = milliseconds, 100 * accuracy, None
+    if not found:
+        return []
+    return [
+        Chart(
+            "latency",
+            figures.trade(found, "milliseconds for one image"),
+            "Test accuracy against time",
+            "The median of one image at a time, with one thread or all cores, whichever is faster. "
+            "Further up is better, further left is faster.",
+            Table(("file", "ms for one image", "threads", "size", "test accuracy"), body),
+        )
+    ]
 
 
 def _hundred(spread: Mapping[str, Any]) -> float | None:

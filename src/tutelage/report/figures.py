@@ -244,12 +244,12 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
     """
     figure = blank(3.2)
     axes = figure.add_subplot()
-    for model, (count, accuracy, std) in models.items():
+    for place, (model, (count, accuracy, std)) in enumerate(models.items()):
         axes.errorbar(
             count,
             accuracy,
             yerr=std or None,
-            fmt=_MARKERS.get(model, "D"),
+            fmt=_MARKERS.get(model) or "Dv>P<X"[place % 6],  # as colours come again
             color=_colour(model, list(models)),
             markersize=9,
             capsize=4,
@@ -262,7 +262,7 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _count(x)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(y=0.15)
-    _legend(axes, len(models))
+    _legend(axes, len(models) if len(models) <= 3 else 2)
     return figure
 
 
