@@ -1,5 +1,6 @@
 """The page and the JSON interface, as an application that any ASGI server can run."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -192,7 +193,14 @@ def application(
         if top > count:
             raise Refused(422, f"top: expected an integer from 1 to {count}, found {top}")
         data = await mailbox.body(request.headers, request.receive)
-        return _reply(await crew.answer(data, top, choice.preview))
+        answer = asyncio.ensure_future(crew.answer(data, top, choice.preview))
+        gone = asyncio.ensure_future(request.receive())
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if not answer.done():
+            answer.cancel()  # so that it takes no thread, if it waits for one
+            raise Refused(400, "the connection ended before the answer")
+        return _reply(answer.result())
 
     @app.get("/models", response_model=Models)
     async def models() -> Response:
