@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage import pictures
-
-from .files import load
-from .front import LOCAL
-from .interface import application
-from .listening import bind, run
-from .uploads import Limits
+from tutelage.server.files import load
+from tutelage.server.front import LOCAL
+from tutelage.server.interface import application
+from tutelage.server.listening import bind, run
+from tutelage.server.uploads import Limits
 
 __all__ = ["Limits", "application", "load", "serve"]
 

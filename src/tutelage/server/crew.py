@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .files import Served, png
-from .metrics import Metrics
-from .uploads import Limits, busy, read
+from tutelage.server.files import Served, png
+from tutelage.server.metrics import Metrics
+from tutelage.server.uploads import Limits, busy, read
 
 
 class Crew:

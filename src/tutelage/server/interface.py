@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tutelage import __version__
 from tutelage.errors import RecipeError
-
-from .crew import Crew
-from .files import Served
-from .front import LOCAL, Front
-from .metrics import Metrics
-from .uploads import Limits, Mailbox, Refused
+from tutelage.server.crew import Crew
+from tutelage.server.files import Served
+from tutelage.server.front import LOCAL, Front
+from tutelage.server.metrics import Metrics
+from tutelage.server.uploads import Limits, Mailbox, Refused
 
 _HERE = Path(__file__).parent
 _PAGE = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}

@@ -16,8 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tutelage.errors import RecipeError
-
-from .front import HEADERS, Application
+from tutelage.server.front import HEADERS, Application
 
 # A connection on which no request begins for so long is closed.
 _IDLE = 20
