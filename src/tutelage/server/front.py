@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from tutelage.server.crew import Crew
 from tutelage.server.metrics import Metrics
@@ -83,10 +82,8 @@ class Front:
                 await _say(answer, *refusal)
             else:
                 await self._app(inner, receive, answer)
-        except Exception:
+        except Exception:  # the application has answered with status 500 already
             log.exception("a request could not be answered")
-            if not status:
-                await _say(answer, 500, "this request can't be answered: see the server's log")
         finally:
             path = getattr(inner.get("route"), "path", "other")
             self._metrics.requests.labels(path, str(status)).inc()
@@ -106,7 +103,7 @@ class Front:
         if site is not None:
             own = site in ("same-origin", "none")
         else:
-            own = origin is None or urlsplit(origin.lower()).netloc == host
+            own = origin is None or origin.lower() in (f"http://{host}", f"https://{host}")
         return None if own else (403, "expected a request of this page, found one of another site")
 
 

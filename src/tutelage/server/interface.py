@@ -248,6 +248,10 @@ def application(
         text = f"{request.url.path} can't be asked by {request.method[:20]}"
         return _reply({"error": text}, 405, getattr(error, "headers", None))
 
+    async def fault(_: Request, __: Exception) -> Response:
+        return _reply({"error": "this request can't be answered: see the server's log"}, 500)
+
+    app.add_exception_handler(Exception, fault)
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(404, unknown)
