@@ -12,7 +12,7 @@ def serve(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN|FILE...",
+            metavar="RUN_OR_FILE...",
             help="Exported files (.onnx), or folders of runs: all that they hold.",
         ),
     ],
