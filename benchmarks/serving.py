@@ -36,6 +36,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 LARGE = 0.1  # of the requests
 VARIANTS = 16  # pictures of each size
 PATIENCE = 30  # seconds for one answer
+FRESH = 2  # seconds; a connection that rested for longer may be closed by the server at any moment
 
 
 class Server:
@@ -96,12 +97,14 @@ def bodies(random: np.random.Generator) -> dict[str, list[bytes]]:
 
 async def exchange(idle: list[Any], at: tuple[str, int], request: bytes) -> int:
     """One request on a connection that waits, or on a new one; the answer's status."""
-    reader, writer = idle.pop() if idle else await asyncio.open_connection(*at)
+    while idle and time.perf_counter() - idle[-1][0] > FRESH:
+        idle.pop()[2].close()
+    reader, writer = idle.pop()[1:] if idle else await asyncio.open_connection(*at)
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(re.search(rb"content-length: (\d+)", head)[1])
     await reader.readexactly(length)
-    idle.append((reader, writer))
+    idle.append((time.perf_counter(), reader, writer))
     return int(head[9:12])
 
 
@@ -151,7 +154,7 @@ async def load(server: Server, seconds: float, rate: float, seed: int = 0) -> di
     await asyncio.gather(*tasks)
     wall = time.perf_counter() - start
     memory.append(server.memory())
-    for _, writer in idle:
+    for _, _, writer in idle:
         writer.close()
     return {
         "seconds": seconds,

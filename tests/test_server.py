@@ -33,6 +33,7 @@ from tutelage.errors import ModelError, RecipeError, RunError
 from tutelage.server import files, load
 from tutelage.server.front import Front
 from tutelage.server.interface import application
+from tutelage.server.listening import bind
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -702,6 +703,12 @@ def test_a_server_for_the_network_says_so_and_goes_by_any_name(
         )
         assert server.get("/health", Host="any.name.example").status == 200
         assert server.post(PICTURE, Origin="http://elsewhere.example").status == 403
+
+
+def test_small_answers_do_not_wait_for_each_other() -> None:
+    # asyncio turns Nagle's algorithm off only where the socket says that it is TCP: 40 ms.
+    with bind("127.0.0.1", 0) as at:
+        assert at.proto == socket.IPPROTO_TCP
 
 
 def test_it_listens_on_ipv6_too(run: tuple[Path, Weights]) -> None:

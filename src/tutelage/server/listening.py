@@ -158,6 +158,7 @@ def run(
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=int(patience) + 1,
     )
     _Server(config, listening, ending).run([at])
