@@ -765,10 +765,12 @@ DROP = """([bytes, name, type]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
   const on = document.getElementById('choose');
-  for (const kind of ['dragenter', 'dragover', 'drop']) {
+  // Unless it is prevented, the browser leaves the page and opens the file itself.
+  return ['dragenter', 'dragover', 'drop'].map(kind => {
     const event = new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
     on.dispatchEvent(event);
-  }
+    return event.defaultPrevented;
+  });
 }"""
 PASTE = """([bytes]) => {
   const transfer = new DataTransfer();
@@ -795,7 +797,8 @@ def test_a_dropped_picture_is_answered_in_three_columns(
     browser: Browser, server: Running, run: tuple[Path, Weights]
 ) -> None:
     with shown(browser, server) as tab:
-        tab.evaluate(DROP, [list(PICTURE), "a.png", "image/png"])
+        prevented = tab.evaluate(DROP, [list(PICTURE), "a.png", "image/png"])
+        assert prevented[1:] == [True, True]
         check_answers(tab, run, PIXELS)
         boxes = [article.bounding_box() for article in tab.locator("article").all()]
         assert len({box["y"] for box in boxes}) == 1
