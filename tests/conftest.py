@@ -1,15 +1,18 @@
 """What every test shares: a machine's own settings kept out, and real data where there is some."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -92,3 +95,41 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.autocommit = True
         connection.cursor().execute(f"CREATE DATABASE {name}")
     return f"{server}/{name}"
+
+
+@pytest.fixture(scope="session")
+def write_exported() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Writes a linear model as `tutelage export` does and gives its weights and bias."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def write(
+        path: Path,
+        classes: tuple[str, ...] = ("red", "green", "blue"),
+        shape: tuple[int, int, int] = (8, 8, 3),
+        seed: int = 0,
+        **about: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        size = int(np.prod(shape))
+        weights = (random.normal(size=(size, len(classes))) / 4000).astype(np.float32)
+        bias = random.normal(size=len(classes)).astype(np.float32)
+        nodes = [
+            helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["floats"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "linear",
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", *shape])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(classes)])],
+            [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        told = {"name": "student", "precision": "float32", "shape": shape} | about
+        properties = {"classes": json.dumps(classes), "tutelage": json.dumps(told)}
+        helper.set_model_props(model, properties)
+        save(model, path)
+        return weights, bias
+
+    return write

@@ -2,10 +2,14 @@
 
 import ast
 import importlib.metadata
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
+import urllib.request
+import venv
 from pathlib import Path
 
 import pytest
@@ -43,6 +47,7 @@ EXTRAS = PYPROJECT["project"]["optional-dependencies"].values()
 OPTIONAL = requirements([line for extra in EXTRAS for line in extra])
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
+SERVE = pins("requirements-serve.txt")
 
 
 def pinned_version(requirement: Requirement) -> str:
@@ -86,6 +91,14 @@ def test_requirements_serve_as_constraints_too():
     assert "torch==2.13.0" in lines
 
 
+def test_serving_needs_a_part_of_a_run_s_pins_and_no_framework():
+    assert {name: str(pin) for name, pin in SERVE.items()} == {
+        name: str(pin) for name, pin in RUN.items() if name in SERVE
+    }
+    frameworks = {"keras", "torch", "scikit-learn", "optuna", "matplotlib", "onnx", "pandas"}
+    assert not SERVE.keys() & frameworks
+
+
 def test_the_two_files_pin_nothing_twice():
     assert not RUN.keys() & DEV.keys()
 
@@ -101,7 +114,7 @@ def test_a_declared_range_admits_its_pin(declared, pinned):
     assert declared.specifier.contains(pinned_version(pinned[canonicalize_name(declared.name)]))
 
 
-@pytest.mark.parametrize("pinned", [RUN, RUN | DEV], ids=["run", "dev"])
+@pytest.mark.parametrize("pinned", [RUN, RUN | DEV, SERVE], ids=["run", "dev", "serve"])
 def test_pins_are_closed_under_what_they_need(pinned):
     here = [n for n, r in pinned.items() if not r.marker or r.marker.evaluate()]
     needed = set().union(*(needs(name) for name in here))
@@ -155,7 +168,53 @@ def test_a_wheel_holds_the_recipes_the_page_and_the_type_marker():
     recipes = {f"tutelage/recipes/{path.name}" for path in PACKAGE.glob("recipes/*.toml")}
     assert {"tutelage/recipes/digits.toml", "tutelage/recipes/cifar10.toml"} <= recipes
     page = {"tutelage/report/page.html", "tutelage/report/page.css"}
+    page |= {f"tutelage/server/page.{kind}" for kind in ("html", "css", "js")}
     assert recipes | page | {"tutelage/py.typed", "tutelage/__init__.py"} <= names
+
+
+@pytest.mark.slow
+def test_a_machine_that_only_serves_needs_no_framework(write_exported, tmp_path):
+    write_exported(tmp_path / "tiny.onnx")
+    (wheel,) = WheelBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
+    venv.create(tmp_path / "venv", with_pip=True)
+    inside = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    install = [inside / "python", "-m", "pip", "install", "--quiet"]
+    pinned = [*install, "-r", REPOSITORY / "requirements-serve.txt"]
+    done = subprocess.run(pinned, capture_output=True, text=True)
+    if done.returncode and re.search("NewConnectionError|NameResolution", done.stderr):
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for framework in ("keras", "torch", "sklearn", "optuna", "matplotlib", "onnx"):
+        tried = [inside / "python", "-c", f"import {framework}"]
+        done = subprocess.run(tried, env=clean, capture_output=True, text=True)
+        assert "ModuleNotFoundError" in done.stderr, framework
+    line = [inside / "tutelage", "serve", tmp_path / "tiny.onnx", "--port", "0"]
+    with subprocess.Popen(
+        line, env=clean, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            said = server.stderr.readline()
+            address = re.search(r"http://\S+", said)[0]
+            with urllib.request.urlopen(f"{address}/health", timeout=20) as answer:
+                assert json.load(answer)["status"] == "ok"
+            picture = b"P6 2 1 255\n" + bytes(6)
+            with urllib.request.urlopen(
+                urllib.request.Request(
+                    f"{address}/predict",
+                    data=picture,
+                    headers={"Content-Type": "application/octet-stream"},
+                ),
+                timeout=20,
+            ) as answer:
+                told = json.load(answer)
+        finally:
+            server.terminate()
+        assert server.wait(20) == 0
+    assert told["picture"] == {"width": 2, "height": 1}
+    (model,) = told["models"]
+    assert sum(one["probability"] for one in model["classes"]) == pytest.approx(1)
 
 
 def test_importing_the_package_loads_no_framework():

@@ -66,7 +66,7 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
-            image = _plain(ImageOps.exif_transpose(file))
+            image = plain(ImageOps.exif_transpose(file))
             resized = size is not None and image.size != size[::-1]
             if size is not None and resized:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
@@ -99,7 +99,8 @@ def strict_pillow() -> Iterator[None]:
         yield
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def plain(image: Image.Image) -> Image.Image:
+    """An image as 8-bit grey or RGB, on white where it is transparent."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -16,6 +16,7 @@ from tutelage.cli.comparing import compare
 from tutelage.cli.reporting import report
 from tutelage.cli.running import distill, run
 from tutelage.cli.saying import fail
+from tutelage.cli.serving import serve
 from tutelage.cli.shipping import export, profile
 from tutelage.cli.sweeping import sweep
 from tutelage.errors import TutelageError
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "export": export,
     "profile": profile,
+    "serve": serve,
     "knowledge": knowledge,
 }
 

@@ -1,0 +1,71 @@
+"""Exported models behind a page and a JSON interface: it needs neither Keras nor PyTorch."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutelage import pictures
+from tutelage.server.files import load
+from tutelage.server.front import LOCAL
+from tutelage.server.interface import application
+from tutelage.server.listening import bind, run
+from tutelage.server.uploads import Limits
+
+__all__ = ["Limits", "application", "load", "serve"]
+
+
+def serve(
+    paths: Sequence[Path],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    threads: int = 2,
+    limits: Limits = Limits(),  # noqa: B008 (it is frozen)
+) -> None:
+    """Serve exported models until SIGINT or SIGTERM, from the main thread.
+
+    Where it listens and when it has ended is said on standard error.
+
+    Args:
+        paths: exported files, and folders of runs that hold some.
+        host: a name or an address of this machine. On a loopback address only requests to
+            `localhost` and its like are answered.
+        port: its number; 0 takes a free one.
+        threads: that answer pictures, at least 1.
+        limits: of a picture, and of how many wait.
+
+    Raises:
+        RunError: if a folder holds no exported file.
+        RecipeError: if an argument can't be honoured, or the port can't be had.
+        ModelError: if a file can't be served, or not beside the others.
+    """
+    served = load(paths)
+    with bind(host, port) as at:
+        address, number = at.getsockname()[:2]
+        local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        names = LOCAL | {_written(host.lower()), _written(address)}
+        app = application(served, threads, limits, names if local else None)
+        titles = ", ".join(model.title for model in served.models)
+
+        def listening() -> None:
+            _say(f"http://{_written(host)}:{number} ({titles}); Ctrl-C ends it")
+            if not local:
+                _say("anybody who can reach this machine over the network can use it")
+            gc.collect()
+            gc.freeze()  # what stays to the end is not looked through again and again
+
+        with pictures.strict_pillow():
+            run(app, at, listening, app.crew.end, limits.seconds)
+            app.crew.close()
+        _say(f"ended; pictures answered: {app.crew.answered}")
+
+
+def _written(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say(text: str) -> None:
+    print(f"tutelage: {text}", file=sys.stderr, flush=True)

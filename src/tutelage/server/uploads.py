@@ -1,0 +1,238 @@
+"""What a stranger sends, made into pixels: every byte is doubted, nothing is written to disk."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+from PIL import ExifTags, Image, ImageOps
+
+from tutelage import pictures
+from tutelage.errors import TutelageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+KNOWN = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
+# Resizing needs memory in proportion to the longer side, whatever the area.
+_SIDE = 20_000
+# Bodies held at once, in multiples of the largest that is allowed.
+_BODIES = 8
+
+Shape = tuple[int, int, int]
+
+
+class Refused(TutelageError, ValueError):
+    """A request that is not answered, with the HTTP status that says why.
+
+    Args:
+        status: from 400 on.
+        text: what was expected, what came and what to do.
+    """
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture and all of them together may take.
+
+    Args:
+        bytes: of a request's body.
+        pixels: of a picture, as its header says before it is decoded.
+        seconds: that a body may take to arrive.
+        waiting: pictures that wait while every thread answers another.
+    """
+
+    bytes: int = 10_000_000
+    pixels: int = 25_000_000
+    seconds: float = 20.0
+    waiting: int = 32
+
+
+class Picture(NamedTuple):
+    """A picture as models see it.
+
+    Args:
+        width: of the picture as it came, upright.
+        height: likewise.
+        seen: by a model's (height, width, channels), uint8 of shape (1, *shape).
+    """
+
+    width: int
+    height: int
+    seen: dict[Shape, np.ndarray]
+
+
+class Mailbox:
+    """Receives bodies within the limits, and no more of them at once than memory is there for.
+
+    Args:
+        limits: of one body; together they may be eight times as large.
+    """
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._held = 0
+
+    async def body(
+        self, headers: Mapping[str, str], receive: Callable[[], Awaitable[Any]]
+    ) -> bytes:
+        """Receive a request's body.
+
+        Args:
+            headers: the request's, by names in lower case.
+            receive: the next message of the request, as ASGI has it.
+
+        Returns:
+            The bytes of what should be an image.
+
+        Raises:
+            Refused: 415 for what is declared to be no image, 413 if it is too large, 408 if it
+                comes too slowly, 400 if it ends early, 503 if too many others are coming in.
+        """
+        self._check(headers)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise Refused(400, "expected a whole body, but the connection ended early")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    self._held += len(chunk)
+                    chunks.append(chunk)
+                    if size > self._limits.bytes:
+                        raise self._too_large(f"more than {self._limits.bytes:,}")
+                    if self._held > _BODIES * self._limits.bytes:
+                        raise busy()
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise Refused(
+                408,
+                f"expected the whole picture within {self._limits.seconds:g} s, found {size:,} "
+                "bytes by then; send it again, or a smaller one",
+            ) from None
+        finally:
+            self._held -= size
+
+    def _check(self, headers: Mapping[str, str]) -> None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind and kind != "application/octet-stream" and not kind.startswith("image/"):
+            raise Refused(
+                415,
+                f"expected an image's bytes as the body, found Content-Type {kind[:80]!r}; "
+                "send the file itself, as image/jpeg or application/octet-stream",
+            )
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            raise Refused(
+                415, f"expected the bytes as they are, found Content-Encoding {coding[:80]!r}"
+            )
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limits.bytes:
+            raise self._too_large(f"{int(length):,}")
+
+    def _too_large(self, found: str) -> Refused:
+        return Refused(
+            413,
+            f"expected a picture of at most {self._limits.bytes:,} bytes, found {found}; "
+            "make it smaller",
+        )
+
+
+def busy() -> Refused:
+    """The refusal of a picture that there is no room for now."""
+    return Refused(503, "too many pictures are waiting to be answered; try again in a second")
+
+
+def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
+    """Decode an image file for models that take these shapes.
+
+    It comes out upright, on white where it is transparent, in 8 bits; of an animation the first
+    picture. It is resized as `tutelage predict` does, but a large JPEG is decoded at a fraction
+    of its size, at least twice what a model takes.
+
+    Args:
+        data: the file's bytes.
+        shapes: (height, width, channels), 1 or 3 channels.
+        pixels: at most so many, by the file's header.
+
+    Returns:
+        The picture, resized to each shape.
+
+    Raises:
+        Refused: 400 if there are no bytes, 415 if they are no image of a known format, 413 if it
+            is too large, 422 if it is damaged.
+
+    Example:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> from tutelage.server import uploads
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (4, 2), "red").save(file, "PNG")
+    >>> picture = uploads.read(file.getvalue(), [(1, 1, 3)], pixels=8)
+    >>> picture.width, picture.height, picture.seen[1, 1, 3].tolist()
+    (4, 2, [[[[255, 0, 0]]]])
+    """
+    if not data:
+        raise Refused(400, "expected an image, found nothing; send the file's bytes as the body")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _seen(image, shapes, pixels)
+    except Refused:
+        raise
+    except PIL.UnidentifiedImageError:
+        raise Refused(415, f"expected an image ({KNOWN}), found none") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_many(pixels) from None
+    except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
+        raise Refused(
+            422, "expected a whole image, found one that is damaged or cut off; send it again"
+        ) from error
+
+
+def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture:
+    width, height = image.size
+    if width * height > pixels:
+        raise _too_many(pixels, f"{width} x {height}")
+    if max(width, height) > _SIDE:
+        raise Refused(
+            413,
+            f"expected a picture of at most {_SIDE:,} pixels a side, found {width} x {height}; "
+            "cut it or make it smaller",
+        )
+    if image.mode in ("I", "F"):
+        raise Refused(
+            422, "expected a picture of 8 or 16 bits, found one of 32; save it with 8 bits"
+        )
+    side = 2 * max(max(shape[:2]) for shape in shapes)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    reduced = image.draft(image.mode, (side, side)) is not None
+    upright = ImageOps.exif_transpose(image)
+    if not reduced:
+        width, height = upright.size
+    elif orientation in (5, 6, 7, 8):
+        width, height = height, width
+    flat = pictures.plain(upright)
+    seen = {}
+    for shape in shapes:
+        size = (shape[1], shape[0])
+        sized = flat if flat.size == size else flat.resize(size, Image.Resampling.BILINEAR)
+        seen[shape] = np.array(sized.convert("RGB" if shape[2] == 3 else "L")).reshape(1, *shape)
+    return Picture(width, height, seen)
+
+
+def _too_many(pixels: int, found: str = "a larger one") -> Refused:
+    return Refused(
+        413, f"expected a picture of at most {pixels:,} pixels, found {found}; make it smaller"
+    )
