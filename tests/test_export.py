@@ -269,6 +269,47 @@ def test_people_see_a_table_of_both(run: Path, tmp_path: Path) -> None:
     assert "Collecting" not in done.stdout + done.stderr  # the quantiser's own talk
 
 
+def test_an_exported_file_is_evaluated_and_asked_like_its_model(run: Path, tmp_path: Path) -> None:
+    Image.fromarray(DIGITS.test.images[0, ..., 0]).save(tmp_path / "0.png")
+    told = {}
+    for suffix in ("keras", "onnx"):
+        model = run / f"student.{suffix}"
+        done = command("evaluate", model, "--data", "digits", "--teacher", model, "--json")
+        assert done.returncode == 0, done.stderr
+        told[suffix] = json.loads(done.stdout)["models"]["student"]
+        assert told[suffix].pop("bytes") == model.stat().st_size
+        asked = command("predict", model, tmp_path / "0.png", "--json")
+        (answer,) = json.loads(asked.stdout)
+        told[f"{suffix} names"] = [one["name"] for one in answer["classes"]]
+        told[f"{suffix} sure"] = {str(n): x["probability"] for n, x in enumerate(answer["classes"])}
+    assert told["onnx"] == pytest.approx(told["keras"], abs=1e-5)
+    assert told["onnx"]["agreement"] == 1
+    assert told["onnx names"] == told["keras names"]
+    assert told["onnx sure"] == pytest.approx(told["keras sure"], abs=1e-5)
+
+
+def test_an_exported_file_of_other_classes_is_not_evaluated(run: Path, tmp_path: Path) -> None:
+    model = export.onnx.load(run / "student.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "classes":
+            entry.value = json.dumps(list(reversed(DIGITS.classes)))
+    export.onnx.save(model, tmp_path / "turned.onnx")
+    with pytest.raises(ModelError, match="in this order, but the data's classes are 0, 1"):
+        inference.evaluate(tmp_path / "turned.onnx", "digits")
+
+
+def test_pictures_are_asked_about_without_keras(run: Path, tmp_path: Path) -> None:
+    Image.fromarray(DIGITS.test.images[0, ..., 0]).save(tmp_path / "0.png")
+    program = (
+        "import sys; from tutelage.cli import main; status = main(sys.argv[1:]); "
+        "print(sorted({'keras', 'torch', 'sklearn'} & set(sys.modules))); sys.exit(status)"
+    )
+    line = [sys.executable, "-c", program, "predict", run / "student.onnx", tmp_path / "0.png"]
+    done = subprocess.run(list(map(str, line)), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("content", [b"", b"no model", None])
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, run: Path, content) -> None:
     file = tmp_path / "odd.onnx"

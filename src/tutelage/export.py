@@ -31,7 +31,6 @@ _PARITY_IMAGES = 1000
 _CALIBRATION = 256  # validation images for the ranges; others judge them
 _JUDGES = 1000
 _LOSS = 0.003  # of accuracy that 8 bits may cost, or two images where that is more
-_CHUNK = 100
 _HELD_OUT = 0.1
 
 
@@ -204,7 +203,7 @@ def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return _in_chunks(lambda part: session.run(None, {name: part})[0], images)
+    return inference.in_chunks(lambda part: session.run(None, {name: part})[0], images)
 
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
@@ -232,7 +231,7 @@ def _answering(file: Path, form: str, classes: tuple[str, ...]) -> Answer:
     if form == "onnx":
         opened = Exported(file)
         assert opened.classes == classes
-        return lambda images: _in_chunks(opened.logits, images)
+        return lambda images: inference.in_chunks(opened.logits, images)
     if form == "keras":
         model = inference.load_model(file)
         return lambda images: inference.logits(model, images)
@@ -248,12 +247,7 @@ def _answering(file: Path, form: str, classes: tuple[str, ...]) -> Answer:
         interpreter.invoke()
         return np.array(interpreter.get_tensor(answer["index"]))
 
-    return lambda images: _in_chunks(ask, images)
-
-
-def _in_chunks(ask: Answer, images: np.ndarray) -> np.ndarray:
-    parts = [ask(images[start : start + _CHUNK]) for start in range(0, len(images), _CHUNK)]
-    return np.concatenate(parts)
+    return lambda images: inference.in_chunks(ask, images)
 
 
 def _parity(wanted: np.ndarray, answers: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnxruntime
 from scipy.special import softmax
 
+from . import datasets
 from .errors import ModelError, RecipeError
 
 # Where a file says what it is, among its metadata: both are JSON.
@@ -105,3 +107,73 @@ class Exported:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Answer images with `softmax(logits)`, float64 of shape (n, classes)."""
         return softmax(self.logits(images).astype(np.float64), axis=1)
+
+
+def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
+    """The most likely classes of pictures, by an exported file.
+
+    Args:
+        path: the `.onnx` file.
+        images: the pictures, at least one, resized to what the model takes.
+        top: how many classes to give, at least 1; all, if there are fewer.
+
+    Returns:
+        As `inference.predict`.
+
+    Raises:
+        RecipeError: if there is no picture, or `top` is below 1.
+        ModelError: if the file is none of `tutelage export`, or takes no pictures.
+        DataError: if a picture can't be read.
+    """
+    file = Exported(path)
+    pictures = read_pictures(images, file.shape, path, top)
+    return ranked(images, file.probabilities(pictures), file.classes, top)
+
+
+def read_pictures(
+    images: Sequence[Path], shape: tuple[int, int, int], path: Path, top: int
+) -> np.ndarray:
+    """Pictures as a model takes them.
+
+    Args:
+        images: the pictures, at least one.
+        shape: (height, width, channels) of the model's images.
+        path: the model's file, for errors.
+        top: how many classes will be given, at least 1.
+
+    Returns:
+        uint8 of shape (n, height, width, channels).
+
+    Raises:
+        RecipeError, ModelError, DataError: as `predict` says.
+    """
+    if not images or top < 1:
+        raise RecipeError(
+            f"expected at least 1 picture and at least 1 class to give, "
+            f"found {len(images)} and {top}"
+        )
+    if shape[2] not in (1, 3):
+        raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
+    return np.stack([datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
+
+
+def ranked(
+    images: Sequence[Path], chances: np.ndarray, classes: Sequence[str], top: int
+) -> list[dict[str, Any]]:
+    """Each picture with its most likely classes, the likeliest first.
+
+    Args:
+        images: the pictures.
+        chances: float64 probabilities of shape (pictures, classes).
+        classes: the classes' names.
+        top: how many to give.
+
+    Returns:
+        For each picture `image` and `classes`, each with `name` and `probability`.
+    """
+    answers = []
+    for image, chance in zip(images, chances, strict=True):
+        best = np.argsort(-chance, kind="stable")[:top]
+        likely = [{"name": classes[i], "probability": float(chance[i])} for i in best]
+        answers.append({"image": str(image), "classes": likely})
+    return answers

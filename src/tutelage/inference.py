@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from . import datasets, metrics, models, native
+from . import datasets, exported, metrics, models, native
 from . import recipe as recipes
-from .errors import ModelError, RecipeError
+from .errors import ModelError
 
 BATCH = 250
 
@@ -59,7 +59,17 @@ def check_fit(
     Raises:
         ModelError: what was expected and what came.
     """
-    takes, gives = _geometry(model, name)
+    refuse_unfit(name, *_geometry(model, name), shape, classes)
+
+
+def refuse_unfit(
+    name: str | os.PathLike[str],
+    takes: tuple[int, ...],
+    gives: int,
+    shape: tuple[int, ...],
+    classes: int,
+) -> None:
+    """Refuse, with a ModelError, a model of another shape or number of classes than the data's."""
     if takes != shape:
         raise ModelError(
             f"{name} takes images of shape {takes}, but these are {shape}: "
@@ -134,10 +144,10 @@ def size_figures(model: keras.Model) -> dict[str, Any]:
 
 
 def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
-    """Measure a `.keras` file on a data set's test part.
+    """Measure a model file on a data set's test part.
 
     Args:
-        path: the model file.
+        path: a `.keras` file, or an `.onnx` one of `tutelage export`.
         data: the name of a data set, or the path of one.
         teacher: a model file to compare the answers with.
 
@@ -148,18 +158,14 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         ModelError: if a file is no model or does not fit the data.
         DataError: if the data can't be found or read.
     """
-    model = load_model(path)
-    guide = None if teacher is None else load_model(teacher)
     dataset = named_data(data, path)
     test = dataset.test
-    check_fit(model, path, test.images.shape[1:], len(dataset.classes))
-    answers = None
-    if guide is not None:
-        check_fit(guide, str(teacher), test.images.shape[1:], len(dataset.classes))
-        answers = logits(guide, test.images)
-    figures = metrics.score(logits(model, test.images), test.labels, answers)
+    ask, figures = _asked(path, dataset)
+    guide = None if teacher is None else _asked(teacher, dataset)[0]
+    answers = ask(test.images)
+    score = metrics.score(answers, test.labels, None if guide is None else guide(test.images))
     return {
-        "models": {path.stem: figures | size_figures(model) | {"bytes": path.stat().st_size}},
+        "models": {path.stem: score | figures | {"bytes": path.stat().st_size}},
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -167,6 +173,34 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
             "test": len(test),
         },
     }
+
+
+def _asked(
+    path: Path, dataset: datasets.Dataset
+) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
+    """What answers a data set's images, of a model file that fits them, and its size figures."""
+    shape, classes = dataset.test.images.shape[1:], dataset.classes
+    if path.suffix != ".onnx":
+        model = load_model(path)
+        check_fit(model, path, shape, len(classes))
+        return lambda images: logits(model, images), size_figures(model)
+    file = exported.Exported(path, threads=os.cpu_count() or 1)
+    refuse_unfit(path, file.shape, len(file.classes), shape, len(classes))
+    if file.classes != classes:
+        raise ModelError(
+            f"{path} tells {', '.join(file.classes)[:100]} apart, in this order, but the data's "
+            f"classes are {', '.join(classes)[:100]}: choose another model"
+        )
+    size: dict[str, Any] = {k: file.about[k] for k in ("parameters", "macs") if k in file.about}
+    return lambda images: in_chunks(file.logits, images), size
+
+
+def in_chunks(
+    ask: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
+) -> np.ndarray:
+    """Answers to images that are asked about a batch at a time."""
+    parts = [ask(images[start : start + size]) for start in range(0, len(images), size)]
+    return np.concatenate(parts)
 
 
 def named_data(data: str, path: Path) -> datasets.Dataset:
@@ -203,24 +237,11 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
         ModelError: if the file is no model of images.
         DataError: if a picture can't be read.
     """
-    if not images or top < 1:
-        raise RecipeError(
-            f"expected at least 1 picture and at least 1 class to give, "
-            f"found {len(images)} and {top}"
-        )
     model = load_model(path)
     shape, count = _geometry(model, path)
-    if shape[2] not in (1, 3):
-        raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
-    pictures = [datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images]
-    names = _class_names(path, count)
-    chances = softmax(logits(model, np.stack(pictures)).astype(np.float64), axis=1)
-    answers = []
-    for image, chance in zip(images, chances, strict=True):
-        best = np.argsort(-chance, kind="stable")[:top]
-        classes = [{"name": names[i], "probability": float(chance[i])} for i in best]
-        answers.append({"image": str(image), "classes": classes})
-    return answers
+    pictures = exported.read_pictures(images, shape, path, top)
+    chances = softmax(logits(model, pictures).astype(np.float64), axis=1)
+    return exported.ranked(images, chances, _class_names(path, count), top)
 
 
 def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:

@@ -13,10 +13,12 @@ from tutelage.cli.saying import show
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras file.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras or exported .onnx file.")
+    ],
     data: DataPath,
     teacher: Annotated[
-        Path | None, typer.Option(help="A .keras file to compare the answers with.")
+        Path | None, typer.Option(help="A .keras or .onnx file to compare the answers with.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -31,18 +33,23 @@ def evaluate(
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .keras file.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A .keras or exported .onnx file.")
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     as_json: Json = False,
 ) -> None:
     """Say what is on a picture: the most likely classes.
 
-    The names of the classes are those of the run the model lies in.
+    The names of the classes are those of the run the model lies in, or stand in an exported file.
     """
-    from tutelage import inference
+    if model.suffix == ".onnx":  # which needs neither Keras nor PyTorch
+        from tutelage.exported import predict as ask
+    else:
+        from tutelage.inference import predict as ask
 
-    answers = inference.predict(model, images, top)
+    answers = ask(model, images, top)
     if as_json:
         print(json.dumps(answers, indent=1))
         return
