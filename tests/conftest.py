@@ -97,6 +97,56 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{server}/{name}"
 
 
+@pytest.fixture(scope="module")  # while it is open, no test can have an event loop of its own
+def browser() -> Iterator[Any]:
+    """A headless Chromium, as Playwright drives it."""
+    from playwright.sync_api import sync_playwright
+
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    if not any(found):
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as play:
+        launched = play.chromium.launch(
+            executable_path=next(filter(None, found)),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield launched
+        launched.close()
+
+
+# Luminances by WCAG 2: text is at least 4.5 to 1 against what is behind it.
+CONTRASTS = """() => {
+  const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const bright = ([r, g, b]) =>
+    .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
+  const parse = text => (text.match(/[0-9.]+/g) || []).map(Number);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = 'p, h1, h2, h3, a, td, th, dt, dd, li, summary, figcaption, figure text, '
+    + 'span, strong, small';
+  return [...document.querySelectorAll(texts)]
+    .filter(e => e.textContent.trim())
+    .map(e => {
+      const style = getComputedStyle(e);
+      const own = parse(e instanceof SVGElement ? style.fill : style.color);
+      const [less, more] = [bright(own), bright(behind(e))].sort((x, y) => x - y);
+      return [(more + .05) / (less + .05), e.tagName, e.textContent.trim().slice(0, 40)];
+    })
+    .filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+@pytest.fixture
+def faint() -> Callable[[Any], list[Any]]:
+    """Finds a page's texts that stand out too little."""
+    return lambda tab: tab.evaluate(CONTRASTS)
+
+
 @pytest.fixture(scope="session")
 def write_exported() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Writes a linear model as `tutelage export` does and gives its weights and bias."""

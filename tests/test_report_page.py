@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tutelage import cli, comparison, experiment, recipe, records
 from tutelage.errors import RunError
@@ -372,49 +371,10 @@ def test_a_guided_sweep_is_shown_as_points(tmp_path: Path) -> None:
     assert [p.name for p in written.figures.glob("*.svg")] == ["sweep-1--kd.svg"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    if not any(found):
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as play:
-        started = play.chromium.launch(
-            executable_path=next(filter(None, found)),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield started
-        started.close()
-
-
-# Luminances by WCAG 2: text is at least 4.5 to 1 against what is behind it.
-CONTRASTS = """() => {
-  const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
-  const bright = ([r, g, b]) =>
-    .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
-  const parse = text => (text.match(/[0-9.]+/g) || []).map(Number);
-  const behind = e => {
-    for (; e; e = e.parentElement) {
-      const colour = parse(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  return [...document.querySelectorAll('p, h1, h2, a, td, th, dt, dd, li, summary, figure text')]
-    .filter(e => e.textContent.trim())
-    .map(e => {
-      const style = getComputedStyle(e);
-      const own = parse(e instanceof SVGElement ? style.fill : style.color);
-      const [less, more] = [bright(own), bright(behind(e))].sort((x, y) => x - y);
-      return [(more + .05) / (less + .05), e.tagName, e.textContent.trim().slice(0, 40)];
-    })
-    .filter(([ratio]) => ratio < 4.5);
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_browser_shows_it_all_without_a_word(
-    browser: Browser, runs: Path, page: str, width: int, scheme: Any
+    browser: Browser, runs: Path, page: str, width: int, scheme: Any, faint: Any
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     tab = context.new_page()
@@ -436,7 +396,7 @@ def test_a_browser_shows_it_all_without_a_word(
     )
     assert len(boxes) > 14
     assert all(w > 90 and h > 90 and right <= width for w, h, right in boxes)
-    assert tab.evaluate(CONTRASTS) == []
+    assert faint(tab) == []
     ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
     context.close()
