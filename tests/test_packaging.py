@@ -22,9 +22,10 @@ import tutelage
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "src" / "tutelage"
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-# A pin of PyTorch names its GPU libraries itself, and which they are depends on the platform.
 # What a message tells to install: it needs half a hundred packages, for one file format.
 ASKED_FOR = {"ai_edge_litert"}
+PICTURE = b"P6 2 1 255\n" + bytes(6)
+# A pin of PyTorch names its GPU libraries itself, and which they are depends on the platform.
 GPU_LIBRARIES = ("nvidia-", "cuda-", "triton")
 
 
@@ -190,6 +191,15 @@ def test_a_machine_that_only_serves_needs_no_framework(write_exported, tmp_path)
         tried = [inside / "python", "-c", f"import {framework}"]
         done = subprocess.run(tried, env=clean, capture_output=True, text=True)
         assert "ModuleNotFoundError" in done.stderr, framework
+    (tmp_path / "two.ppm").write_bytes(PICTURE)
+    asked = [inside / "tutelage", "predict", tmp_path / "tiny.onnx", tmp_path / "two.ppm"]
+    done = subprocess.run(asked, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = [inside / "tutelage", "run", "digits", "--out", tmp_path / "run"]
+    done = subprocess.run(run, env=clean, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "is not installed: this machine may serve exported files alone" in line
     line = [inside / "tutelage", "serve", tmp_path / "tiny.onnx", "--port", "0"]
     with subprocess.Popen(
         line, env=clean, cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -199,11 +209,10 @@ def test_a_machine_that_only_serves_needs_no_framework(write_exported, tmp_path)
             address = re.search(r"http://\S+", said)[0]
             with urllib.request.urlopen(f"{address}/health", timeout=20) as answer:
                 assert json.load(answer)["status"] == "ok"
-            picture = b"P6 2 1 255\n" + bytes(6)
             with urllib.request.urlopen(
                 urllib.request.Request(
                     f"{address}/predict",
-                    data=picture,
+                    data=PICTURE,
                     headers={"Content-Type": "application/octet-stream"},
                 ),
                 timeout=20,

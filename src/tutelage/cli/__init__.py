@@ -73,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
+
+    Raises:
+        ModuleNotFoundError: if a part of this package itself is not there.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
@@ -92,4 +95,14 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         fail(str(error))
+        return 2
+    except ModuleNotFoundError as error:  # on a machine that only serves
+        if str(error.name).startswith("tutelage"):
+            raise
+        if debug:
+            traceback.print_exc()
+        fail(
+            f"{error.name} is not installed: this machine may serve exported files alone; "
+            "pip install tutelage installs what other commands need"
+        )
         return 2
