@@ -69,6 +69,17 @@ def export(
         ModelError: if the model can't be exported, or the file answers too differently: then
             there is no file.
         DataError: if the data can't be found or read.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from tutelage import datasets, export, models
+    >>> images = datasets.load("digits").train.images
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "student.keras"
+    >>> models.build("digits-student", images=images, classes=10, seed=0).save(file)
+    >>> told = export.export(file, data="digits")
+    >>> pathlib.Path(told["file"]).name, told["parity"]["agreement"]
+    ('student.onnx', 1.0)
     """
     progress = progress or Progress()
     _check(form, int8)
