@@ -829,7 +829,7 @@ def test_a_pasted_and_an_example_picture_are_answered(
         assert tab.locator("#examples button").count() == 3
         with tab.expect_response("**/predict*"):
             tab.get_by_role("button", name="Example 2").click()
-        tab.wait_for_function("!document.querySelector('[aria-busy]')")
+        tab.wait_for_selector("[aria-busy]", state="detached")
         check_answers(tab, run, np.load(run[0] / "images.npy")[4])
 
 
