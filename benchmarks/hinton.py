@@ -64,14 +64,14 @@ def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[st
     folder = work / f"{name}-{seed}"
     folder.mkdir(exist_ok=True)
     test, held_out = job.data.test, job.validation
-    told: dict[str, Any] = {"cell": name, "seed": seed, "errors": {}, "validation": {}}
+    told: dict[str, Any] = {"cell": name, "seed": seed, "validation": {}, "seconds": {}}
     answers = {"teacher": inference.logits(inference.load_model(teacher), test.images)}
     for stage in stages(name):
         model, rows = trained(job, stage, teacher, folder)
         answers[stage] = inference.logits(model, test.images)
         chosen_on = inference.logits(model, held_out.images)
         told["validation"][stage] = errors(chosen_on, held_out.labels)
-        told["seconds"] = told.get("seconds", {}) | {stage: sum(row["seconds"] for row in rows)}
+        told["seconds"][stage] = sum(row["seconds"] for row in rows)
         if job.unseen and stage == "student":
             offset = correction.find(chosen_on, held_out.labels, job.unseen).offset
             told["corrected"] = corrected(job, offset, answers[stage])

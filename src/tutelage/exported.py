@@ -84,6 +84,11 @@ class Exported:
         """Size of the file."""
         return self.path.stat().st_size
 
+    @property
+    def size_figures(self) -> dict[str, Any]:
+        """`parameters` and `macs` of the model, so far as the file tells."""
+        return {key: self.about[key] for key in ("parameters", "macs") if key in self.about}
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Answer images.
 

@@ -158,14 +158,18 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         ModelError: if a file is no model or does not fit the data.
         DataError: if the data can't be found or read.
     """
+    model, guide = _opened(path), None if teacher is None else _opened(teacher)
     dataset = named_data(data, path)
     test = dataset.test
-    ask, figures = _asked(path, dataset)
-    guide = None if teacher is None else _asked(teacher, dataset)[0]
+    ask = _asked(model, path, dataset)
+    ask_guide = None if guide is None or teacher is None else _asked(guide, teacher, dataset)
     answers = ask(test.images)
-    score = metrics.score(answers, test.labels, None if guide is None else guide(test.images))
+    score = metrics.score(
+        answers, test.labels, None if ask_guide is None else ask_guide(test.images)
+    )
+    size = model.size_figures if isinstance(model, exported.Exported) else size_figures(model)
     return {
-        "models": {path.stem: score | figures | {"bytes": path.stat().st_size}},
+        "models": {path.stem: score | size | {"bytes": path.stat().st_size}},
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -175,24 +179,27 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     }
 
 
+def _opened(path: Path) -> keras.Model | exported.Exported:
+    if path.suffix == ".onnx":
+        return exported.Exported(path, threads=os.cpu_count() or 1)
+    return load_model(path)
+
+
 def _asked(
-    path: Path, dataset: datasets.Dataset
-) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
-    """What answers a data set's images, of a model file that fits them, and its size figures."""
+    model: keras.Model | exported.Exported, path: Path, dataset: datasets.Dataset
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What answers a data set's images, of a model that fits them."""
     shape, classes = dataset.test.images.shape[1:], dataset.classes
-    if path.suffix != ".onnx":
-        model = load_model(path)
+    if not isinstance(model, exported.Exported):
         check_fit(model, path, shape, len(classes))
-        return lambda images: logits(model, images), size_figures(model)
-    file = exported.Exported(path, threads=os.cpu_count() or 1)
-    refuse_unfit(path, file.shape, len(file.classes), shape, len(classes))
-    if file.classes != classes:
+        return lambda images: logits(model, images)
+    refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
+    if model.classes != classes:
         raise ModelError(
-            f"{path} tells {', '.join(file.classes)[:100]} apart, in this order, but the data's "
+            f"{path} tells {', '.join(model.classes)[:100]} apart, in this order, but the data's "
             f"classes are {', '.join(classes)[:100]}: choose another model"
         )
-    size: dict[str, Any] = {k: file.about[k] for k in ("parameters", "macs") if k in file.about}
-    return lambda images: in_chunks(file.logits, images), size
+    return lambda images: in_chunks(model.logits, images)
 
 
 def in_chunks(

@@ -76,9 +76,10 @@ def opened(path: str | os.PathLike[str], threads: int) -> Opened:
     path = Path(path)
     if path.suffix == ".onnx":
         file = Exported(path, threads)
-        told = file.about | file.about["figures"]
         figures = {"name": file.name, "format": "onnx", "precision": file.precision}
-        figures |= {key: told[key] for key in ("parameters", "macs", "accuracy") if key in told}
+        figures |= file.size_figures
+        if "accuracy" in file.about["figures"]:
+            figures["accuracy"] = file.about["figures"]["accuracy"]
         shape = file.shape
 
         def ask(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,11 +42,8 @@ def export(
     from tutelage import export as exports
     from tutelage.console import ConsoleProgress
 
-    progress = ConsoleProgress()
-    try:
+    with closing(ConsoleProgress()) as progress:
         told = exports.export(source, form=form, int8=int8, data=data, out=out, progress=progress)
-    finally:
-        progress.close()
     if as_json:
         print(json.dumps(told, indent=1))
         return
@@ -87,11 +85,8 @@ def profile(
     from tutelage import profiling
     from tutelage.console import ConsoleProgress
 
-    progress = ConsoleProgress()
-    try:
+    with closing(ConsoleProgress()) as progress:
         told = profiling.profile(models, threads=threads, progress=progress)
-    finally:
-        progress.close()
     out = out or models[0].with_name("profile.json")
     profiling.write(told, out)
     if as_json:
