@@ -114,6 +114,17 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
+def watched(context: Any) -> tuple[Any, list[str], list[str]]:
+    """A new tab, and what is said on its console and asked of the network from then on."""
+    tab = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    return tab, said, asked
+
+
 # Luminances by WCAG 2: text is at least 4.5 to 1 against what is behind it.
 CONTRASTS = """() => {
   const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import watched
 from PIL import Image
 from playwright.sync_api import Browser
 
@@ -377,12 +378,7 @@ def test_a_browser_shows_it_all_without_a_word(
     browser: Browser, runs: Path, page: str, width: int, scheme: Any, faint: Any
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    tab = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
+    tab, said, asked = watched(context)
     address = (runs / "seed-0" / "report.html").as_uri()
     tab.goto(address)
     for fold in tab.locator("summary").all():

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
+from conftest import watched
 from PIL import Image
 from playwright.sync_api import Browser, FileChooser, Page
 
@@ -744,12 +745,7 @@ def opened(tab: Page, act: Callable[[], None]) -> FileChooser:
 def shown(browser: Browser, server: Running, silent: bool = True, **options: Any) -> Iterator[Page]:
     """The page in a tab that says nothing on its console and asks nobody but its server."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
-    tab = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
+    tab, said, asked = watched(context)
     tab.goto(server.url)
     tab.wait_for_selector("article")
     yield tab
