@@ -105,11 +105,8 @@ class Distiller(keras.Model):
         self._steps = None
         if any(callable(weight) for weight in weights):
             self._steps = self.add_weight((), "zeros", "int32", trainable=False, name="steps")
-        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
-        if alpha:
-            self._distillation_tracker = keras.metrics.Mean(name="distillation_loss")
-            each = losses if len(losses) > 1 else []
-            self._each_tracker = [keras.metrics.Mean(name=type(loss).__name__) for loss in each]
+        each = [type(loss).__name__ for loss in losses] if len(losses) > 1 else []
+        self._terms = _Means(["hard_loss", *(["distillation_loss", *each] if taught else [])])
 
     @property
     def teacher(self) -> keras.Model | list[keras.Model] | None:
@@ -174,22 +171,18 @@ class Distiller(keras.Model):
             raise RecipeError(
                 "labels are expected beside the images, got none; give y, or alpha = 1"
             )
-        batch = ops.shape(y_pred)[0]
         hard = float("nan")
         if y is not None:
             # Keras has no public way to ask for the compiled loss without the regularisers.
             hard = self._compile_loss(y, y_pred, sample_weight)
-        self._hard_tracker.update_state(hard, sample_weight=batch)
-        total = hard
-        if self.alpha:
-            distillation = self._distill(x, y, y_pred, sample_weight, training)
-            if distillation is None:
-                distillation = float("nan")
-            elif y is None:
-                total = distillation
-            else:
+        total, terms = hard, [hard]
+        if self.alpha and (taught := self._taught(x, training)):
+            distillation, each = self._distill(taught, y, y_pred, sample_weight, training)
+            terms += [distillation, *each]
+            total = distillation
+            if y is not None:
                 total = self.alpha * distillation + (1 - self.alpha) * hard
-            self._distillation_tracker.update_state(distillation, sample_weight=batch)
+        self._terms.update_state(terms, ops.shape(y_pred)[0])
         # Added as Keras adds them, so that alpha = 0 is plain training to the bit.
         own_losses = [ops.sum(loss) for loss in self.losses]
         return ops.sum([total, *own_losses]) if own_losses else total
@@ -204,28 +197,30 @@ class Distiller(keras.Model):
         """As any Keras model's, less the compiled metrics where no label has been seen yet."""
         if self._compile_metrics is None or self._compile_metrics.built:
             return dict(super().get_metrics_result())
-        losses = [self._loss_tracker, self._hard_tracker, self._distillation_tracker]
-        return {metric.name: metric.result() for metric in losses + self._each_tracker}
+        return {"loss": self._loss_tracker.result(), **self._terms.result()}
 
-    def _distill(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
-        """The weighted sum of all losses, each the mean over the teachers; None without any."""
-        taught = self._taught(x, training)
-        if not taught:
-            return None
+    def _distill(
+        self,
+        taught: list[tuple[Guide, Answer]],
+        y: Any,
+        y_pred: Any,
+        sample_weight: Any,
+        training: bool,
+    ) -> tuple[Any, list[Any]]:
+        """The weighted sum of all losses, and each where several are; means over the teachers."""
         student = Answer(y_pred, self._pupil.features)
-        total = 0.0
+        total, each = 0.0, []
         for i, weight in enumerate(self._weights):
             values = [
                 guide.lessons[i].value(answer, student, y, sample_weight, training)
                 for guide, answer in taught
             ]
             value = sum(values[1:], values[0]) / len(values)
-            if self._each_tracker:
-                self._each_tracker[i].update_state(value, sample_weight=ops.shape(y_pred)[0])
+            each.append(value)
             total = total + (weight(self._steps) if callable(weight) else weight) * value
         if training and self._steps is not None:
             self._steps.assign(self._steps + 1)
-        return total
+        return total, each if len(each) > 1 else []
 
     def _taught(self, x: Any, training: bool) -> list[tuple[Guide, Answer]]:
         """What each teacher says of a batch."""
@@ -276,6 +271,32 @@ class Distiller(keras.Model):
         raise ModelError(
             "a student is what can be stored, got a Distiller; use distiller.save(path)"
         )
+
+
+class _Means(keras.metrics.Metric):
+    """Means over the samples of several losses.
+
+    All are in one variable: a metric for each would cost a small student's step a tenth more.
+
+    Args:
+        names: of the losses.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(name="terms")
+        self._names = names
+        self._sums = self.add_variable((len(names) + 1,), "zeros", name="sums")  # the last: samples
+
+    def update_state(self, values: list[Any], samples: Any) -> None:
+        """Add a batch's means, in the order of the names; what is left out is NaN."""
+        absent = [float("nan")] * (len(self._names) - len(values))
+        means = ops.cast(ops.stack([*values, *absent, 1.0]), self.dtype)
+        self._sums.assign_add(means * ops.cast(samples, self.dtype))
+
+    def result(self) -> dict[str, Any]:
+        """The means by name."""
+        means = ops.divide_no_nan(self._sums[:-1], self._sums[-1])
+        return dict(zip(self._names, ops.unstack(means), strict=True))
 
 
 def _split(x: Any) -> tuple[Any, Any]:
