@@ -33,8 +33,8 @@ def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, lis
     guidance = None
     if stage == "student":
         guidance, _ = stages.guidance(job, teacher, Progress())
-    checkpoint = folder / "checkpoint.npz"
-    model, rows, _ = stages.trained(job, stage, guidance, checkpoint=checkpoint, key=job.key())
+    checkpoint, key = folder / f"{stage}.npz", job.keys()[stage]
+    model, rows, _ = stages.trained(job, stage, guidance, checkpoint=checkpoint, key=key)
     model.save(folder / f"{stage}.keras")
     return model, rows
 

@@ -203,7 +203,10 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
     assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-alone-0", "units-30-4-0"}
     assert len({cell["errors"]["teacher"] for cell in cells.values()}) == 1
     assert list(cells["units-30-alone-0"]["errors"]) == ["teacher", "baseline"]
+    both = [tmp_path / "work" / "main-0" / f"{stage}.keras" for stage in ("baseline", "student")]
     test = datasets.load("digits").test
+    alone, taught = [inference.logits(inference.load_model(file), test.images) for file in both]
+    assert np.abs(alone - taught).max() > 0.1  # not one model twice
     labels = test.labels
     for name, cell in cells.items():
         for stage in set(cell["errors"]) - {"teacher"}:
