@@ -42,6 +42,7 @@ def _units(units: int) -> dict[str, dict[str, Any]]:
 # What each cell changes in the recipe.
 SETTINGS: dict[str, dict[str, Any]] = {
     "main": {},
+    "shifted": {"views.shift": 2, "views.distinct": 0},  # not the paper's: see `stages`
     "without-3": {"data.transfer": list("012456789")},
     "only-7-and-8": {"data.transfer": list("78")},
     **_units(300),
@@ -50,8 +51,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def stages(name: str) -> tuple[str, ...]:
-    """What a cell trains: a student, a baseline, or both."""
-    if name == "main":
+    """What a cell trains: a student, a baseline, or both.
+
+    `main` is the paper's experiment. In `shifted` both see what the teacher saw, new views in
+    each epoch, and the teacher is asked about each (arXiv 2106.05237).
+    """
+    if name in ("main", "shifted"):
         return "baseline", "student"
     return ("baseline",) if name.endswith("alone") else ("student",)
 
@@ -146,6 +151,18 @@ def results_table(cells: dict[str, list[dict[str, Any]]]) -> str:
         ("teacher, 2x1200", "67", "main", lambda n: spread(counts(n, "errors", "teacher")[:1])),
         ("2x800 alone", "146", "main", lambda n: spread(counts(n, "errors", "baseline"))),
         ("2x800 distilled", "74", "main", lambda n: spread(counts(n, "errors", "student"))),
+        (
+            "2x800 alone, on shifted views",
+            "",
+            "shifted",
+            lambda n: spread(counts(n, "errors", "baseline")),
+        ),
+        (
+            "2x800 distilled, on shifted views",
+            "",
+            "shifted",
+            lambda n: spread(counts(n, "errors", "student")),
+        ),
         (
             "no 3 in the transfer set",
             "206 (133)",
