@@ -144,6 +144,12 @@ class Distiller(keras.Model):
         """
         super().compile(optimizer, CrossEntropy() if loss is None else loss, *args, **kwargs)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As any Keras model's: the student's logits."""
+        # The student's own does all that a layer's does around `call`. To do it for the distiller
+        # too would cost a small student's step a thirtieth more.
+        return self.call(*args, **kwargs) if self.built else super().__call__(*args, **kwargs)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The student's logits.
 
@@ -295,8 +301,8 @@ class _Means(keras.metrics.Metric):
 
     def result(self) -> dict[str, Any]:
         """The means by name."""
-        means = ops.divide_no_nan(self._sums[:-1], self._sums[-1])
-        return dict(zip(self._names, ops.unstack(means), strict=True))
+        means = self._sums[:-1] / self._sums[-1]
+        return {name: means[i] for i, name in enumerate(self._names)}
 
 
 def _split(x: Any) -> tuple[Any, Any]:
