@@ -4,12 +4,12 @@
     python benchmarks/hinton.py --only units-30-8    # one cell, with each seed
     python benchmarks/hinton.py --table              # puts them into docs/papers.md
 
-A cell is the `mnist` recipe with other settings. A teacher is trained once, with seed 0, for all that
-have the same for it, so that seeds differ in the student alone. As in the paper, students learn from all 60,000
-training images, for their settings have been chosen; only where the bias of unseen classes is to
-be corrected are the validation images held out. Writes a JSON file for each cell and seed,
-`benchmarks/results/hinton/CELL-SEED.json`; one that is there is not made again. Models are kept in
-`runs/hinton`.
+A cell is the `mnist` recipe with other settings. A teacher is trained once, with seed 0, for all
+cells that have the same settings for it, so that seeds differ in the student alone. As in the
+paper, students learn from all 60,000 training images, for their settings have been chosen; only
+where the bias of unseen classes is to be corrected are the validation images held out. Writes a
+JSON file for each cell and seed, `benchmarks/results/hinton/CELL-SEED.json`; one that is there is
+not made again. Models are kept in `runs/hinton`.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def _units(units: int) -> dict[str, dict[str, Any]]:
     return {f"units-{units}-alone": model, **taught}
 
 
-# Not the paper's: the student sees what its teacher saw, new views in each epoch, and the teacher is
-# asked about each (arXiv 2106.05237).
+# Not the paper's: the student sees what its teacher saw, new views in each epoch, and the teacher
+# is asked about each (arXiv 2106.05237).
 SHIFTED = {"views.shift": 2, "views.distinct": 0}
 
 # What each cell changes in the recipe.

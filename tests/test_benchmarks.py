@@ -196,11 +196,13 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
     short = ["data.name=digits", "schedule.teacher.epochs=1", "schedule.student.epochs=1"]
     line = [word for setting in short for word in ("--set", setting)]
     line += ["--seeds", 1, "--work", tmp_path / "work", "--out", tmp_path / "cells"]
-    line += ["--only", "main", "only-7-and-8", "units-30-alone", "units-30-4"]
+    line += ["--only", "main", "shifted", "only-7-and-8", "units-30-alone", "units-30-4"]
     done = run("hinton.py", *line)
     assert done.returncode == 0, done.stderr
     cells = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "cells").iterdir()}
-    assert set(cells) == {"main-0", "only-7-and-8-0", "units-30-alone-0", "units-30-4-0"}
+    names = {"main-0", "shifted-0", "only-7-and-8-0", "units-30-alone-0", "units-30-4-0"}
+    assert set(cells) == names
+    assert len(list((tmp_path / "work").glob("teacher-*"))) == 1
     assert len({cell["errors"]["teacher"] for cell in cells.values()}) == 1
     assert list(cells["units-30-alone-0"]["errors"]) == ["teacher", "baseline"]
     both = [tmp_path / "work" / "main-0" / f"{stage}.keras" for stage in ("baseline", "student")]
