@@ -249,6 +249,8 @@ def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
 
     for seed, student in enumerate([70, 72, 77]):
         write("main", seed, student)
+    write("shifted", 0, 69)
+    write("best", 0, 61)
     write("units-30-4", 0, 250)
     write("units-30-20", 0, 270)
     write("units-30-alone", 0, 290)
@@ -261,6 +263,10 @@ def test_hinton_puts_means_and_spreads_of_its_cells_into_a_page(
         "| teacher, 2x1200 | 67 | 60 | 1 |",
         "| 2x800 alone | 146 | 141.0 ± 1.0 | 3 |",
         "| 2x800 distilled | 74 | 73.0 ± 3.6 | 3 |",
+        "| 2x800 alone, on shifted views |  | 140 | 1 |",
+        "| 2x800 distilled, on shifted views |  | 69 | 1 |",
+        "| another teacher, 2x1200 | 67 | 60 | 1 |",
+        "| 2x800 distilled from it, on shifted views |  | 61 | 1 |",
         "| no 3 in the transfer set | 206 (133) | 200 (12 of the 1,010 threes) | 1 |",
         "| the same, bias chosen on validation labels |  | 1500 (9 of the 1,010 threes) | 1 |",
         "| the same, on test labels | 109 (14) | 1320 (8 of the 1,010 threes) | 1 |",
