@@ -1,6 +1,6 @@
 # make run    set up .venv and run the whole job on the bundled digits
 # make test   set up .venv and run the tests
-# make lint   style, formatting and types
+# make lint   style, formatting, types and layers of imports
 # make clean  remove .venv and what tools left behind (runs/ stays)
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ lint: $(VENV)/.dev-installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 clean:
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

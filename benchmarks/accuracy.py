@@ -22,9 +22,11 @@ from pathlib import Path
 import numpy as np
 from tries import trained
 
-from tutelage import environment, inference, metrics, recipe
-from tutelage.datasets import Part
-from tutelage.job import Job, prepare
+from tutelage import environment, recipe
+from tutelage.data.datasets import Part
+from tutelage.evaluation import metrics
+from tutelage.experiment.spec import Job, prepare
+from tutelage.models import loading
 
 HERE = Path(__file__).parent
 JUDGED_ON = 10_000
@@ -80,7 +82,7 @@ def main() -> None:
                 its_job = replace(job, recipe=asked, train=train, precision=precision)
                 place = Path(tempfile.mkdtemp(dir=folder))
                 model, rows = trained(its_job, "student", told.run / "teacher.keras", place)
-                score = metrics.score(inference.logits(model, judged.images), judged.labels)
+                score = metrics.score(loading.logits(model, judged.images), judged.labels)
                 figure = {
                     "accuracy": score["accuracy"],
                     "nll": score["nll"],

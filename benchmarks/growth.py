@@ -20,9 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage import environment, knowledge, losses, models, training
-from tutelage.datasets import Part
+from tutelage import environment, losses
+from tutelage.data.datasets import Part
+from tutelage.distillation import logit_cache
+from tutelage.models import zoo
 from tutelage.recipe import Schedule, Views
+from tutelage.training import trainer
 
 HERE = Path(__file__).parent
 BASE = {"images": 4000, "classes": 10, "views": 2, "students": 1}
@@ -42,7 +45,7 @@ def one(images: int, classes: int, views: int, students: int) -> dict[str, float
     few = Part(pixels[:250], train.labels[:250])
     schedule = Schedule(epochs=2, batch_size=128, learning_rate=0.01)
     settings = Views(distinct=views)
-    origin = knowledge.Origin(
+    origin = logit_cache.Origin(
         teacher="t",
         images="i",
         seed=0,
@@ -54,13 +57,13 @@ def one(images: int, classes: int, views: int, students: int) -> dict[str, float
     )
     epochs = []
     with tempfile.TemporaryDirectory() as folder:
-        held = knowledge.Knowledge(Path(folder) / "knowledge", origin)
+        held = logit_cache.LogitCache(Path(folder) / "knowledge", origin)
         began = time.perf_counter()
         held.ask(lambda shown: random.normal(size=(len(shown), classes)), pixels, views)
         stored = time.perf_counter() - began
         for number in range(students):
-            model = models.build("student-300k", images=pixels, classes=classes, seed=0)
-            rows = training.fit(
+            model = zoo.build("student-300k", images=pixels, classes=classes, seed=0)
+            rows = trainer.fit(
                 model,
                 train,
                 few,
@@ -70,7 +73,9 @@ def one(images: int, classes: int, views: int, students: int) -> dict[str, float
                 precision="float32",
                 checkpoint=Path(folder) / f"checkpoint-{number}.npz",
                 key=f"growth-{number}",
-                guidance=training.Guidance(held, losses.KD(), alpha=1 - number / students),
+                guidance=trainer.DistillationTargets(
+                    held, losses.KD(), alpha=1 - number / students
+                ),
             )
             epochs.append(rows[-1]["seconds"])
         whole = time.perf_counter() - began

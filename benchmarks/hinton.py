@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 from tries import trained
 
-from tutelage import correction, environment, inference, recipe
+from tutelage import environment, recipe
 from tutelage.errors import TutelageError
-from tutelage.job import Job, prepare
+from tutelage.evaluation import bias_correction
+from tutelage.experiment.spec import Job, prepare
+from tutelage.models import loading
 
 HERE = Path(__file__).parent
 CELLS = HERE / "results" / "hinton"
@@ -80,16 +82,16 @@ def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[st
     folder.mkdir(exist_ok=True)
     test, held_out = job.data.test, job.validation
     told: dict[str, Any] = {"cell": name, "seed": seed, "seconds": {}}
-    answers = {"teacher": inference.logits(inference.load_model(teacher), test.images)}
+    answers = {"teacher": loading.logits(loading.load_model(teacher), test.images)}
     for stage in stages(name):
         model, rows = trained(job, stage, teacher, folder)
-        answers[stage] = inference.logits(model, test.images)
+        answers[stage] = loading.logits(model, test.images)
         told["images"] = len(job.shown(stage))
         told["seconds"][stage] = sum(row["seconds"] for row in rows)
         if job.unseen:
-            chosen_on = inference.logits(model, held_out.images)
+            chosen_on = loading.logits(model, held_out.images)
             told["validation"] = errors(chosen_on, held_out.labels)
-            offset = correction.find(chosen_on, held_out.labels, job.unseen).offset
+            offset = bias_correction.find(chosen_on, held_out.labels, job.unseen).offset
             told["corrected"] = corrected(job, offset, answers[stage])
     told["errors"] = {stage: errors(given, test.labels) for stage, given in answers.items()}
     if "student" in answers:
@@ -101,10 +103,10 @@ def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[st
 def corrected(job: Job, offset: float, logits: np.ndarray) -> dict[str, dict[str, Any]]:
     """The student's errors with the offset of the validation labels, and with the test labels'."""
     labels = job.data.test.labels
-    best = correction.find(logits, labels, job.unseen).offset
+    best = bias_correction.find(logits, labels, job.unseen).offset
     told: dict[str, dict[str, Any]] = {}
     for part, chosen in {"validation": offset, "test": best}.items():
-        raised = correction.raised(logits, job.unseen, chosen)
+        raised = bias_correction.raised(logits, job.unseen, chosen)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
             "offset": chosen,

@@ -24,9 +24,12 @@ from typing import Any
 
 from tries import trained
 
-from tutelage import environment, experiment, inference, metrics, recipe
+from tutelage import environment, recipe
 from tutelage.errors import TrainingError, TutelageError
-from tutelage.job import Job, prepare
+from tutelage.evaluation import metrics
+from tutelage.experiment import runner
+from tutelage.experiment.spec import Job, prepare
+from tutelage.models import loading
 
 HERE = Path(__file__).parent
 CELLS = HERE / "results" / "methods"
@@ -68,7 +71,7 @@ class Bench:
 
     def __init__(self, standing: Job, work: Path, cells: Path) -> None:
         self.standing, self.cells = standing, cells / standing.recipe.name
-        key = experiment.default_folder(standing.recipe).name
+        key = runner.default_folder(standing.recipe).name
         self.work = work / key
         self.cells.mkdir(parents=True, exist_ok=True)
 
@@ -114,8 +117,8 @@ class Bench:
         if file.exists():
             return
         model, rows = self.student(settings, seed)
-        answers = inference.logits(
-            inference.load_model(self.teacher(seed)), self.standing.data.test.images
+        answers = loading.logits(
+            loading.load_model(self.teacher(seed)), self.standing.data.test.images
         )
         test = score(model, self.standing.data.test, answers)
         write(
@@ -137,7 +140,7 @@ class Bench:
 
 def score(model: Any, part: Any, teacher: Any) -> dict[str, float]:
     """A model's figures on a part of the data."""
-    figures = metrics.score(inference.logits(model, part.images), part.labels, teacher)
+    figures = metrics.score(loading.logits(model, part.images), part.labels, teacher)
     kept = ("accuracy", "nll", "ece", "agreement")
     return {name: round(figures[name], 6) for name in kept if name in figures}
 

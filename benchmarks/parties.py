@@ -39,11 +39,12 @@ def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: 
     """Through native twins, in the precision that tutelage takes by itself."""
     import keras
 
-    from tutelage import Distiller, losses, native
+    from tutelage import Distiller, losses
+    from tutelage.kernels import accelerate
 
-    precision = native.hardware_precision()
+    precision = accelerate.hardware_precision()
     model = keras.saving.load_model(folder / f"{trained(job)}.keras")
-    trainee = native.accelerate(model, precision)
+    trainee = accelerate.accelerate(model, precision)
     x: Any = images
     if job == "distil":
         logits = np.random.default_rng(1).normal(size=(len(images), 10)).astype("float32")
@@ -55,7 +56,7 @@ def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: 
         teacher = keras.saving.load_model(folder / "teacher.keras")
         trainee = Distiller(
             student=trainee,
-            teacher=native.accelerate(teacher, precision),
+            teacher=accelerate.accelerate(teacher, precision),
             loss=losses.KD(temperature=TEMPERATURE),
             alpha=ALPHA,
         )
@@ -104,7 +105,7 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         import torch.nn.functional as F
         from torch import nn
 
-        from tutelage.models import ARCHITECTURES  # the sizes alone, so that they are ours
+        from tutelage.models.zoo import ARCHITECTURES  # the sizes alone, so that they are ours
 
         def net(name: str) -> nn.Module:
             sizes = ARCHITECTURES[name]

@@ -25,7 +25,9 @@ from typing import Any
 
 from parties import APPLICATIONS
 
-from tutelage import datasets, environment, models
+from tutelage import environment
+from tutelage.data import datasets
+from tutelage.models import zoo
 
 HERE = Path(__file__).parent
 PEERS = {
@@ -98,7 +100,7 @@ def main() -> None:
     told.folder = Path(tempfile.mkdtemp())
     images = datasets.stand_in("cifar10").train.images[:5000]
     for name, model in (("teacher", "teacher-2m"), ("student", "student-300k")):
-        built = models.build(model, images=images, classes=10, seed=0)
+        built = zoo.build(model, images=images, classes=10, seed=0)
         built.save(told.folder / f"{name}.keras")
     import keras  # not before tutelage, which chooses the backend
 

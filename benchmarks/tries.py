@@ -19,16 +19,19 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tutelage import environment, experiment, inference, metrics, recipe, stages
+from tutelage import environment, recipe
 from tutelage.errors import TutelageError
-from tutelage.job import Job, prepare
-from tutelage.progress import Progress, Row
+from tutelage.evaluation import metrics
+from tutelage.experiment import runner, stages
+from tutelage.experiment.spec import Job, prepare
+from tutelage.models import loading
+from tutelage.progress import EpochLog, Progress
 
 HERE = Path(__file__).parent
 AS_IT_STANDS = "as it stands"
 
 
-def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[Row]]:
+def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[EpochLog]]:
     """Train a job's stage as a run does, save it as `folder/STAGE.keras`; also its epochs."""
     guidance = None
     if stage == "student":
@@ -43,7 +46,7 @@ def main() -> None:
     """Try all settings, seed by seed, and print means and standard deviations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe")
-    parser.add_argument("party", choices=experiment.STAGES)
+    parser.add_argument("party", choices=runner.STAGES)
     parser.add_argument("tries", nargs="*", metavar="TRY", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
@@ -74,7 +77,7 @@ def main() -> None:
                 place = Path(tempfile.mkdtemp(dir=folder))
                 its_job = replace(standing, recipe=replace(tried, seed=seed))
                 model, _ = trained(its_job, told.party, teacher, place)
-                held_out = inference.logits(model, its_job.validation.images)
+                held_out = loading.logits(model, its_job.validation.images)
                 score = metrics.score(held_out, its_job.validation.labels)
                 figure = {name: score[name] for name in ("accuracy", "nll")}
                 figures[text].append(figure)

@@ -18,7 +18,7 @@ import tutelage
 def make_folder(count: int) -> Path:
     """A folder of digits as pictures, `3/0007.png` and so on."""
     folder = Path(tempfile.mkdtemp())
-    digits = tutelage.datasets.load("digits")
+    digits = tutelage.load_dataset("digits")
     for number, label in enumerate(digits.train.labels[:count]):
         place = folder / digits.classes[label] / f"{number:04d}.png"
         place.parent.mkdir(exist_ok=True)

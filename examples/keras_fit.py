@@ -25,7 +25,7 @@ def net(filters: int) -> keras.Model:
 def main(epochs: int = 20) -> float:
     """Train the teacher, then the student by it; the student's accuracy on the test part."""
     keras.utils.set_random_seed(0)
-    digits = tutelage.datasets.load("digits")
+    digits = tutelage.load_dataset("digits")
     teacher, student = net(32), net(4)
     teacher.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     teacher.fit(digits.train.images, digits.train.labels, epochs=epochs, verbose=0)

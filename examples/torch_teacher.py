@@ -35,7 +35,7 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int) -> torch.nn.Modul
 
 def main(epochs: int = 20) -> dict[str, float]:
     """Train the teacher, distil it; the accuracies of the three on the test part."""
-    digits = tutelage.datasets.load("digits")
+    digits = tutelage.load_dataset("digits")
     outcome = tutelage.distill(
         teacher=train(digits.train.images, digits.train.labels, epochs),
         student="digits-student",

@@ -9,12 +9,12 @@ others. On the command line: `tutelage distill ... --unlabelled pool/`.
 import tempfile
 
 import tutelage
-from tutelage.datasets import Dataset, Part
+from tutelage.data.datasets import Dataset, Part
 
 
 def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
     """Distil with and without the pool; the students' accuracies on the test part."""
-    digits = tutelage.datasets.load("digits")
+    digits = tutelage.load_dataset("digits")
     images, labels = digits.train.images, digits.train.labels
     data = Dataset(
         "few digits",

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import correction, datasets, inference, metrics, models, recipe
-from tutelage.job import prepare
+from tutelage import recipe
+from tutelage.data import datasets
+from tutelage.evaluation import bias_correction, metrics
+from tutelage.experiment.spec import prepare
+from tutelage.models import loading, zoo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -108,9 +111,7 @@ def test_tries_train_what_a_run_trains_and_judge_it_on_the_validation_part(
     figures = json.loads(file.read_text())["figures"]
     assert set(figures) == {"as it stands", short}
     job = prepare(recipe.load("digits"))
-    logits = inference.logits(
-        inference.load_model(digits / "baseline.keras"), job.validation.images
-    )
+    logits = loading.logits(loading.load_model(digits / "baseline.keras"), job.validation.images)
     score = metrics.score(logits, job.validation.labels)
     (same,) = figures["as it stands"]
     assert same == {"accuracy": score["accuracy"], "nll": score["nll"]}
@@ -188,7 +189,7 @@ def test_pytorch_by_hand_trains_as_many_parameters(
     monkeypatch.setattr(torch.optim, "SGD", Noted)
     images = np.zeros((8, 32, 32, 3), np.uint8)
     parties.plain("float32", False)(job, tmp_path, images, np.zeros(8, np.int64), 8)
-    model = models.build(name, images=images, classes=10, seed=0)
+    model = zoo.build(name, images=images, classes=10, seed=0)
     assert trained == [sum(int(np.prod(v.shape)) for v in model.trainable_variables)]
 
 
@@ -207,17 +208,17 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
     assert list(cells["units-30-alone-0"]["errors"]) == ["teacher", "baseline"]
     both = [tmp_path / "work" / "main-0" / f"{stage}.keras" for stage in ("baseline", "student")]
     test = datasets.load("digits").test
-    alone, taught = [inference.logits(inference.load_model(file), test.images) for file in both]
+    alone, taught = [loading.logits(loading.load_model(file), test.images) for file in both]
     assert np.abs(alone - taught).max() > 0.1  # not one model twice
     labels = test.labels
     for name, cell in cells.items():
         for stage in set(cell["errors"]) - {"teacher"}:
-            model = inference.load_model(tmp_path / "work" / name / f"{stage}.keras")
-            answers = inference.logits(model, test.images)
+            model = loading.load_model(tmp_path / "work" / name / f"{stage}.keras")
+            answers = loading.logits(model, test.images)
             assert cell["errors"][stage] == (answers.argmax(1) != labels).sum()
         if name == "only-7-and-8-0":
             for told in cell["corrected"].values():
-                moved = correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
+                moved = bias_correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
                 wrong = moved.argmax(1) != labels
                 assert (told["errors"], told["threes"]) == (wrong.sum(), wrong[labels == 3].sum())
             # Nothing is better on the test labels than what was chosen on them.

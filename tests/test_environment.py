@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage import __version__, environment
+from tutelage import environment
+from tutelage._version import __version__
 
 
 @pytest.fixture

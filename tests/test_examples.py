@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tutelage import inference
+from tutelage.models import loading
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -45,7 +45,7 @@ def test_a_pytorch_teacher() -> None:
 def test_an_image_folder() -> None:
     module = example("image_folder")
     student = module.main(module.make_folder(300), epochs=1)
-    assert inference.load_model(student).input_shape == (None, 16, 16, 1)
+    assert loading.load_model(student).input_shape == (None, 16, 16, 1)
 
 
 def test_an_unlabelled_pool() -> None:

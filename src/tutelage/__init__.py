@@ -12,89 +12,36 @@ Example:
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
+from tutelage import keras_backend
+from tutelage._version import __version__
+
 if TYPE_CHECKING:
-    from tutelage import (
-        bridge,
-        datasets,
-        distiller,
-        errors,
-        experiment,
-        export,
-        exported,
-        findings,
-        grid,
-        inference,
-        job,
-        knowledge,
-        lessons,
-        losses,
-        metrics,
-        models,
-        native,
-        objective,
-        optimizers,
-        outcome,
-        profiling,
-        recipe,
-        report,
-        sources,
-        sweep,
-        training,
-        views,
-    )
-    from tutelage.distiller import Distiller
-    from tutelage.outcome import distill
+    from tutelage import errors, losses
+    from tutelage.data.datasets import load as load_dataset
+    from tutelage.distillation.distiller import Distiller
+    from tutelage.experiment.api import distill
 
-__version__ = "0.1.0"
+__all__ = ["Distiller", "__version__", "distill", "errors", "load_dataset", "losses"]
 
-__all__ = [
-    "Distiller",
-    "bridge",
-    "datasets",
-    "distill",
-    "distiller",
-    "errors",
-    "experiment",
-    "export",
-    "exported",
-    "findings",
-    "grid",
-    "inference",
-    "job",
-    "knowledge",
-    "lessons",
-    "losses",
-    "metrics",
-    "models",
-    "native",
-    "objective",
-    "optimizers",
-    "outcome",
-    "profiling",
-    "recipe",
-    "report",
-    "sources",
-    "sweep",
-    "training",
-    "views",
-]
+_HOMES = {
+    "Distiller": ("tutelage.distillation.distiller", "Distiller"),
+    "distill": ("tutelage.experiment.api", "distill"),
+    "load_dataset": ("tutelage.data.datasets", "load"),
+}
 
-_HOMES = {"Distiller": "tutelage.distiller", "distill": "tutelage.outcome"}
-
-# Keras reads this once, at its import; unset or empty it would look for TensorFlow.
-os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "torch"
+keras_backend.prefer_torch()
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        module, attribute = _HOMES[name]
+        return getattr(importlib.import_module(module), attribute)
     if name in __all__:
         return importlib.import_module(f"tutelage.{name}")
     raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *__all__]
+    return __all__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-Row = dict[str, float]
+EpochLog = dict[str, float]
 
 
 class Progress:
@@ -19,7 +19,7 @@ class Progress:
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """A step of the current epoch has ended; steps count from 1."""
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: EpochLog) -> None:
         """An epoch has ended and is safe on disk."""
 
     def note(self, text: str) -> None:

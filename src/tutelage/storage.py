@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from .errors import RunError, TutelageError
+from tutelage.errors import RunError, TutelageError
 
 
 @contextlib.contextmanager

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from tutelage import __version__
-from tutelage.cli.asking import evaluate, knowledge, predict
-from tutelage.cli.comparing import compare
-from tutelage.cli.reporting import report
-from tutelage.cli.running import distill, run
-from tutelage.cli.saying import fail
-from tutelage.cli.serving import serve
-from tutelage.cli.shipping import export, profile
-from tutelage.cli.sweeping import sweep
+from tutelage._version import __version__
+from tutelage.cli.compare import compare
+from tutelage.cli.export import export, profile
+from tutelage.cli.output import fail
+from tutelage.cli.predict import evaluate, knowledge, predict
+from tutelage.cli.report import report
+from tutelage.cli.run import distill, run
+from tutelage.cli.serve import serve
+from tutelage.cli.sweep import sweep
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {

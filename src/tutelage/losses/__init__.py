@@ -1,6 +1,6 @@
 """What a student learns: losses on the teacher's logits and inner layers, and on the labels."""
 
-from tutelage.losses.checks import is_finite_number
+from tutelage.losses.cross_entropy import CrossEntropy
 from tutelage.losses.features import (
     RKD,
     AttentionTransfer,
@@ -8,9 +8,9 @@ from tutelage.losses.features import (
     FitNet,
     SimilarityPreserving,
 )
-from tutelage.losses.labels import CrossEntropy
 from tutelage.losses.logits import DIST, DKD, KD, NKD, LabelledLoss, LogitsLoss, StandardizedKD
-from tutelage.losses.review import ReviewKD
+from tutelage.losses.review_kd import ReviewKD
+from tutelage.losses.validation import is_finite_number
 
 __all__ = [
     "DIST",

@@ -11,9 +11,9 @@ import keras
 from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.checks import mean, weight_of, wide
-from tutelage.losses.layers import embedding, named, stages
-from tutelage.losses.maps import same_size
+from tutelage.losses.layer_selection import embedding, named, stages
+from tutelage.losses.pooling import same_size
+from tutelage.losses.validation import mean, weight_of, wide
 
 Names = str | Sequence[str] | None
 

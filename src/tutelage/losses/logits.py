@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.checks import check_logits, mean, temperature_of, weight_of, wide
-from tutelage.losses.labels import class_numbers
+from tutelage.losses.cross_entropy import class_numbers
+from tutelage.losses.validation import check_logits, mean, temperature_of, weight_of, wide
 
 
 class _OfLogits(keras.distillation.DistillationLoss):

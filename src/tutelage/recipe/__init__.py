@@ -1,8 +1,8 @@
 """A recipe says everything that an experiment is: data, views, models, loss and schedule."""
 
-from tutelage.recipe.brought import is_path, overrides
-from tutelage.recipe.files import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
-from tutelage.recipe.sections import (
+from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
+from tutelage.recipe.overrides import is_path, overrides
+from tutelage.recipe.schema import (
     LOSSES,
     MODELS,
     SETTINGS,

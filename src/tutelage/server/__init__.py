@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage import pictures
-from tutelage.server.files import load
-from tutelage.server.front import LOCAL
-from tutelage.server.interface import application
-from tutelage.server.listening import bind, run
+from tutelage.data import image_folder
+from tutelage.server.app import application
+from tutelage.server.http_server import bind, run
+from tutelage.server.middleware import LOCAL
+from tutelage.server.models import load
 from tutelage.server.uploads import Limits
 
 __all__ = ["Limits", "application", "load", "serve"]
@@ -57,7 +57,7 @@ def serve(
             gc.collect()
             gc.freeze()  # what stays to the end is not looked through again and again
 
-        with pictures.strict_pillow():
+        with image_folder.strict_pillow():
             run(app, at, listening, app.crew.end, limits.seconds)
             app.crew.close()
         _say(f"ended; pictures answered: {app.crew.answered}")

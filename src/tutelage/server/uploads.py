@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps
 
-from tutelage import pictures
+from tutelage.data import image_folder
 from tutelage.errors import TutelageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -69,7 +69,7 @@ class Picture(NamedTuple):
     seen: dict[Shape, np.ndarray]
 
 
-class Mailbox:
+class BodyReader:
     """Receives bodies within the limits, and no more of them at once than memory is there for.
 
     Args:
@@ -223,7 +223,7 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
         width, height = upright.size
     elif orientation in (5, 6, 7, 8):
         width, height = height, width
-    flat = pictures.plain(upright)
+    flat = image_folder.plain(upright)
     seen = {}
     for shape in shapes:
         size = (shape[1], shape[0])

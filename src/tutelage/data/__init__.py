@@ -1,0 +1,1 @@
+"""Data sets: finding, reading, image folders, augmentation."""

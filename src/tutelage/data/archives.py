@@ -1,0 +1,197 @@
+"""Image data where it lies: a folder or an archive, read in memory, never extracted."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import lzma
+import os
+import posixpath
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+from tutelage.errors import DataError
+
+Reader = Callable[[], bytes]
+
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    UnicodeDecodeError,
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of a folder or of an archive, read one by one when they are wanted.
+
+    Args:
+        path: the folder or the archive.
+        files: for each file its path inside, with `/`, and what reads it. Reading
+            in this order is fastest, and from one thread only.
+        folders: the paths of the folders inside.
+    """
+
+    path: Path
+    files: dict[str, Reader]
+    folders: frozenset[str]
+
+
+@contextlib.contextmanager
+def open_tree(path: Path) -> Iterator[Tree]:
+    """Open a folder, a .zip (.npz too) or a .tar, plain or compressed.
+
+    The kind of archive is told by its content. Hidden files and what macOS and
+    Windows leave behind are left out.
+
+    Args:
+        path: the folder or the archive; it exists.
+
+    Yields:
+        The tree of its files, readable until the block ends.
+
+    Raises:
+        DataError: if the archive is damaged, or a member is a link or points outside.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            if path.is_dir():
+                tree = _walk(path)
+            elif _head(path) == b"PK":
+                tree = _zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
+            else:
+                tree = _tar_tree(path, stack.enter_context(_open_tar(path)))
+            yield tree
+        except DataError:
+            raise
+        except _DAMAGE as error:
+            raise DataError(
+                f"{path}: expected a whole folder, .zip, .npz, .tar, .tar.gz or .tar.xz, found "
+                f"one that is damaged, cut short or of another kind ({one_line(error)}); "
+                "delete it and get it again"
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or path}: can't be read ({error.strerror or one_line(error)}); "
+                "check its permissions and the disk"
+            ) from error
+
+
+def _walk(root: Path) -> Tree:
+    def fail(error: OSError) -> None:
+        raise error
+
+    files: dict[str, Reader] = {}
+    folders: set[str] = set()
+    for at, inner, names in os.walk(root, onerror=fail, followlinks=True):
+        inner[:] = sorted(name for name in inner if not _junk(name))
+        base = Path(at)
+        folders.update((base / name).relative_to(root).as_posix() for name in inner)
+        for name in sorted(names):
+            if not _junk(name):
+                files[(base / name).relative_to(root).as_posix()] = (base / name).read_bytes
+    return Tree(root, files, frozenset(folders))
+
+
+def _zip_tree(path: Path, archive: zipfile.ZipFile) -> Tree:
+    files: dict[str, Reader] = {}
+    folders: set[str] = set()
+    for info in archive.infolist():
+        name = _member(path, info.filename)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise _refused(path, info.filename, "is a link")
+        if info.flag_bits & 1:
+            raise _refused(path, info.filename, "is encrypted")
+        _add(path, name, None if info.is_dir() else partial(archive.read, info), files, folders)
+    return Tree(path, files, frozenset(folders))
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
+    except tarfile.ReadError:
+        # Its text lists every compressor's complaint.
+        raise tarfile.ReadError("it can't be opened as any of them") from None
+
+
+def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
+    files: dict[str, Reader] = {}
+    folders: set[str] = set()
+    for member in archive:
+        name = _member(path, member.name)
+        if not (member.isfile() or member.isdir()):
+            raise _refused(path, member.name, "is a link or a special file")
+        read = None if member.isdir() else partial(_read_member, archive, member)
+        _add(path, name, read, files, folders)
+    # tarfile takes a broken header, or a cut between two members, for the end;
+    # the true end is two blocks of zeros. Reading on checks the compressor's sum.
+    stream = archive.fileobj
+    assert stream is not None
+    stream.seek(archive.offset)
+    if stream.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):
+        raise EOFError("no end mark")
+    while stream.read(1 << 20):
+        pass
+    return Tree(path, files, frozenset(folders))
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def _add(
+    path: Path, name: str, read: Reader | None, files: dict[str, Reader], folders: set[str]
+) -> None:
+    if _junk(name):
+        return
+    if read is None:
+        folders.add(name)
+    elif name in files:
+        raise _refused(path, name, "is there twice")
+    else:
+        files[name] = read
+
+
+def _member(path: Path, name: str) -> str:
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or ".." in plain.split("/") or PureWindowsPath(name).drive:
+        raise _refused(path, name, "points outside of the archive")
+    return posixpath.normpath(plain)
+
+
+def _refused(path: Path, name: str, why: str) -> DataError:
+    return DataError(
+        f"{path}: expected plain files and folders, but member {name!r} {why}; "
+        "make the archive again without it"
+    )
+
+
+def _junk(name: str) -> bool:
+    return any(
+        step.startswith(".") or step in {"__MACOSX", "Thumbs.db"} for step in name.split("/")
+    )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text, short and on one line, to stand inside another error's."""
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,159 @@
+"""Augmentation as a pure function of (seed, epoch, index).
+
+A view can be replayed at any time, in any order and in any batch: what image 7
+looks like in epoch 3 depends on nothing but the seed. That is what lets the
+baseline and the student see the very same views, a killed run go on bit by bit,
+and a teacher's answers be stored.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tutelage.errors import RecipeError
+
+# One stream of random numbers a purpose, so that none repeats another's.
+_FLIP, _ROW, _COLUMN, _ORDER, _CUT_ROW, _CUT_COLUMN = 1, 2, 3, 4, 5, 6
+
+
+def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits the images.
+
+    Args:
+        count: number of images.
+        seed: the recipe's seed, at least 0.
+        epoch: the epoch, counted from 0.
+
+    Returns:
+        A permutation of `range(count)`, int64.
+
+    Raises:
+        RecipeError: if the seed or the epoch is negative.
+
+    Example:
+
+    >>> from tutelage.data import augmentation
+    >>> sorted(augmentation.order(4, seed=0, epoch=0).tolist())
+    [0, 1, 2, 3]
+    """
+    _check(seed, epoch)
+    return np.argsort(_random(_ORDER, seed, epoch, np.arange(count)), kind="stable")
+
+
+def view(
+    images: np.ndarray,
+    index: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    flip: bool,
+    shift: int,
+    cutout: int = 0,
+) -> np.ndarray:
+    """What the chosen images look like in one epoch: mirrored, shifted and partly hidden.
+
+    The mirror image alternates: an image seen as it is in one epoch is seen
+    mirrored in the next, so two epochs see each image both ways. The shift is
+    uniform over `-shift..shift` in each direction, and what it uncovers is
+    filled by reflection at the border. Cutout hides a square about a pixel that
+    is drawn uniformly, as much of it as lies within the image, behind the image's
+    mean colour.
+
+    Args:
+        images: all images, uint8 of shape (count, height, width, channels).
+        index: which of them, integers of shape (n,), counted from 0.
+        seed: the recipe's seed, at least 0.
+        epoch: the epoch, counted from 0.
+        flip: whether to mirror left and right.
+        shift: the largest shift, in pixels; less than height and width.
+        cutout: the side of the hidden square, in pixels, 0 for none; less than height and width.
+
+    Returns:
+        uint8 of shape (n, height, width, channels).
+
+    Raises:
+        RecipeError: if `shift` or `cutout` reaches over a whole image, `index` does not
+            number the images, or the seed or the epoch is negative.
+
+    Source: the alternating flip is section 3.6 of arXiv 2404.00498, cutout section 3 of
+    arXiv 1708.04552, there in the mean colour of all images.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage.data import augmentation
+    >>> images = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
+    >>> augmentation.view(images, np.array([1, 0]), seed=0, epoch=3, flip=True, shift=1).shape
+    (2, 4, 4, 1)
+    """
+    _check(seed, epoch)
+    height, width = images.shape[1:3]
+    for name, pixels in (("views.shift", shift), ("cutout", cutout)):
+        if not 0 <= pixels < min(height, width):
+            raise RecipeError(
+                f"{name}: expected 0 to {min(height, width) - 1} pixels for images of "
+                f"{height}x{width}, found {pixels}; choose a smaller one"
+            )
+    index = np.asarray(index)
+    # A mask or a negative number would choose images too, but not these images' views.
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise RecipeError(
+            f"index: expected integers of shape (n,), found {index.dtype} of shape {index.shape}; "
+            "give the images' numbers"
+        )
+    if len(index) and not 0 <= index.min() <= index.max() < len(images):
+        raise RecipeError(
+            f"index: expected 0 to {len(images) - 1}, as there are {len(images)} images, "
+            f"found {index.min()} to {index.max()}; give the images' numbers"
+        )
+    rows = np.broadcast_to(np.arange(height), (len(index), height))
+    columns = np.broadcast_to(np.arange(width), (len(index), width))
+    if flip:
+        mirrored = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
+        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    if shift:
+        span = np.uint64(2 * shift + 1)
+        down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
+        right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
+        rows = _reflect(rows + down[:, None], height)
+        columns = _reflect(columns + right[:, None], width)
+    shown = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if cutout:
+        down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
+        across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
+        colour = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+        hidden = down[:, :, None, None] & across[:, None, :, None]
+        shown = np.where(hidden, colour, shown)
+    return shown
+
+
+def _check(seed: int, epoch: int) -> None:
+    if seed < 0 or epoch < 0:
+        raise RecipeError(f"expected a seed and an epoch of at least 0, found {seed} and {epoch}")
+
+
+def _reflect(position: np.ndarray, size: int) -> np.ndarray:
+    position = np.abs(position)
+    return size - 1 - np.abs(size - 1 - position)
+
+
+def _within(draws: np.ndarray, size: int, length: int) -> np.ndarray:
+    """Which of `size` places lie in a stretch of some length about the place drawn."""
+    centre = (draws % np.uint64(size)).astype(np.int64)
+    from_start = np.arange(size) - (centre[:, None] - length // 2)
+    return (from_start >= 0) & (from_start < length)
+
+
+def _random(stream: int, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
+    """A uniform uint64 for each index: SplitMix64's finaliser over its coordinates."""
+    state = np.asarray(index, dtype=np.uint64)
+    for coordinate in (epoch, seed, stream):
+        state = _mix(state + _mix(np.array([coordinate], dtype=np.uint64)))
+    return state
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

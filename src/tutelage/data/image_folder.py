@@ -1,0 +1,322 @@
+"""Image files: one decoded, a folder of them as arrays, and those arrays kept for next time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from tutelage import storage
+from tutelage.data.archives import Tree, one_line
+from tutelage.data.formats import Content, Part
+from tutelage.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+# Goes up when other arrays would come out of the same files.
+_READER = 1
+# Files held in memory at once while they are decoded.
+_BATCH = 1024
+
+log = logging.getLogger(__name__)
+
+
+class _Place(NamedTuple):
+    path: str  # below the folder around everything, if there is one
+    part: str
+    label: str
+
+
+def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, bool]:
+    """One image file as an array, upright, on white where it is transparent.
+
+    Args:
+        data: the file's bytes.
+        where: what to call the file in an error.
+        size: (height, width) in pixels; another size is resized to it, bilinear and
+            smoothed when it shrinks (Pillow's BILINEAR), without keeping the aspect.
+
+    Returns:
+        uint8 `(height, width, channels)`, 1 channel if the file is grey and 3 if not;
+        and whether it was resized.
+
+    Raises:
+        DataError: if the file can't be decoded, or is too large to be an honest image.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 2), "red").save(file, "PNG")
+        >>> pixels, resized = decode(file.getvalue(), "red.png", None)
+        >>> pixels.shape, pixels[0, 0].tolist(), resized
+        ((2, 4, 3), [255, 0, 0], False)
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            image = plain(ImageOps.exif_transpose(file))
+            resized = size is not None and image.size != size[::-1]
+            if size is not None and resized:
+                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+            pixels = np.array(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{where}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found a "
+            "larger one; make it smaller or remove it"
+        ) from error
+    except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        reason = "no known format" if unknown else one_line(error)
+        raise DataError(
+            f"{where}: expected an image, found a file that can't be read as one "
+            f"({reason}); replace or remove it"
+        ) from error
+    return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), resized
+
+
+@contextlib.contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Makes an error of Pillow's warning of a decompression bomb, and silences its others.
+
+    Warning filters belong to the whole process: enter it from the main thread, around
+    the threads that decode.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """An image as 8-bit grey or RGB, on white where it is transparent."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a pixel; save it with 8")
+    grey = image.mode in ("1", "L", "LA", "La")
+    mode = "L" if grey else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("LA" if grey else "RGBA")
+        sheet = Image.new(mode, image.size, "white")
+        sheet.paste(image.convert(mode), mask=image.getchannel("A"))
+        return sheet
+    return image.convert(mode)
+
+
+def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
+    """Decode the images of `train/<class>/` and `test/<class>/`, or of `<class>/`.
+
+    One folder around all of it is left out of account. Classes are numbered in the
+    order of their names, images in the order of their paths. If every image is grey
+    the arrays have one channel, otherwise three.
+
+    Args:
+        tree: the opened folder or archive.
+        size: (height, width) in pixels that every image is resized to as `decode`
+            does, or None where they all have one size.
+
+    Returns:
+        The content; its fingerprint covers paths and files' bytes, not pixels.
+
+    Raises:
+        DataError: if there are no images, fewer than two classes, an empty class,
+            other classes in test than in train, an image that can't be read, or
+            images of several sizes and no `size`; the offender is named.
+    """
+    places = _places(tree)
+    classes = _classes(tree, places)
+    pixels: dict[str, np.ndarray] = {}
+    digests: dict[str, str] = {}
+    resized = False
+    with strict_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Archives are read from one thread and in their own order, a bounded batch at a time.
+        names = (name for name in tree.files if name in places)
+        while batch := list(itertools.islice(names, _BATCH)):
+            data = [tree.files[name]() for name in batch]
+            labels = [_name(tree, name) for name in batch]
+            decoded = pool.map(decode, data, labels, itertools.repeat(size))
+            for name, raw, (picture, changed) in zip(batch, data, decoded, strict=True):
+                digests[places[name].path] = hashlib.sha256(raw).hexdigest()
+                pixels[name] = picture
+                resized |= changed
+    _check_sizes(tree, pixels)
+    shape = next(iter(pixels.values())).shape[:2]
+    channels = max(picture.shape[2] for picture in pixels.values())
+    ordered = sorted(places, key=lambda name: places[name].path)
+    parts: dict[str, Part] = {}
+    for part in ("train", "test"):
+        chosen = [name for name in ordered if places[name].part == part]
+        if chosen:
+            images = np.empty((len(chosen), *shape, channels), np.uint8)
+            for image, name in zip(images, chosen, strict=True):
+                image[:] = pixels.pop(name)
+            numbers = [classes.index(places[name].label) for name in chosen]
+            parts[part] = Part(images, np.array(numbers, np.int64))
+    return Content(classes, parts["train"], parts.get("test"), _digest(digests), resized)
+
+
+def fingerprint(tree: Tree) -> str:
+    """`"sha256:<hex>"` over the paths and bytes of a tree's images, in the order of paths."""
+    places = _places(tree)
+    return _digest(
+        {
+            place.path: hashlib.sha256(tree.files[name]()).hexdigest()
+            for name, place in places.items()
+        }
+    )
+
+
+def _digest(digests: dict[str, str]) -> str:
+    lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(digests.items()))
+    return f"sha256:{hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def _places(tree: Tree) -> dict[str, _Place]:
+    """Which part and class each image belongs to, by its path."""
+    steps = {name: name.split("/") for name in tree.files if name.casefold().endswith(SUFFIXES)}
+    if not steps:
+        raise DataError(
+            f"{tree.path}: expected images in train/<class>/ or <class>/, CIFAR-10's batches, "
+            "MNIST's idx files or arrays x_train and y_train, found none of them; "
+            "give the folder or archive that holds one"
+        )
+    wrapped = _wrapped(steps.values())
+    places = {}
+    levelled = any(len(path) - wrapped == 3 and path[wrapped] == "train" for path in steps.values())
+    for name, path in steps.items():
+        match path[wrapped:]:
+            case ["train" | "test" as part, label, _]:
+                places[name] = _Place("/".join(path[wrapped:]), part, label)
+            case [label, _] if not levelled:
+                places[name] = _Place("/".join(path[wrapped:]), "train", label)
+            case _:
+                raise DataError(
+                    f"{_name(tree, name)}: expected every image in train/<class>/ or "
+                    f"test/<class>/, or all in <class>/, found this one elsewhere; "
+                    "move it or remove it"
+                )
+    if all(place.part == "test" for place in places.values()):
+        raise DataError(
+            f"{tree.path}: expected training images in train/<class>/ or <class>/, found only "
+            "test/; add them"
+        )
+    return places
+
+
+def _wrapped(paths: Iterable[list[str]]) -> bool:
+    """Whether one folder stands around what would be read as parts and classes."""
+    paths = list(paths)
+    first, least = paths[0][0], min(len(path) for path in paths)
+    if any(path[0] != first for path in paths):
+        return False
+    return least > 3 or (least == 3 and first not in ("train", "test"))
+
+
+def _classes(tree: Tree, places: dict[str, _Place]) -> tuple[str, ...]:
+    classes = sorted({place.label for place in places.values() if place.part == "train"})
+    tested = {place.label for place in places.values() if place.part == "test"}
+    # The folders beside those that hold images would be classes too.
+    homes = {name.rpartition("/")[0] for name in places}
+    sides = {home.rpartition("/")[0] for home in homes}
+    for folder in sorted(tree.folders - homes):
+        holds_parts = any(side == folder or side.startswith(f"{folder}/") for side in sides)
+        if folder.rpartition("/")[0] in sides and not holds_parts:
+            raise DataError(
+                f"{_name(tree, folder)}: expected images of a class, found none; "
+                "add images or remove the folder"
+            )
+    if len(classes) < 2:
+        raise DataError(
+            f"{tree.path}: expected at least two classes, found only {classes[0]!r}; "
+            "add a folder of images for each other class"
+        )
+    if tested and tested != set(classes):
+        strange = sorted(tested ^ set(classes))
+        raise DataError(
+            f"{tree.path}: expected the same classes in test as in train, found "
+            f"{', '.join(map(repr, strange))} in one of them alone; add or remove their images"
+        )
+    return tuple(classes)
+
+
+def _check_sizes(tree: Tree, pixels: dict[str, np.ndarray]) -> None:
+    first, shape = next((name, picture.shape) for name, picture in pixels.items())
+    for name, picture in pixels.items():
+        if picture.shape[:2] != shape[:2]:
+            one, other = (f"{h}x{w}" for h, w in (shape[:2], picture.shape[:2]))
+            raise DataError(
+                f"{tree.path}: expected images of one size, found {first!r} of {one} and "
+                f"{name!r} of {other} (height x width); set `data.size` in the recipe "
+                "(--set data.size=[h,w]) to resize them"
+            )
+
+
+def _name(tree: Tree, name: str) -> str:
+    return str(tree.path / name) if tree.path.is_dir() else f"{tree.path}: {name}"
+
+
+def recall(digest: str, size: tuple[int, int] | None) -> Content | None:
+    """Decoded images from the cache, or None if they are not there whole.
+
+    Args:
+        digest: what identifies the source's content.
+        size: the size they were asked for in.
+    """
+    path = _kept(digest, size)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            parts = {
+                part: Part(arrays[f"{part}_images"], arrays[f"{part}_labels"])
+                for part in ("train", "test")
+                if f"{part}_images" in arrays
+            }
+            return Content(
+                tuple(arrays["classes"].tolist()),
+                parts["train"],
+                parts.get("test"),
+                str(arrays["fingerprint"]),
+                bool(arrays["resized"]),
+            )
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
+        log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
+        return None
+
+
+def remember(digest: str, size: tuple[int, int] | None, content: Content) -> None:
+    """Keep decoded images for `recall`; a disk that can't be written is only warned of."""
+    arrays: dict[str, Any] = {
+        "classes": np.array(content.classes),
+        "fingerprint": np.array(content.fingerprint),
+        "resized": np.array(content.resized),
+    }
+    for name, part in (("train", content.train), ("test", content.test)):
+        if part is not None:
+            arrays |= {f"{name}_images": part.images, f"{name}_labels": part.labels}
+    path = _kept(digest, size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.replacing(path) as temporary:
+            np.savez(temporary, **arrays)
+    except OSError as error:
+        log.warning("decoded images are not kept for next time: %s", error)
+
+
+def _kept(digest: str, size: tuple[int, int] | None) -> Path:
+    key = f"{_READER} {digest} {size} {PIL.__version__}"
+    return (
+        storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    )

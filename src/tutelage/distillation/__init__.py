@@ -1,0 +1,1 @@
+"""The distiller, its loss terms and the cache of teacher logits."""

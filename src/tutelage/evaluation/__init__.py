@@ -1,0 +1,1 @@
+"""Metrics, statistics, bias correction and profiling of trained models."""

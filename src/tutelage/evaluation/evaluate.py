@@ -1,0 +1,108 @@
+"""Figures of a model file on a data set's test part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tutelage import recipe as recipes
+from tutelage.data import datasets
+from tutelage.errors import ModelError
+from tutelage.evaluation import metrics
+from tutelage.models import loading, onnx_model, zoo
+
+
+def size_figures(model: keras.Model) -> dict[str, Any]:
+    """A model's `parameters`, and multiply-accumulates an image (`macs`) where they are known."""
+    figures = {"parameters": model.count_params()}
+    with contextlib.suppress(ModelError):
+        figures["macs"] = zoo.macs(model)
+    return figures
+
+
+def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
+    """Measure a model file on a data set's test part.
+
+    Args:
+        path: a `.keras` file, or an `.onnx` one of `tutelage export`.
+        data: the name of a data set, or the path of one.
+        teacher: a model file to compare the answers with.
+
+    Returns:
+        `models` (figures by name by file stem) and `data`, ready for JSON.
+
+    Raises:
+        ModelError: if a file is no model or does not fit the data.
+        DataError: if the data can't be found or read.
+    """
+    model, guide = _opened(path), None if teacher is None else _opened(teacher)
+    dataset = named_data(data, path)
+    test = dataset.test
+    ask = _asked(model, path, dataset)
+    ask_guide = None if guide is None or teacher is None else _asked(guide, teacher, dataset)
+    answers = ask(test.images)
+    score = metrics.score(
+        answers, test.labels, None if ask_guide is None else ask_guide(test.images)
+    )
+    size = model.size_figures if isinstance(model, onnx_model.Exported) else size_figures(model)
+    return {
+        "models": {path.stem: score | size | {"bytes": path.stat().st_size}},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "test": len(test),
+        },
+    }
+
+
+def _opened(path: Path) -> keras.Model | onnx_model.Exported:
+    if path.suffix == ".onnx":
+        return onnx_model.Exported(path, threads=os.cpu_count() or 1)
+    return loading.load_model(path)
+
+
+def _asked(
+    model: keras.Model | onnx_model.Exported, path: Path, dataset: datasets.Dataset
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What answers a data set's images, of a model that fits them."""
+    shape, classes = dataset.test.images.shape[1:], dataset.classes
+    if not isinstance(model, onnx_model.Exported):
+        loading.check_fit(model, path, shape, len(classes))
+        return lambda images: loading.logits(model, images)
+    loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
+    if model.classes != classes:
+        raise ModelError(
+            f"{path} tells {', '.join(model.classes)[:100]} apart, in this order, but the data's "
+            f"classes are {', '.join(classes)[:100]}: choose another model"
+        )
+    return lambda images: loading.in_chunks(model.logits, images)
+
+
+def named_data(data: str, path: Path) -> datasets.Dataset:
+    """A data set by name or path, in the size that the run of a model file has resized it to.
+
+    Args:
+        data: one of `datasets.NAMES`, or the path of one.
+        path: the model file.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: if it can't be found or read.
+    """
+    known = data in datasets.NAMES and data != "folder"
+    return datasets.load(data if known else "folder", None if known else data, size=_size(path))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """The size that the run a model lies in has resized its images to, if it has."""
+    recipe = path.parent / "recipe.toml"
+    return recipes.load(recipe).data.size if recipe.is_file() else None

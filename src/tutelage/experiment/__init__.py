@@ -1,0 +1,1 @@
+"""A recipe resolved into stages, their training, and the one-call API."""

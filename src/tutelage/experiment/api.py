@@ -1,0 +1,171 @@
+"""The outcome of distilling one's own teacher into one's own student."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from tutelage import recipe as recipes
+from tutelage.data import datasets, formats
+from tutelage.data.datasets import Dataset, Part
+from tutelage.errors import DataError
+from tutelage.experiment import runner
+from tutelage.experiment.spec import prepare
+from tutelage.models import loading
+from tutelage.models.resolve import Source
+from tutelage.progress import Progress
+
+Arrays: TypeAlias = tuple[np.ndarray, np.ndarray] | tuple[tuple[np.ndarray, np.ndarray], ...]
+Data: TypeAlias = str | os.PathLike[str] | Dataset | Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of distilling.
+
+    Attributes:
+        student: the trained student, from uint8 images to logits.
+        results: the contents of `results.json`: figures of the three models on the test part.
+        history: a row for each epoch of each stage.
+        folder: where all of it lies, `student.keras` and `report.md` too.
+    """
+
+    student: keras.Model
+    results: dict[str, Any]
+    history: list[dict[str, Any]]
+    folder: Path
+
+
+def distill(
+    *,
+    teacher: Source | Sequence[Source],
+    student: Source = "student-300k",
+    data: Data,
+    unlabelled: str | os.PathLike[str] | np.ndarray | None = None,
+    recipe: str | os.PathLike[str] = "distill",
+    settings: Mapping[str, object] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> Outcome:
+    """Distil a teacher into a student, train the same student alone, and compare the three.
+
+    Given the same again, it goes on where it was interrupted, or gives what it came to.
+
+    Args:
+        teacher: a Keras model, a PyTorch module, a `.keras`, `.onnx` or `.npy` file, a run folder,
+            `package.module:function`, or the name of one of `recipe.MODELS`, to be trained; or a
+            list, for an ensemble.
+        student: a Keras model, which is copied, a `.keras` file, `package.module:function`, or the
+            name of one of `recipe.MODELS`.
+        data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
+            `(images, labels)` or `((images, labels), (test images, test labels))`, images uint8
+            of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
+        unlabelled: further images that the student learns from by its teacher alone: a folder, or
+            uint8 of shape (n, height, width, channels). Then alpha is 1.
+        recipe: the name of a bundled recipe, or a TOML file.
+        settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
+        out: the run's folder; default: `runs/RECIPE-HASH`, of all that it depends on.
+        progress: hears how it goes.
+        tensorboard: whether to write event files too, in the folder `tensorboard` of the run's.
+
+    Returns:
+        The student, its figures and its history.
+
+    Raises:
+        TutelageError: what was expected, what came and what to do.
+
+    Example:
+
+    >>> import tempfile
+    >>> import keras
+    >>> import tutelage
+    >>> net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 16)])
+    >>> net.add(keras.layers.Flatten())
+    >>> net.add(keras.layers.Dense(10))
+    >>> outcome = tutelage.distill(
+    ...     teacher="digits-teacher", student=net, data="digits", recipe="digits",
+    ...     settings={"schedule.teacher.epochs": 1, "schedule.student.epochs": 1},
+    ...     out=tempfile.mkdtemp(),
+    ... )
+    >>> sorted(outcome.results["models"])
+    ['baseline', 'student', 'teacher']
+    """
+    named = recipes.overrides(teacher=teacher, student=student, data=data, unlabelled=unlabelled)
+    told = recipes.load(recipe, named | dict(settings or {}))
+    job = prepare(
+        told,
+        data=None if recipes.is_path(data) else _dataset(data),
+        teacher=None if recipes.is_path(teacher) else teacher,
+        student=None if recipes.is_path(student) else student,
+        pool=unlabelled if isinstance(unlabelled, np.ndarray) else None,
+    )
+    folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{job.key()[:8]}"
+    results = runner.run(job, folder, progress, tensorboard=tensorboard)
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        history = [
+            {name: _number(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+    return Outcome(loading.load_model(folder / "student.keras"), results, history, folder)
+
+
+def _dataset(data: Any) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    pairs = data if isinstance(data, tuple | list) else ()
+    if len(pairs) == 2 and not isinstance(pairs[0], tuple | list):
+        pairs = (pairs,)
+    if len(pairs) not in (1, 2) or any(len(pair) != 2 for pair in pairs):
+        raise DataError(
+            "data: expected (images, labels) or ((images, labels), (test images, test labels)), "
+            f"found {type(data).__name__}; or give a folder"
+        )
+    parts = [_part(*pair) for pair in pairs]
+    count = max(int(part.labels.max()) for part in parts) + 1
+    classes = tuple(f"class {i}" for i in range(count))
+    if {part.images.shape[1:] for part in parts} != {parts[0].images.shape[1:]}:
+        raise DataError(
+            "data: expected training and test images of one shape, found "
+            f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}; resize them"
+        )
+    train, test = parts[0], parts[1] if len(parts) == 2 else None
+    fingerprint = formats.fingerprint(classes, train, test)
+    if test is None:
+        train, test = datasets.split(train, datasets.TEST_FRACTION, datasets.TEST_SEED)
+    return Dataset("arrays", classes, train, test, fingerprint, "memory")
+
+
+def _part(images: Any, labels: Any) -> Part:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim == 3:
+        images = images[..., None]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise DataError(
+            "images: expected uint8 of shape (n, height, width, 1 or 3), found "
+            f"{images.dtype} of shape {images.shape}; give them as they are, 0 to 255"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or not len(labels):
+        raise DataError(
+            f"labels: expected {len(images)} integers, a class each, found {labels.dtype} of "
+            f"shape {labels.shape}; one-hot labels are labels.argmax(axis=1)"
+        )
+    if labels.min() < 0:
+        raise DataError(f"labels: expected classes from 0 on, found {labels.min()}")
+    return Part(images, labels.astype(np.int64))
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text

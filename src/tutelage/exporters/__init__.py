@@ -1,0 +1,1 @@
+"""Export to ONNX and LiteRT, in float32 or int8."""

@@ -1,0 +1,295 @@
+"""A trained model as a file that runs elsewhere, kept only if it still answers as before."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+from scipy.special import log_softmax
+
+from tutelage import environment, storage
+from tutelage import recipe as recipes
+from tutelage._version import __version__
+from tutelage.data import datasets
+from tutelage.data.datasets import Dataset, Part
+from tutelage.errors import ModelError, RecipeError
+from tutelage.evaluation import evaluate, metrics
+from tutelage.exporters import fold_batch_norm, quantization
+from tutelage.models import loading
+from tutelage.models.onnx_model import ABOUT, CLASSES, Exported
+from tutelage.progress import Progress
+
+ModelFunction = Callable[[np.ndarray], np.ndarray]
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "keras": ".keras"}
+PARITY = 1e-4  # how far logits may differ from Keras', beside a part in 100,000 of the largest
+_PARITY_IMAGES = 1000
+_CALIBRATION = 256  # validation images for the ranges; others judge them
+_JUDGES = 1000
+_LOSS = 0.003  # of accuracy that 8 bits may cost, or two images where that is more
+_HELD_OUT = 0.1
+
+
+def export(
+    source: Path,
+    *,
+    form: str = "onnx",
+    int8: bool = False,
+    data: str | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a model as a file that runs elsewhere, and score that file.
+
+    Its logits are compared with the Keras model's on up to 1,000 test images, and its figures
+    taken on all of them. An ONNX file takes raw uint8 images, any number at once, and says what
+    it is: classes, shape, figures. For 8 bits, ranges are found on validation images in three
+    ways, and of these the one is taken that on other validation images changes the answers least.
+
+    Args:
+        source: a run's folder, for its student, or a `.keras` file.
+        form: `onnx`, `litert` (needs the package litert-torch) or `keras`.
+        int8: whether to compute in 8-bit integers; for ONNX.
+        data: the data to score on, a name or a path; default: that of the run it lies in.
+        out: the file; default: beside the model, `student.onnx`, `student-int8.onnx` and so on.
+        progress: hears what is done.
+
+    Returns:
+        `file`, `name`, `format`, `precision`, `shape`, `parameters`, `macs` (where known),
+        `bytes`, `source_bytes` (the model file's), `parity` (`images`, `max_difference`,
+        `agreement`), `models` (figures of `keras` and of `exported`), `calibration` (for int8),
+        `data` and `environment`, ready for JSON.
+
+    Raises:
+        RecipeError: if an argument is none of these, or the backend is not PyTorch.
+        ModelError: if the model can't be exported, or the file answers too differently: then
+            there is no file.
+        DataError: if the data can't be found or read.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from tutelage.data import datasets
+    >>> from tutelage.exporters import exporter
+    >>> from tutelage.models import zoo
+    >>> images = datasets.load("digits").train.images
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "student.keras"
+    >>> zoo.build("digits-student", images=images, classes=10, seed=0).save(file)
+    >>> told = exporter.export(file, data="digits")
+    >>> pathlib.Path(told["file"]).name, told["parity"]["agreement"]
+    ('student.onnx', 1.0)
+    """
+    progress = progress or Progress()
+    _check(form, int8)
+    file = source / "student.keras" if source.is_dir() else source
+    model = loading.load_model(file)
+    dataset, held_out = _data(file, data)
+    test = dataset.test
+    loading.check_fit(model, file, test.images.shape[1:], len(dataset.classes))
+    target = out or file.with_name(file.stem + ("-int8" if int8 else "") + SUFFIXES[form])
+    if target.suffix != SUFFIXES[form]:
+        raise RecipeError(f"out: expected a name that ends in {SUFFIXES[form]}, found {target}")
+    if target.resolve() == file.resolve():
+        raise RecipeError(f"out: expected another file than the model itself, {file}")
+    progress.note(f"{file} answers {len(test):,} test images of {dataset.name}")
+    wanted = loading.logits(model, test.images)
+    results: dict[str, Any] = {
+        "name": file.stem,
+        "format": form,
+        "precision": "int8" if int8 else "float32",
+        "shape": list(test.images.shape[1:]),
+        **evaluate.size_figures(model),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / target.name
+        if form == "onnx":
+            graph = _graph(model)
+            if int8:
+                progress.note(f"calibrating with {min(_CALIBRATION, len(held_out))} images")
+                graph, results["calibration"] = _quantised(graph, held_out)
+            _describe(graph, dataset.classes, results)
+            onnx.save(graph, made)
+        elif form == "litert":
+            _litert(model, made)
+        else:
+            model.save(made)
+        answers = _answering(made, form)(test.images)
+        if not np.isfinite(answers).all():
+            raise ModelError(f"{target}: its logits are not finite; no file is kept")
+        results["parity"] = _parity(wanted, answers)
+        results["models"] = {
+            "keras": metrics.score(wanted, test.labels),
+            "exported": metrics.score(answers, test.labels, wanted),
+        }
+        _refuse(target, results, wanted, len(test))
+        results["data"] = {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "test": len(test),
+        }
+        if form == "onnx":
+            _describe(graph, dataset.classes, results)
+            onnx.save(graph, made)
+        with storage.replacing(target) as temporary:
+            temporary.write_bytes(made.read_bytes())
+    results |= {"file": str(target), "bytes": target.stat().st_size}
+    results["source_bytes"] = file.stat().st_size
+    return results | {"environment": environment.describe()}
+
+
+def _check(form: str, int8: bool) -> None:
+    if form not in SUFFIXES:
+        raise RecipeError(f"format: expected one of {', '.join(SUFFIXES)}, found {form!r}")
+    if int8 and form != "onnx":
+        raise RecipeError(f"int8: expected with the format onnx, found {form}; leave one of them")
+    if keras.backend.backend() != "torch":
+        raise RecipeError(
+            f"export: expected the PyTorch backend, found {keras.backend.backend()}; unset "
+            "KERAS_BACKEND: a .keras file is the same for all"
+        )
+    if form == "litert" and importlib.util.find_spec("litert_torch") is None:
+        raise RecipeError(
+            "format litert: its converter is not installed; "
+            "pip install litert-torch 'torch==2.13.0', or choose onnx"
+        )
+
+
+def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
+    """The data that a model is scored on, and what was held out of its training, if known."""
+    recipe_file = file.parent / "recipe.toml"
+    if data is not None:
+        dataset = evaluate.named_data(data, file)
+        return dataset, datasets.split(dataset.train, _HELD_OUT, seed=0)[1]
+    if recipe_file.is_file():
+        named = recipes.load(recipe_file).data
+        dataset = datasets.load(named.name, named.path or None, size=named.size)
+        return dataset, datasets.split(dataset.train, named.validation, named.split_seed)[1]
+    raise RecipeError(
+        f"data: {file} lies in no run's folder, so what it was trained on is not known; "
+        "name it with --data"
+    )
+
+
+def _graph(model: keras.Model) -> onnx.ModelProto:
+    """A model's graph in ONNX, folded, with a free number of images."""
+    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # Keras exports what has been called
+    with tempfile.TemporaryDirectory() as name:
+        raw, plain = Path(name) / "raw.onnx", Path(name) / "plain.onnx"
+        try:
+            with warnings.catch_warnings():  # of Python values that are taken as constants
+                warnings.simplefilter("ignore")
+                model.export(raw, format="onnx", verbose=False)
+        except Exception as error:  # what a layer of the user's own may raise
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{model.name} can't be written as ONNX: {reason}") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Transposes around each layer go, constants are computed; of standard operators alone.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(plain)
+        onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+        return fold_batch_norm.fold(onnx.load(plain))
+
+
+def _quantised(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph in 8 bits by the method that changes answers least, and what each one changes."""
+    shown, judges = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_JUDGES]
+    judges = judges if len(judges) else shown
+    wanted = log_softmax(_run(graph, judges).astype(np.float64), axis=1)
+    made, changes = {}, {}
+    for method in quantization.METHODS:
+        made[method] = quantization.int8(graph, shown, method)
+        found = log_softmax(_run(made[method], judges).astype(np.float64), axis=1)
+        changes[method] = float(np.mean(np.sum(np.exp(wanted) * (wanted - found), axis=1)))
+    best = min(changes, key=lambda method: changes[method])
+    return made[best], {"method": best, "images": len(shown), "kl": changes}
+
+
+def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return loading.in_chunks(lambda part: session.run(None, {name: part})[0], images)
+
+
+def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
+    """Say within a file what it is, and so far as known what it is worth."""
+    kept = ("name", "precision", "shape", "parameters", "macs", "data", "parity", "calibration")
+    about = {key: results[key] for key in kept if key in results} | {"version": __version__}
+    about["figures"] = results.get("models", {}).get("exported", {})
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(
+        graph, {CLASSES: json.dumps(list(classes)), ABOUT: json.dumps(about)}
+    )
+
+
+def _litert(model: keras.Model, target: Path) -> None:
+    try:
+        model(np.zeros((1, *model.input_shape[1:]), np.uint8))
+        model.export(target, format="litert", verbose=False)
+    except Exception as error:  # the converter's errors are of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{model.name} can't be written as LiteRT: {reason}") from error
+
+
+def _answering(file: Path, form: str) -> ModelFunction:
+    """The file itself, opened as its users will."""
+    if form == "onnx":
+        opened = Exported(file)
+        return lambda images: loading.in_chunks(opened.logits, images)
+    if form == "keras":
+        model = loading.load_model(file)
+        return lambda images: loading.logits(model, images)
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file))
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(given["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
+        interpreter.invoke()
+        return np.array(interpreter.get_tensor(answer["index"]))
+
+    return lambda images: loading.in_chunks(ask, images)
+
+
+def _parity(wanted: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    wanted, answers = wanted[:_PARITY_IMAGES], answers[:_PARITY_IMAGES]
+    return {
+        "images": len(wanted),
+        "max_difference": float(np.abs(wanted - answers).max()),
+        "agreement": float(np.mean(wanted.argmax(axis=1) == answers.argmax(axis=1))),
+    }
+
+
+def _refuse(target: Path, results: dict[str, Any], wanted: np.ndarray, images: int) -> None:
+    """Raise if a file answers too differently to be kept."""
+    if results["precision"] == "float32":
+        most = PARITY + PARITY / 10 * float(np.abs(wanted).max())
+        if (found := results["parity"]["max_difference"]) > most:
+            raise ModelError(
+                f"{target}: expected logits within {most:.2g} of the Keras model's, found a "
+                f"difference of {found:.2g}; no file is kept"
+            )
+        return
+    before, after = (results["models"][which]["accuracy"] for which in ("keras", "exported"))
+    if before - after > max(_LOSS, 2.5 / images):
+        raise ModelError(
+            f"{target}: 8 bits take the accuracy from {before:.2%} to {after:.2%}, more than "
+            f"{100 * max(_LOSS, 2 / images):.2g} points; no file is kept: export without --int8, "
+            "or train with weight decay, which keeps values in a narrower range"
+        )

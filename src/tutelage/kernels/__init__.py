@@ -1,0 +1,1 @@
+"""Layers of a stock Keras model computed by fused native code."""

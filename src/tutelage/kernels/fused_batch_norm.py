@@ -1,0 +1,279 @@
+"""Fused passes: batch normalisation with the ReLU and the pooling around it, and the like.
+
+A training step on a processor spends most of what is not convolution on passes
+over feature maps, one a layer and direction. `fusion.c` does a normalisation, the
+ReLU before or after it and the 2x2 pooling behind it together, in two passes each
+way. Where it can't be compiled, the layers run one by one. A border of zeros is left to
+the convolution behind it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from tutelage.kernels import build
+
+if keras.backend.backend() == "torch":
+    import torch
+
+_NAME = "fusion"
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A batch normalisation and the neighbours whose work is done with it.
+
+    Attributes:
+        norm: the normalisation, on channels last.
+        source: the convolution before it whose ReLU it takes over, if any.
+        low: lower bound of the output: 0 with a ReLU behind it.
+        high: upper bound of the output: 6 with a ReLU6 behind it.
+        pool: whether a 2x2 maximum follows.
+        behind: the layers behind it that are left with nothing to do.
+    """
+
+    norm: keras.Layer
+    source: keras.Layer | None
+    low: float
+    high: float
+    pool: bool
+    behind: tuple[keras.Layer, ...]
+
+
+def chains(model: keras.Model) -> dict[keras.Layer, Chain]:
+    """What can be fused in a model, by each layer that takes part.
+
+    Args:
+        model: a Functional or Sequential model, which may hold others.
+
+    Returns:
+        For each layer in a chain, that chain.
+    """
+    wiring = _Wiring(model)
+    found: dict[keras.Layer, Chain] = {}
+    for node in wiring.nodes:
+        if type(node.operation) is layers.BatchNormalization and wiring.once(node.operation):
+            chain = _chain(node, wiring)
+            if chain:
+                members = (chain.norm, chain.source, *chain.behind)
+                found |= {layer: chain for layer in members if layer is not None}
+    return found
+
+
+def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
+    """Which zero paddings the convolution behind them can do itself.
+
+    Args:
+        model: a Functional or Sequential model, which may hold others.
+
+    Returns:
+        For each such padding, and for the convolution that reads it, how many zeros come left,
+        right, above and below.
+    """
+    wiring = _Wiring(model)
+    found: dict[keras.Layer, list[int]] = {}
+    for node in wiring.nodes:
+        border = node.operation
+        if type(border) is not layers.ZeroPadding2D or not (_plain(border) and wiring.once(border)):
+            continue
+        reader = wiring.next_alone(node.outputs[0])
+        if (
+            type(reader) in _CONVOLUTIONS
+            and reader.padding == "valid"
+            and reader.data_format == border.data_format == "channels_last"
+        ):
+            (above, below), (left, right) = border.padding
+            found[border] = found[reader] = [left, right, above, below]
+    return found
+
+
+class _Wiring:
+    """Who reads what in a model and in the models that it holds."""
+
+    def __init__(self, model: keras.Model):
+        self.nodes = [node for graph in _graphs(model) for node in _nodes(graph)]
+        self.uses = Counter(id(node.operation) for node in self.nodes)
+        self.readers: dict[int, list[Any]] = {}
+        for node in self.nodes:
+            for tensor in node.input_tensors:
+                self.readers.setdefault(id(tensor), []).append(node.operation)
+        for graph in _graphs(model):
+            for tensor in keras.tree.flatten(graph.outputs):
+                self.readers.setdefault(id(tensor), []).append(None)
+
+    def once(self, layer: Any) -> bool:
+        """Whether a layer stands in one place alone."""
+        return self.uses[id(layer)] == 1
+
+    def next_alone(self, tensor: Any) -> Any:
+        """The layer that alone reads a tensor, if it stands in no other place."""
+        (reader, *others) = self.readers[id(tensor)]
+        return reader if not others and self.once(reader) and _plain(reader) else None
+
+
+def _graphs(model: keras.Model) -> Iterator[Any]:
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    yield graph
+    for layer in graph.layers:
+        if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):
+            yield from _graphs(layer)
+
+
+def _nodes(graph: Any) -> list[Any]:
+    return [node for depth in graph._nodes_by_depth.values() for node in depth]
+
+
+def _chain(node: Any, wiring: _Wiring) -> Chain | None:
+    norm, (source,) = node.operation, node.input_tensors
+    if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not _plain(norm):
+        return None
+
+    producer = source._keras_history.operation
+    takes_relu = (
+        wiring.next_alone(source) is norm
+        and wiring.once(producer)
+        and type(producer) in _CONVOLUTIONS
+        and _plain(producer)
+        and producer.activation is keras.activations.relu
+        and producer.data_format == "channels_last"
+    )
+    low, high, pool = -math.inf, math.inf, False
+    behind: list[keras.Layer] = []
+    tensor = node.outputs[0]
+    layer = wiring.next_alone(tensor)
+    bounds = _bounds(layer)
+    if bounds:
+        low, high = bounds
+        behind.append(layer)
+        tensor = layer.output
+        layer = wiring.next_alone(tensor)
+    if type(layer) is layers.MaxPooling2D and _halves(layer, tensor.shape):
+        pool = True
+        behind.append(layer)
+    return Chain(norm, producer if takes_relu else None, low, high, pool, tuple(behind))
+
+
+def _plain(layer: Any) -> bool:
+    return (
+        isinstance(layer, keras.Layer)
+        and layer.compute_dtype == "float32"
+        and not layer.activity_regularizer
+    )
+
+
+def _bounds(layer: Any) -> tuple[float, float] | None:
+    """The interval that a layer clips to, if that is all it does."""
+    if type(layer) is layers.ReLU and not layer.negative_slope and not layer.threshold:
+        return 0.0, math.inf if layer.max_value is None else float(layer.max_value)
+    if type(layer) is layers.Activation:
+        known = {keras.activations.relu: math.inf, keras.activations.relu6: 6.0}
+        return (0.0, known[layer.activation]) if layer.activation in known else None
+    return None
+
+
+def _halves(layer: Any, shape: tuple[int | None, ...]) -> bool:
+    even = all(size is not None and size % 2 == 0 for size in shape[1:3])
+    windows = tuple(layer.pool_size) == tuple(layer.strides) == (2, 2)
+    return even and windows and layer.data_format == "channels_last"
+
+
+def normalise(chain: Chain, x: Any, training: bool) -> Any:
+    """A chain's pass, on the processor.
+
+    Args:
+        chain: what to do.
+        x: a tensor of shape (images, height, width, channels), float32 or bfloat16. In training,
+            where the chain takes over its source's ReLU, that is done in place.
+        training: normalise by the batch, and bring the moving statistics up to date; otherwise
+            by the moving statistics, and without gradients.
+
+    Returns:
+        A tensor of the same type, half as high and wide where the chain pools; None where this
+        can't be done: without a compiler, on another device, or where gradients are wanted
+        through moving statistics.
+    """
+    norm = chain.norm
+    gamma = norm.gamma.value if norm.scale else None
+    beta = norm.beta.value if norm.center else None
+    batch = training and norm.trainable
+    if (
+        build.library(_NAME) is None
+        or x.device.type != "cpu"
+        or (not batch and torch.is_grad_enabled())
+    ):
+        return None
+    x = x.contiguous()
+    mean, variance = norm.moving_mean.value, norm.moving_variance.value
+    if batch:
+        about = x.new_empty((4, x.shape[-1]), dtype=torch.float32)
+        z = _Normalise.apply(x, gamma, beta, about, chain)
+        with torch.no_grad():
+            mean.lerp_(about[0], 1 - norm.momentum)
+            variance.lerp_(about[1], 1 - norm.momentum)
+        return z
+    scale = torch.rsqrt(variance + norm.epsilon)
+    scale = scale if gamma is None else scale * gamma
+    offset = -mean * scale if beta is None else beta - mean * scale
+    z = _output(chain, x)
+    _call("normalise", _shape(chain, x), x, z, scale, offset)
+    return z
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels")),
+        *((name, ctypes.c_int64) for name in ("relu", "pool", "threads")),
+        *((name, ctypes.c_float) for name in ("low", "high")),
+        ("epsilon", ctypes.c_double),
+    )
+
+
+def _shape(chain: Chain, x: Any) -> _Shape:
+    return _Shape(
+        *x.shape,
+        *(chain.source is not None, chain.pool, torch.get_num_threads()),
+        *(chain.low, chain.high, chain.norm.epsilon),
+    )
+
+
+def _output(chain: Chain, x: Any) -> Any:
+    images, height, width, channels = x.shape
+    part = 2 if chain.pool else 1
+    return x.new_empty((images, height // part, width // part, channels))
+
+
+if keras.backend.backend() == "torch":
+
+    class _Normalise(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, gamma: Any, beta: Any, about: Any, chain: Chain) -> Any:
+            ctx.shape, z = _shape(chain, x), _output(chain, x)
+            _call("forward", ctx.shape, x, z, gamma, beta, about)
+            ctx.save_for_backward(x, about)
+            ctx.affine = gamma is not None, beta is not None
+            return z
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, dz: Any) -> Any:
+            x, about = ctx.saved_tensors
+            dx, slopes = torch.empty_like(x), torch.empty_like(about[:2])
+            _call("backward", ctx.shape, x, dz.contiguous(), dx, about, *slopes)
+            dgamma, dbeta = (
+                s if wanted else None for s, wanted in zip(slopes, ctx.affine, strict=True)
+            )
+            return dx, dgamma, dbeta, None, None
+
+
+def _call(name: str, shape: _Shape, x: Any, *arrays: Any) -> None:
+    stored = str(x.dtype).removeprefix("torch.")
+    build.call(_NAME, f"{name}_{stored}", shape, x, *arrays)

@@ -1,0 +1,1 @@
+"""The model zoo, loading, and adapters of Keras, PyTorch and ONNX models."""

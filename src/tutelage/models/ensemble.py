@@ -1,0 +1,98 @@
+"""Several teachers as one: an ensemble of models, or of one model's seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tutelage.errors import RecipeError
+from tutelage.models.resolve import Teacher
+
+_LEAST = 1e-7
+
+
+def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
+    """Make one teacher of several.
+
+    Args:
+        teachers: at least two that answer images, of one data set.
+        combine: `"logits"`: it gives the mean of their logits; `"probabilities"`: the logarithm of
+            the mean of their probabilities; `"losses"`: as `"logits"`, but a student's loss is
+            the mean of its losses with each of them.
+
+    Returns:
+        The teacher. Where all are Keras models and `combine` is not `"losses"`, a Keras model too.
+
+    Raises:
+        RecipeError: there are too few, or one holds stored logits.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tutelage.models import resolve
+    >>> from tutelage.models.ensemble import ensemble
+    >>> images, found = np.zeros((4, 8, 8, 1), np.uint8), []
+    >>> for _ in range(2):
+    ...     net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    ...     net.add(keras.layers.Dense(2))
+    ...     found.append(resolve.teacher(net, images=images, classes=("cat", "dog")))
+    >>> ensemble(found).answer(images, "float32").shape
+    (4, 2)
+    >>> ensemble(found, "losses").apart(images, "float32").shape
+    (4, 2, 2)
+    """
+    if len(teachers) < 2:
+        raise RecipeError(f"an ensemble needs at least 2 teachers, found {len(teachers)}")
+    for teacher in teachers:
+        if teacher.stored is not None:
+            raise RecipeError(
+                f"{teacher.name} holds stored logits: average them with the others' yourself, or "
+                "give models alone"
+            )
+    names = ", ".join(teacher.name for teacher in teachers)
+    digests = " ".join([combine, *(teacher.digest for teacher in teachers)])
+    notes = [f"{teacher.name}: {note}" for teacher in teachers for note in teacher.notes]
+    answers = [teacher.answer for teacher in teachers if teacher.answer is not None]
+
+    def apart(images: np.ndarray, precision: str) -> np.ndarray:
+        return np.stack([answer(images, precision) for answer in answers], axis=1)
+
+    def together(images: np.ndarray, precision: str) -> np.ndarray:
+        each = apart(images, precision)
+        if combine != "probabilities":
+            return np.asarray(each.mean(axis=1))
+        chances = np.exp(each - each.max(axis=-1, keepdims=True))
+        chances /= chances.sum(axis=-1, keepdims=True)
+        return np.log(np.maximum(chances.mean(axis=1), np.float32(_LEAST)))
+
+    models = [teacher.model for teacher in teachers if teacher.model is not None]
+    whole = len(models) == len(teachers) and combine != "losses"
+    return Teacher(
+        name=f"an ensemble of {names}",
+        digest=hashlib.sha256(digests.encode()).hexdigest(),
+        model=_mean(models, combine) if whole else None,
+        answer=together,
+        stored=None,
+        notes=tuple(notes),
+        apart=apart if combine == "losses" else None,
+    )
+
+
+def _mean(models: Sequence[keras.Model], combine: str) -> keras.Model:
+    images = keras.Input(models[0].input_shape[1:], dtype="uint8", name="images")
+    outputs = []
+    for number, model in enumerate(models):
+        member = keras.Model(model.inputs, model.outputs, name=f"member_{number}")
+        (output,) = keras.tree.flatten(member(images))
+        outputs.append(output)
+    if combine == "probabilities":
+        mean = layers.Average()([layers.Softmax()(output) for output in outputs])
+        logits = layers.Identity(name="logits")(ops.log(ops.maximum(mean, _LEAST)))
+    else:
+        logits = layers.Average(name="logits")(outputs)
+    return keras.Model(images, logits, name="ensemble")

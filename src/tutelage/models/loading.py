@@ -1,0 +1,201 @@
+"""What a trained model answers: logits, figures on a test part, classes of a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from tutelage.errors import ModelError
+from tutelage.kernels import accelerate
+from tutelage.models import onnx_model
+
+BATCH = 250
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a `.keras` file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: if it is not there, or is no Keras model file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no model file {path}: expected a .keras file")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises a dozen kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} can't be read as a .keras model: {reason}") from error
+
+
+def check_fit(
+    model: keras.Model, name: str | os.PathLike[str], shape: tuple[int, ...], classes: int
+) -> None:
+    """Refuse a model that doesn't take such images or give so many classes' logits.
+
+    Args:
+        model: the model.
+        name: what to call it in the error.
+        shape: (height, width, channels) of the images.
+        classes: number of classes.
+
+    Raises:
+        ModelError: what was expected and what came.
+    """
+    refuse_unfit(name, *_geometry(model, name), shape, classes)
+
+
+def refuse_unfit(
+    name: str | os.PathLike[str],
+    takes: tuple[int, ...],
+    gives: int,
+    shape: tuple[int, ...],
+    classes: int,
+) -> None:
+    """Refuse, with a ModelError, a model of another shape or number of classes than the data's."""
+    if takes != shape:
+        raise ModelError(
+            f"{name} takes images of shape {takes}, but these are {shape}: "
+            "resize them by data.size, or choose another model"
+        )
+    if gives != classes:
+        raise ModelError(
+            f"{name} tells {gives} classes apart, but there are {classes}: choose another model"
+        )
+
+
+def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
+    """A model's logits on images, in inference mode.
+
+    Args:
+        model: a model from uint8 images to logits.
+        images: uint8 of shape (n, height, width, channels).
+        precision: what to compute in; in `"float32"` they are what its file gives anywhere.
+
+    Returns:
+        float32 of shape (n, classes).
+    """
+    answers = accelerate.accelerate(model, precision).predict(images, batch_size=BATCH, verbose=0)
+    return np.asarray(answers, dtype=np.float32)
+
+
+def digest(model: keras.Model) -> str:
+    """A hash of what a model's answers depend on, the same wherever its file is loaded.
+
+    Args:
+        model: a built model that can be told as JSON.
+
+    Returns:
+        SHA-256 in hexadecimal of its architecture, its weights and its own classes' source.
+    """
+    # Names are given by number in a process: by order of appearance they are the same in all.
+    text = model.to_json()
+    for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
+        text = text.replace(name, f'"{number}"')
+    told = hashlib.sha256((text + own_code(model._flatten_layers())).encode())
+    for weights in model.get_weights():
+        told.update(np.ascontiguousarray(weights).data)
+    return told.hexdigest()
+
+
+def own_code(parts: Iterable[object]) -> str:
+    """The source of the classes that are no library's, as weights don't tell what is done.
+
+    Args:
+        parts: layers or modules.
+
+    Returns:
+        The sources, one after the other; a class without any by its name.
+    """
+    kinds = {type(part) for part in parts}
+    own = (kind for kind in kinds if not kind.__module__.startswith(("keras.", "torch.")))
+    told = []
+    for kind in own:
+        try:
+            told.append(inspect.getsource(kind))
+        except (OSError, TypeError):  # made where there is no file
+            told.append(kind.__qualname__)
+    return "\n".join(sorted(told))
+
+
+def in_chunks(
+    ask: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
+) -> np.ndarray:
+    """Answers to images that are asked about a batch at a time."""
+    parts = [ask(images[start : start + size]) for start in range(0, len(images), size)]
+    return np.concatenate(parts)
+
+
+def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
+    """The most likely classes of pictures.
+
+    Args:
+        path: the model file; its run's `results.json` beside it names the classes.
+        images: the pictures, at least one, resized to what the model takes.
+        top: how many classes to give, at least 1; all, if there are fewer.
+
+    Returns:
+        For each picture `image` and `classes`, the likeliest first, each with `name` and
+        `probability`. Without its run's `results.json` a class is called `class 0` and so on.
+
+    Raises:
+        RecipeError: if there is no picture, or `top` is below 1.
+        ModelError: if the file is no model of images.
+        DataError: if a picture can't be read.
+    """
+    model = load_model(path)
+    shape, count = _geometry(model, path)
+    pictures = onnx_model.read_pictures(images, shape, path, top)
+    chances = softmax(logits(model, pictures).astype(np.float64), axis=1)
+    return onnx_model.ranked(images, chances, _class_names(path, count), top)
+
+
+def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:
+    """The (height, width, channels) that a model takes and the number of its classes."""
+    takes, gives = (getattr(model, which, None) for which in ("input_shape", "output_shape"))
+    if not isinstance(takes, tuple) or len(takes) != 4 or None in takes[1:]:
+        raise ModelError(
+            f"{name} takes input of shape {takes}: "
+            "expected one input, of shape (batch, height, width, channels) and a fixed size"
+        )
+    if not isinstance(gives, tuple) or len(gives) != 2 or gives[1] is None:
+        raise ModelError(
+            f"{name} gives output of shape {gives}: expected logits, of shape (batch, classes)"
+        )
+    last = model
+    while isinstance(last, keras.Model):
+        last = last.layers[-1]
+    if (
+        isinstance(last, keras.layers.Softmax)
+        or getattr(last, "activation", None) is keras.activations.softmax
+    ):
+        raise ModelError(
+            f"{name} gives probabilities, of a softmax: expected logits; "
+            "save the model without its softmax"
+        )
+    return takes[1:], gives[1]
+
+
+def _class_names(path: Path, count: int) -> list[str]:
+    try:
+        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+        names = list(results["data"]["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        names = []
+    return names if len(names) == count else [f"class {i}" for i in range(count)]

@@ -1,0 +1,275 @@
+"""Named teachers and students, made of stock Keras layers only.
+
+Each takes raw uint8 images (normalisation is inside) and returns logits, so a
+saved file needs nothing of this package to be used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tutelage.errors import ModelError, RecipeError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family of plain convolutional nets: blocks of two 3x3 convolutions, then a head.
+
+    Attributes:
+        filters: of each block's two convolutions; a block ends in 2x2 max pooling.
+        dropout: dropout rate after each block's pooling.
+        dense: units of the hidden dense layer; 0: global average pooling instead.
+        dense_dropout: dropout rate after the hidden dense layer.
+    """
+
+    filters: tuple[tuple[int, int], ...]
+    dropout: tuple[float, ...]
+    dense: int = 0
+    dense_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A family of fully connected nets: hidden layers of rectified linear units, then a head.
+
+    Attributes:
+        units: of each hidden layer.
+        dropout: dropout rate of the pixels and behind each hidden layer.
+        max_norm: the largest norm of the weights that lead into a hidden unit; 0: any.
+    """
+
+    units: tuple[int, ...]
+    dropout: tuple[float, ...]
+    max_norm: float = 0.0
+
+
+ARCHITECTURES: dict[str, Architecture | MLP] = {
+    "teacher-2m": Architecture(
+        ((64, 64), (128, 128), (256, 256)), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3
+    ),
+    "student-300k": Architecture(((32, 64), (64, 96), (96, 128)), (0.0, 0.0, 0.0)),
+    "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
+    "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
+    "mlp-1200": MLP((1200, 1200), (0.05, 0.3, 0.3), max_norm=2.0),
+    "mlp-800": MLP((800, 800), (0.0, 0.0, 0.0)),
+    "mlp-300": MLP((300, 300), (0.0, 0.0, 0.0)),
+    "mlp-30": MLP((30, 30), (0.0, 0.0, 0.0)),
+}
+_WHITENING_IMAGES = 2000
+_CHUNK = 1000
+
+
+def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
+    """Build a named model, its initial weights a function of the images and the seed alone.
+
+    The images' mean and spread a channel are built in as normalisation. Of convolutional
+    nets, the first convolution begins as a whitening of their patches and the others pass their
+    input on, which trains in fewer epochs than random weights alone; the
+    architecture, and all that training may change, stays the same.
+
+    Args:
+        name: one of `ARCHITECTURES`.
+        images: the training images, uint8 of shape (count, height, width, channels).
+        classes: number of classes, at least 2.
+        seed: of the initial weights and of dropout, at least 0.
+
+    Returns:
+        A Functional model from uint8 images to float32 logits of shape (batch, classes).
+
+    Raises:
+        RecipeError: if an argument is none of these.
+        ModelError: if the images are too small to be pooled so often.
+
+    Source: whitening and identity as the start of training, sections 3.1 and 3.2 of
+    arXiv 2404.00498, there as layers of their own. `mlp-1200` and `mlp-800` are those of
+    section 3 of arXiv 1503.02531; dropout and the limit on norms are those of arXiv 1207.0580.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage.models import zoo
+    >>> images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    >>> zoo.build("teacher-2m", images=images, classes=10, seed=0).count_params()
+    2201418
+    """
+    _check(name, images, classes, seed)
+    architecture = ARCHITECTURES[name]
+    height, width, channels = images.shape[1:]
+    seeds = _seeds(seed)
+    mean, spread = _statistics(images)
+    scale = 1.0 / np.maximum(spread, 1.0)
+    offset = -mean * scale
+
+    def dropout(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
+        layer = layers.Dropout(rate, seed=next(seeds), dtype="float32", name=name) if rate else None
+        return layer(x) if layer else x
+
+    def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        return layers.BatchNormalization(momentum=0.9, dtype="float32", name=name)(x)
+
+    def dense(
+        x: keras.KerasTensor, units: int, activation: str | None, name: str, norm: float = 0.0
+    ) -> keras.KerasTensor:
+        initial = keras.initializers.GlorotUniform(next(seeds))
+        limit = keras.constraints.MaxNorm(norm, axis=0) if norm else None
+        settings = {"kernel_initializer": initial, "dtype": "float32", "name": name}
+        return layers.Dense(units, activation, kernel_constraint=limit, **settings)(x)
+
+    inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
+    x = layers.Rescaling(scale.tolist(), offset.tolist(), dtype="float32", name="rescaling")(inputs)
+    if isinstance(architecture, MLP):
+        x = layers.Flatten(dtype="float32", name="flatten")(x)
+        x = dropout(x, architecture.dropout[0], "pixels_dropout")
+        hidden = zip(architecture.units, architecture.dropout[1:], strict=True)
+        for place, (units, rate) in enumerate(hidden, start=1):
+            x = dense(x, units, "relu", f"hidden{place}", architecture.max_norm)
+            x = dropout(x, rate, f"hidden{place}_dropout")
+        return keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
+    blocks = zip(architecture.filters, architecture.dropout, strict=True)
+    for block, (both, rate) in enumerate(blocks, start=1):
+        for place, filters in enumerate(both, start=1):
+            initial = keras.initializers.GlorotUniform(next(seeds))
+            x = layers.Conv2D(
+                filters,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer=initial,
+                dtype="float32",
+                name=f"block{block}_conv{place}",
+            )(x)
+            x = normalise(x, f"block{block}_norm{place}")
+        x = layers.MaxPooling2D(2, dtype="float32", name=f"block{block}_pool")(x)
+        x = dropout(x, rate, f"block{block}_dropout")
+    if architecture.dense:
+        x = layers.Flatten(dtype="float32", name="flatten")(x)
+        x = normalise(dense(x, architecture.dense, "relu", "hidden"), "hidden_norm")
+        x = dropout(x, architecture.dense_dropout, "hidden_dropout")
+    else:
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(x)
+    model = keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
+    _prime(model, images[:_WHITENING_IMAGES] * scale + offset)
+    return model
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply-accumulate operations of one image's forward pass.
+
+    Counts two-dimensional convolutions, depthwise and separable ones too, and dense
+    layers, which are nearly all of it; a bias, normalisation, activation, pooling or
+    any other layer counts nothing.
+
+    Args:
+        model: a built Functional or Sequential model of one input of a fixed size.
+
+    Returns:
+        The number of multiply-accumulates.
+
+    Raises:
+        ModelError: if the model takes images of any size.
+
+    Example:
+
+    >>> import keras
+    >>> from tutelage.models import zoo
+    >>> zoo.macs(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]))
+    32
+    """
+    return sum(_layer_macs(layer) for layer in model.layers)
+
+
+def _layer_macs(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.Model):
+        return macs(layer)
+    if isinstance(layer, layers.SeparableConv2D):
+        kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
+    elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):
+        kernels = [layer.kernel]
+    else:
+        return 0
+    # Each kernel weight works once at every place of the output.
+    sizes: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", (None, None))[1:]
+    if None in sizes:
+        raise ModelError(
+            f"{layer.name}: expected a layer of a fixed size to count operations of, found output "
+            f"of shape {sizes}; give the model an input of a fixed height and width"
+        )
+    channels = sizes[0 if getattr(layer, "data_format", "") == "channels_first" else -1]
+    positions = math.prod(sizes) // channels
+    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
+    if name not in ARCHITECTURES:
+        raise RecipeError(f"model: expected one of {', '.join(ARCHITECTURES)}, found {name!r}")
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise RecipeError(
+            "images: expected uint8 of shape (count, height, width, channels), "
+            f"found {images.dtype} of shape {images.shape}; give the raw training images"
+        )
+    if classes < 2 or seed < 0:
+        raise RecipeError(
+            f"expected at least 2 classes and a seed of at least 0, found {classes} and {seed}"
+        )
+    height, width = images.shape[1:3]
+    architecture = ARCHITECTURES[name]
+    poolings = len(architecture.filters) if isinstance(architecture, Architecture) else 0
+    smallest = 2**poolings
+    if min(height, width) < smallest:
+        raise ModelError(
+            f"{name}: expected images of at least {smallest}x{smallest} pixels, "
+            f"found {height}x{width}; set data.size to enlarge them"
+        )
+
+
+def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, exact, in little memory."""
+    channels = images.shape[-1]
+    total, squares = np.zeros((2, channels), np.int64)
+    for start in range(0, len(images), _CHUNK):
+        pixels = images[start : start + _CHUNK].reshape(-1, channels).astype(np.int64)
+        total += pixels.sum(axis=0)
+        squares += (pixels**2).sum(axis=0)
+    count = images.size // channels
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+
+
+def _prime(model: keras.Model, images: np.ndarray) -> None:
+    first, *others = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(_whitening(ops.convert_to_numpy(first.kernel.value), images))
+    for layer in others:
+        kernel = ops.convert_to_numpy(layer.kernel.value).copy()
+        passed = min(kernel.shape[2:])
+        kernel[..., :passed] = 0
+        kernel[1, 1, range(passed), range(passed)] = 1
+        layer.kernel.assign(kernel)
+
+
+def _whitening(kernel: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """A kernel (h, w, channels, filters) whose first filters are the images' principal patches.
+
+    Each comes with both signs, as the ReLU behind lets only one of them through.
+    """
+    patches = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
+    flat = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kernel[..., 0].size)
+    variance, direction = np.linalg.eigh(flat.T @ flat / len(flat))
+    count = min(kernel.shape[3] // 2, len(variance))
+    # Directions of next to no variance would be blown up to noise.
+    white = direction[:, ::-1] / np.sqrt(np.maximum(variance[::-1], 0) + 5e-4)
+    white = white[:, :count].reshape(*kernel.shape[:3], count)
+    rest = kernel[..., 2 * count :]
+    return np.concatenate([white, -white, rest], axis=3).astype(np.float32)
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    generator = np.random.default_rng(seed)
+    while True:
+        yield int(generator.integers(2**31))

@@ -1,0 +1,235 @@
+"""Recipes as files: read, overridden, checked, written."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import TypeAdapter, ValidationError
+
+from tutelage.errors import RecipeError
+from tutelage.recipe import suggestions
+from tutelage.recipe.schema import LARGEST_SEED, SETTINGS, Recipe
+
+BUNDLED = ("digits", "mnist", "cifar10", "distill")
+_RECIPE = TypeAdapter(Recipe)
+
+
+def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Read a recipe and check all of it.
+
+    Args:
+        source: the name of a bundled recipe or the path of a TOML file.
+        overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, put over the file's. Another
+            `loss.name` drops the file's settings of its own loss; alpha stays.
+
+    Returns:
+        The recipe, named after its file.
+
+    Raises:
+        RecipeError: no such recipe, no valid TOML, or mistakes: all are named in one line.
+
+    Example:
+        >>> load("digits", {"loss.alpha": 0.5}).loss.alpha
+        0.5
+    """
+    origin = f"{source}.toml" if source in BUNDLED else os.fspath(source)
+    tree = _parse(_read(source), origin)
+    mistakes: dict[str, str] = {}
+    if "name" in tree:
+        mistakes["name"] = suggestions.unknown("name", _keys())
+    _forget_another_loss(tree, (overrides or {}).get("loss.name"))
+    for key, value in (overrides or {}).items():
+        if key in _keys():
+            _put(tree, key, value)
+        else:
+            mistakes[key] = suggestions.unknown(key, _keys())
+    try:
+        recipe = _RECIPE.validate_python({**tree, "name": Path(origin).stem})
+    except ValidationError as error:
+        mistakes |= _mistakes(error, tree)
+    if mistakes:
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        told = "; ".join(f"{key}: {text}" for key, text in mistakes.items())
+        raise RecipeError(f"{origin}: {count}: {told}")
+    return recipe
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Read a setting as it is given on the command line.
+
+    Args:
+        text: `section.key=value`. The value is TOML (`0.5`, `true`, `[32, 32]`); what is no
+            TOML and doesn't begin like a TOML string, list or table is taken as a plain string.
+
+    Returns:
+        The dotted key and its value, as `load` takes them in `overrides`.
+
+    Raises:
+        RecipeError: no key, no value, or a value that is no TOML.
+
+    Example:
+        >>> parse_setting("loss.alpha=0.5"), parse_setting("data.path=my images.zip")
+        (('loss.alpha', 0.5), ('data.path', 'my images.zip'))
+    """
+    key, _, value = (part.strip() for part in text.partition("="))
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key) or not value or not value.isprintable():
+        raise RecipeError(f"setting {text!r}: expected section.key=value, such as loss.alpha=0.5")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        if value[0] in "\"'[{":
+            raise RecipeError(
+                f"setting {text!r}: expected a TOML value, found {value}; close what it opens"
+            ) from None
+    return key, value
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Give a recipe as plain nested dicts, as its TOML file holds it.
+
+    Args:
+        recipe: the recipe.
+
+    Returns:
+        Sections, keys and values; the name and what is None are left out, tuples are lists.
+
+    Example:
+        >>> to_dict(load("digits"))["loss"]
+        {'name': 'kd', 'temperature': 2.0, 'alpha': 0.9}
+    """
+    return _RECIPE.dump_python(recipe, mode="json", exclude={"name"}, exclude_none=True)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Write a recipe as TOML that `load` reads back to an equal recipe.
+
+    Args:
+        recipe: the recipe.
+
+    Returns:
+        The text of a TOML file with every key, defaults too.
+
+    Example:
+        >>> to_toml(load("digits")).splitlines()[0]
+        'seed = 0'
+    """
+    return tomlkit.dumps(to_dict(recipe))
+
+
+def key(recipe: Recipe) -> str:
+    """Identify what a recipe says, whatever it is called.
+
+    Args:
+        recipe: the recipe.
+
+    Returns:
+        The SHA-256 of its canonical JSON, 64 hexadecimal digits.
+
+    Example:
+        >>> key(load("digits")) == key(load("digits", {"loss.alpha": 0.5}))
+        False
+    """
+    canonical = json.dumps(to_dict(recipe), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
+    """Give a recipe with its own seed and the ones that follow.
+
+    Args:
+        recipe: the recipe.
+        count: how many seeds, at least 1.
+
+    Returns:
+        A recipe for each seed, alike but for it.
+
+    Raises:
+        RecipeError: there are not so many seeds, or less than one is asked for.
+
+    Example:
+        >>> [one.seed for one in with_seeds(load("digits"), 3)]
+        [0, 1, 2]
+    """
+    most = LARGEST_SEED + 1 - recipe.seed
+    if not 1 <= count <= most:
+        raise RecipeError(f"seeds: expected 1 to {most} from seed {recipe.seed} on, found {count}")
+    return [replace(recipe, seed=recipe.seed + more) for more in range(count)]
+
+
+def _read(source: str | os.PathLike[str]) -> bytes:
+    try:
+        if source in BUNDLED:
+            return (resources.files("tutelage.recipe") / "presets" / f"{source}.toml").read_bytes()
+        return Path(source).read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        near = difflib.get_close_matches(str(source), BUNDLED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(
+            f"no recipe {str(source)!r}: expected {', '.join(BUNDLED)} "
+            f"or the path of a .toml file{hint}"
+        ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"{source}: expected a file that can be read, found: {error.strerror}"
+        ) from error
+
+
+def _parse(content: bytes, origin: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:  # no UTF-8 or no TOML
+        last = content.rstrip().count(b"\n") + 1
+        found = str(error).replace("at end of document", f"at line {last}, the last")
+        raise RecipeError(f"{origin}: expected TOML, found a mistake: {found}") from error
+
+
+def _forget_another_loss(tree: dict[str, Any], name: object) -> None:
+    """Drop a file's settings of one loss where another is put in its place."""
+    section = tree.get("loss")
+    if name is not None and isinstance(section, dict) and section.get("name", "kd") != name:
+        for setting in ("weight", "ramp", "warmup", *SETTINGS):
+            section.pop(setting, None)
+
+
+def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            return  # the file has no section here; validation will say so
+    tree[last] = value
+
+
+def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
+    mistakes: dict[str, str] = {}
+    for detail in error.errors():
+        path = list(detail["loc"])
+        if detail["type"] != "value_error" and path and isinstance(path[-1], int):
+            path.pop()  # a mistake of a value in a list is told of the whole list
+        dotted = ".".join(str(part) for part in path)
+        key = ".".join(part for part in path if isinstance(part, str))
+        if detail["type"] == "unexpected_keyword_argument":
+            mistakes[dotted] = suggestions.unknown(key, _keys())
+        elif detail["type"] == "value_error":
+            mistakes[dotted] = str(detail["ctx"]["error"])
+        else:
+            expected = suggestions.expected(_keys()[key])
+            mistakes[dotted] = f"expected {expected}, found {suggestions.found(tree, path)}"
+    return mistakes
+
+
+@cache
+def _keys() -> dict[str, dict[str, Any]]:
+    schema = _RECIPE.json_schema()
+    del schema["properties"]["name"]  # the file's name says it
+    return suggestions.dotted_keys(schema)

@@ -1,0 +1,177 @@
+"""A run's folder: its manifest, its history, and who may write to it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from tutelage import storage
+from tutelage.errors import RunError
+from tutelage.training.tensorboard import EventLog
+
+STAGES = ("teacher", "baseline", "student")
+COLUMNS = (
+    "stage",
+    "epoch",
+    "loss",
+    "accuracy",
+    "hard_loss",
+    "distillation_loss",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+)
+
+
+class RunFolder:
+    """The folder of one job, opened for writing.
+
+    Attributes:
+        path: the folder.
+        key: hash of the job it belongs to.
+        stages: each finished stage's `key`, `seconds` and `history`.
+        events: where TensorBoard hears of the epochs, if it does.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        stages: dict[str, dict[str, Any]],
+        events: EventLog | None = None,
+    ):
+        self.path, self.key, self.stages, self.events = path, key, stages, events
+
+    def model(self, stage: str) -> Path:
+        """Where a stage's model file is, or will be."""
+        return self.path / f"{stage}.keras"
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a running stage's state is."""
+        return self.path / f".{stage}.npz"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one of the folder's text files, whole or not at all."""
+        with storage.replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def finish_stage(self, stage: str, entry: dict[str, Any]) -> None:
+        """Record that a stage is done; its model file is already there."""
+        self.stages[stage] = entry
+        self._write_manifest()
+        self.write_history()
+        self.checkpoint(stage).unlink(missing_ok=True)
+
+    def write_history(self, running: str = "", rows: list[dict[str, float]] | None = None) -> None:
+        """Write `history.csv`: the finished stages' epochs, then the running one's."""
+        histories = {name: entry["history"] for name, entry in self.stages.items()}
+        if running:
+            histories[running] = rows or []
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        for stage in STAGES:
+            rows = histories.get(stage, [])
+            table.writerows({"stage": stage} | row for row in rows)
+            if self.events is not None:
+                self.events.write(stage, rows)
+        self.write_text("history.csv", text.getvalue())
+
+    def neighbour(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
+        """The model file of a run beside this one that has finished the same stage."""
+        for manifest in sorted(self.path.parent.glob("*/run.json")):
+            try:
+                entry = json.loads(manifest.read_text(encoding="utf-8"))["stages"][stage]
+                model = manifest.parent / f"{stage}.keras"
+                if entry["key"] == key and entry["sha256"] == storage.sha256(model):
+                    return model, entry
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # another run's damaged or unfinished folder is no reason to stop
+        return None
+
+    def _write_manifest(self) -> None:
+        self.write_text(
+            "run.json", json.dumps({"key": self.key, "stages": self.stages}, indent=1) + "\n"
+        )
+
+
+@contextmanager
+def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> Iterator[RunFolder]:
+    """Open a job's folder, alone; made if absent.
+
+    Args:
+        path: the folder.
+        key: hash of the job.
+        recipe: the recipe as TOML, written to a new folder.
+        tensorboard: whether to write event files, in its folder `tensorboard`.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RunError: if the folder belongs to another job, holds something else, is in use, or
+            can't be written; nothing in it is changed then.
+        RecipeError: if TensorBoard is asked for and not installed.
+    """
+    events = EventLog(path / "tensorboard") if tensorboard else None
+    stages = _known_stages(path, key)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / ".lock")
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise RunError(f"{path} is in use by another process: wait for it to end") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"can't write {path}: {reason}: give another --out") from error
+    try:
+        folder = RunFolder(path, key, stages or {}, events)
+        if stages is None:
+            folder._write_manifest()  # first, for it says whose the folder is
+        if not (path / "recipe.toml").exists():
+            folder.write_text("recipe.toml", recipe)
+        yield folder
+    finally:
+        if events is not None:
+            events.close()
+        lock.release()  # its file stays: another process may be holding on to it
+
+
+def finished(path: Path, key: str) -> dict[str, Any] | None:
+    """The results of a job that is done, else None."""
+    try:
+        if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] != key:
+            return None
+        results: dict[str, Any] = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        return results
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _known_stages(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
+    """The finished stages of this job's folder; None where there is no run yet."""
+    manifest = path / "run.json"
+    if not manifest.exists():
+        # What a killed process left unfinished begins with a dot.
+        if path.exists() and not (path.is_dir() and all(f.name[0] == "." for f in path.iterdir())):
+            raise RunError(f"{path} is there and holds no run: give another --out")
+        return None
+    try:
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
+        owner, stages = stored["key"], dict(stored["stages"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{manifest} is damaged: give another --out") from error
+    if owner != key:
+        raise RunError(
+            f"{path} holds a run of another recipe or of other data, and nothing there was "
+            "changed: give another --out"
+        )
+    return stages

@@ -1,0 +1,284 @@
+"""The page and the JSON interface, as an application that any ASGI server can run."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from tutelage._version import __version__
+from tutelage.errors import RecipeError
+from tutelage.server.metrics import Metrics
+from tutelage.server.middleware import LOCAL, RequestGuard
+from tutelage.server.models import Served
+from tutelage.server.uploads import BodyReader, Limits, Refused
+from tutelage.server.worker_pool import WorkerPool
+
+_HERE = Path(__file__).parent
+_PAGE = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+
+
+class Class(BaseModel):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class ModelAnswer(BaseModel):
+    """What one model says of a picture."""
+
+    name: str
+    precision: str = Field(description="float32 or int8")
+    file: str
+    bytes: int
+    milliseconds: float = Field(description="That the model took; not decoding, not waiting.")
+    classes: list[Class] = Field(description="The likeliest first.")
+
+
+class Seen(BaseModel):
+    """The picture as models of one shape see it."""
+
+    width: int
+    height: int
+    png: str = Field(description="A data: URL.")
+
+
+class PictureAnswer(BaseModel):
+    """The picture as it came, upright."""
+
+    width: int
+    height: int
+    seen: list[Seen] | None = Field(None, description="With preview=true.")
+
+
+class Prediction(BaseModel):
+    """What every model says of a picture."""
+
+    models: list[ModelAnswer]
+    picture: PictureAnswer
+
+
+class ModelFacts(BaseModel):
+    """A model, as its file describes it."""
+
+    title: str
+    name: str
+    precision: str
+    file: str
+    bytes: int
+    shape: list[int] = Field(description="Height, width and channels of its images.")
+    parameters: int | None
+    macs: int | None = Field(description="Multiplications with additions, for one image.")
+    data: str | None = Field(description="What it was trained on.")
+    figures: dict[str, float] = Field(description="On the test part of its data.")
+
+
+class Allowed(BaseModel):
+    """What a picture may be at most."""
+
+    bytes: int
+    pixels: int
+
+
+class Models(BaseModel):
+    """All models, and what they know."""
+
+    models: list[ModelFacts]
+    classes: list[str]
+    limits: Allowed
+    examples: int = Field(description="So many pictures to try are at examples/0.png and on.")
+
+
+class Health(BaseModel):
+    """That pictures are answered."""
+
+    status: str
+    version: str
+
+
+class Problem(BaseModel):
+    """Why a request is not answered."""
+
+    error: str
+
+
+class Choice(BaseModel):
+    """What a request chooses; anything else in its query is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+    top: int | None = Field(
+        None, ge=1, description="How many classes to give, at most all.  [default: 3]"
+    )
+    preview: bool = Field(False, description="Add the picture as the models see it.")
+
+
+_REFUSALS = {
+    400: "There is no picture, it ends early, or the Host is not this server's.",
+    403: "The request comes from a page of another site.",
+    408: "The picture comes too slowly.",
+    413: "The picture is too large, in bytes or in pixels.",
+    415: "It is no image of a known format.",
+    422: "The image is damaged, or the query says something that can't be honoured.",
+    503: "Too many pictures are waiting; Retry-After says when to try again.",
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "description": "The bytes of an image file: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.",
+        "required": True,
+        "content": {"image/*": _BINARY, "application/octet-stream": _BINARY},
+    }
+}
+
+
+def application(
+    served: Served,
+    threads: int = 2,
+    limits: Limits = Limits(),  # noqa: B008 (it is frozen)
+    hosts: frozenset[str] | None = LOCAL,
+) -> RequestGuard:
+    """Make the application.
+
+    Args:
+        served: the models, as `files.load` gives them.
+        threads: that answer pictures, at least 1.
+        limits: of a picture, and of how many wait.
+        hosts: the names that a request may call the server by, None for any.
+
+    Returns:
+        An ASGI application; its `crew` is to be closed when it is no longer needed.
+
+    Raises:
+        RecipeError: if `threads` is below 1.
+    """
+    if threads < 1:
+        raise RecipeError(f"threads: expected at least 1, found {threads}")
+    metrics = Metrics()
+    crew = WorkerPool(served, threads, limits, metrics)
+    mailbox = BodyReader(limits)
+    app = FastAPI(
+        title="tutelage",
+        summary="What is on a picture, as several models see it.",
+        version=__version__,
+        docs_url=None,  # these pages load scripts of other sites
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    facts = _json(
+        {
+            "models": [model.describe() for model in served.models],
+            "classes": served.classes,
+            "limits": {"bytes": limits.bytes, "pixels": limits.pixels},
+            "examples": len(served.examples),
+        }
+    )
+
+    @app.post(
+        "/predict",
+        response_model=Prediction,
+        responses={s: {"model": Problem, "description": d} for s, d in _REFUSALS.items()},
+        openapi_extra=_BODY,
+    )
+    async def predict(request: Request, choice: Annotated[Choice, Query()]) -> Response:
+        """Say what is on a picture: the likeliest classes of every model."""
+        count = len(served.classes)
+        top = min(3, count) if choice.top is None else choice.top
+        if top > count:
+            raise Refused(422, f"top: expected an integer from 1 to {count}, found {top}")
+        data = await mailbox.body(request.headers, request.receive)
+        answer = asyncio.ensure_future(crew.answer(data, top, choice.preview))
+        gone = asyncio.ensure_future(request.receive())
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if not answer.done():
+            answer.cancel()  # so that it takes no thread, if it waits for one
+            raise Refused(400, "the connection ended before the answer")
+        return _reply(answer.result())
+
+    @app.get("/models", response_model=Models)
+    async def models() -> Response:
+        """Describe the models."""
+        return Response(facts, media_type="application/json")
+
+    @app.get("/health", response_model=Health, responses={503: {"model": Problem}})
+    async def health() -> Response:
+        """Say whether pictures are answered: not any more when the server is about to end."""
+        if crew.closing:
+            return _reply({"error": "the server is ending"}, 503)
+        return _reply({"status": "ok", "version": __version__})
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
+    async def numbers() -> Response:
+        """Counts and times, for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/examples/{number}.png", include_in_schema=False)
+    async def example(number: str) -> Response:
+        if not number.isdecimal() or len(number) > 3 or int(number) >= len(served.examples):
+            return _reply({"error": f"there are {len(served.examples)} examples, from 0 on"}, 404)
+        return Response(served.examples[int(number)], media_type="image/png")
+
+    for name, kind in _PAGE.items():
+        answer = _file(_HERE / (name or "page.html"), kind)
+        app.get(f"/{name}", include_in_schema=False)(answer)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        metrics.refused.labels(str(error.status)).inc()
+        # The rest of a body that came too slowly is not waited for.
+        extra = {408: {"connection": "close"}, 503: {"retry-after": "1"}}
+        return _reply({"error": str(error)}, error.status, extra.get(error.status))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        metrics.refused.labels("422").inc()
+        return _reply({"error": "; ".join(map(_mistake, error.errors()))}, 422)
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        path = request.url.path[:80]
+        return _reply({"error": f"there is nothing at {path!r}: /openapi.json says what is"}, 404)
+
+    async def wrong_method(request: Request, error: Exception) -> Response:
+        text = f"{request.url.path} can't be asked by {request.method[:20]}"
+        return _reply({"error": text}, 405, getattr(error, "headers", None))
+
+    async def fault(_: Request, __: Exception) -> Response:
+        return _reply({"error": "this request can't be answered: see the server's log"}, 500)
+
+    app.add_exception_handler(Exception, fault)
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(404, unknown)
+    app.add_exception_handler(405, wrong_method)
+    return RequestGuard(app, hosts, crew, metrics)
+
+
+def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:
+    content = path.read_bytes()
+
+    async def answer() -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+def _json(content: Any) -> bytes:
+    # ASCII, so that a class's name may be any string.
+    return json.dumps(content, allow_nan=False).encode("ascii")
+
+
+def _reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_json(content), status, headers, media_type="application/json")
+
+
+def _mistake(found: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in found["loc"][1:])[:80]
+    if found["type"] == "extra_forbidden":
+        return f"unknown {name!r} in the query: expected top or preview"
+    return f"{name}: {found['msg']}, found {str(found['input'])[:80]!r}"

@@ -1,0 +1,1 @@
+"""Sweeps over settings: search space, trial queue, workers, results."""

@@ -1,0 +1,1 @@
+"""Training of one model: batches, optimizers, schedules, checkpoints."""

@@ -1,0 +1,44 @@
+"""The state of a training after its last finished epoch, in one file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tutelage.errors import RunError
+from tutelage.progress import EpochLog
+
+
+def epochs_done(checkpoint: Path) -> int:
+    """How many epochs a checkpoint has behind it; 0 where there is none."""
+    return len(_read(checkpoint)[0]["history"]) if checkpoint.exists() else 0
+
+
+def restore(path: Path, key: str, state: list[keras.Variable]) -> list[EpochLog]:
+    """Set variables to a checkpoint\'s values; the history so far, empty where there is no file."""
+    if not path.exists():
+        return []
+    note, arrays = _read(path)
+    if note["key"] != key or [a.shape for a in arrays] != [tuple(v.shape) for v in state]:
+        raise RunError(
+            f"{path} belongs to another training: delete it to train this stage from its start"
+        )
+    for variable, array in zip(state, arrays, strict=True):
+        variable.assign(array)
+    return list(note["history"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            note = json.loads(str(stored["note"]))
+            return note, [stored[f"v{i}"] for i in range(len(stored) - 1)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): delete it to train this stage again from its start"
+        ) from error

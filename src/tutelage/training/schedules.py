@@ -1,0 +1,31 @@
+"""Learning rate schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly to its peak and falls linearly to zero.
+
+    Args:
+        peak: the highest rate.
+        steps: training steps in all.
+        warmup: part of the steps in which the rate rises, 0..1.
+    """
+
+    def __init__(self, peak: float, steps: int, warmup: float):
+        self.peak, self.steps, self.warmup = peak, steps, warmup
+
+    def __call__(self, step: Any) -> Any:
+        """The rate at a step, counted from 0."""
+        done = (ops.cast(step, "float32") + 1) / (self.steps + 1)
+        fall = (1 - done) / (1 - self.warmup)
+        return self.peak * (ops.minimum(done / self.warmup, fall) if self.warmup else fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this schedule again."""
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}

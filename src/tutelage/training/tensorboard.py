@@ -1,0 +1,71 @@
+"""Event files, so that those who have TensorBoard open see a run there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import RecipeError
+from tutelage.progress import EpochLog
+
+
+class EventLog:
+    """Writes each stage's epochs as TensorBoard's own writer does, a folder a stage.
+
+    What an earlier process wrote of a stage is written anew, so that a run that was stopped and
+    goes on shows each epoch once.
+
+    Args:
+        folder: where `tensorboard --logdir` will look.
+
+    Raises:
+        RecipeError: TensorBoard isn't installed.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from tutelage.training.tensorboard import EventLog
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> EventLog(folder).write("student", [{"epoch": 1, "loss": 0.5}])
+    >>> [path.name for path in folder.iterdir()]
+    ['student']
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            from tensorboard.summary import Writer
+        except ImportError as error:
+            raise RecipeError(
+                "event files need TensorBoard, which isn't installed: "
+                "pip install 'tutelage[tensorboard]', or go without --tensorboard"
+            ) from error
+        self._writer, self.folder = Writer, folder
+        self._open: dict[str, tuple[Any, int]] = {}  # a stage's writer, and how many rows it has
+
+    def write(self, stage: str, rows: Sequence[EpochLog]) -> None:
+        """Write the epochs of a stage that are not yet written.
+
+        Args:
+            stage: its name.
+            rows: all its epochs so far.
+        """
+        if stage not in self._open:
+            if not rows:
+                return
+            shutil.rmtree(self.folder / stage, ignore_errors=True)
+            self._open[stage] = self._writer(str(self.folder / stage)), 0
+        writer, done = self._open[stage]
+        for row in rows[done:]:
+            for name, value in row.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, int(row["epoch"]))
+        writer.flush()
+        self._open[stage] = writer, len(rows)
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer, _ in self._open.values():
+            writer.close()
+        self._open.clear()

@@ -1,0 +1,173 @@
+"""Stored logits: what the teacher said, whole or asked again, and never another's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage import storage
+from tutelage.data import augmentation
+from tutelage.distillation import logit_cache
+from tutelage.distillation.logit_cache import LogitCache, Origin
+from tutelage.errors import KnowledgeError
+from tutelage.progress import EpochLog, Progress
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (50, 8, 8, 1), dtype=np.uint8)
+WEIGHTS = RNG.normal(size=(64, 3)) / 300
+VIEWS = {"seed": 3, "flip": True, "shift": 2, "cutout": 3}
+ORIGIN = Origin("t", "i", **VIEWS, precision="float32", shape=(50, 3))
+
+
+def teacher(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) @ WEIGHTS
+
+
+class Asked:
+    """A teacher that counts the images it was shown."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.images += len(images)
+        return teacher(images)
+
+
+def held(folder: Path, count: int = 2) -> LogitCache:
+    made = LogitCache(folder, ORIGIN)
+    made.ask(teacher, IMAGES, count)
+    return made
+
+
+def test_logits_are_the_teachers_on_the_views_of_that_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logit_cache, "_CHUNK", 7)
+    made = held(tmp_path, count=3)
+    index = np.array([49, 0, 13, 0])
+    for number in range(3):
+        shown = augmentation.view(IMAGES, index, epoch=number, **VIEWS)
+        got = made.logits(number, index)
+        assert (got.dtype, got.shape) == (np.float32, (4, 3))
+        np.testing.assert_allclose(got, teacher(shown), rtol=1e-3, atol=1e-4)
+    assert (made.logits(0, index) != made.logits(1, index)).any()
+
+
+def test_file_is_float16_and_memory_mapped(tmp_path: Path) -> None:
+    made = held(tmp_path)
+    assert np.load(tmp_path / "00001.npy").dtype == np.float16
+    made.logits(1, np.array([0]))
+    assert isinstance(made._open[1], np.memmap)
+    assert made.seconds(2) >= 0
+
+
+def test_teacher_is_asked_once_and_a_larger_count_asks_the_rest_alone(tmp_path: Path) -> None:
+    asked = Asked()
+    for count, images in ((2, 100), (2, 100), (1, 100), (3, 150)):
+        LogitCache(tmp_path, ORIGIN).ask(asked, IMAGES, count)
+        assert asked.images == images
+
+
+def test_interrupted_writing_goes_on(tmp_path: Path) -> None:
+    class Stop(Progress):
+        def epoch(self, row: EpochLog) -> None:
+            if row["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    whole = held(tmp_path / "whole", count=4)
+    with pytest.raises(KeyboardInterrupt):
+        LogitCache(tmp_path / "cut", ORIGIN).ask(teacher, IMAGES, 4, Stop())
+    # The next view's logits are there, but not yet what says that they are whole.
+    np.save(tmp_path / "cut" / "00002.npy", np.zeros((50, 3), np.float16))
+    asked, cut = Asked(), LogitCache(tmp_path / "cut", ORIGIN)
+    assert cut.missing(4) == [2, 3]
+    cut.ask(asked, IMAGES, 4)
+    assert asked.images == 100
+    for number in range(4):
+        one, other = (k.logits(number, np.arange(50)) for k in (whole, cut))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone", "note"])
+def test_torn_file_is_found_before_a_student_learns_from_it(tmp_path: Path, harm: str) -> None:
+    held(tmp_path)
+    file = tmp_path / "00001.npy"
+    content = file.read_bytes()
+    if harm == "cut":
+        file.write_bytes(content[:-10])
+    elif harm == "changed":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "gone":
+        file.unlink()
+    else:
+        file.with_suffix(".json").write_text("{")
+    again = LogitCache(tmp_path, ORIGIN)
+    with pytest.raises(KnowledgeError, match=r"00001\.npy is missing or torn"):
+        again.logits(1, np.array([0]))
+    asked = Asked()
+    again.ask(asked, IMAGES, 2)
+    assert (asked.images, file.read_bytes()) == (50, content)
+
+
+def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> None:
+    held(tmp_path)
+    changed = {
+        "teacher": "u",
+        "images": "j",
+        "seed": 4,
+        "flip": False,
+        "shift": 1,
+        "cutout": 2,
+        "precision": "bfloat16",
+        "shape": (50, 4),
+    }
+    assert set(changed) == set(asdict(ORIGIN))
+    for name, value in changed.items():
+        other = replace(ORIGIN, **{name: value})
+        assert other.key() != ORIGIN.key()
+        with pytest.raises(KnowledgeError, match=f"something else: {name} is .*choose another"):
+            LogitCache(tmp_path, other)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(KnowledgeError, match="damaged"):
+        LogitCache(tmp_path, ORIGIN)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1e6])
+def test_logit_that_float16_can_not_hold_is_refused(tmp_path: Path, bad: float) -> None:
+    def broken(images: np.ndarray) -> np.ndarray:
+        answers = teacher(images)
+        answers[-1, -1] = bad
+        return answers
+
+    with pytest.raises(KnowledgeError, match="the teacher's logits are expected within"):
+        LogitCache(tmp_path, ORIGIN).ask(broken, IMAGES, 1)
+    assert LogitCache(tmp_path, ORIGIN).missing(1) == [0]
+
+
+def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+    assert list(logit_cache.stored()) == []
+    logit_cache.clear()
+    held(logit_cache.home() / ORIGIN.key())
+    (logit_cache.home() / "broken").mkdir()
+    (logit_cache.home() / "broken" / "manifest.json").write_text("{")
+    first, second = sorted(logit_cache.stored(), key=lambda entry: len(entry["origin"]))
+    assert (first["origin"], first["views"]) == ({}, 0)
+    assert second["views"] == 2
+    assert second["origin"] == json.loads(json.dumps(asdict(ORIGIN)))
+    files = (logit_cache.home() / ORIGIN.key()).iterdir()
+    assert second["bytes"] == sum(file.stat().st_size for file in files)
+    logit_cache.clear()
+    assert list(logit_cache.stored()) == []
+
+
+def test_disk_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="can't make the folder"):
+        LogitCache(tmp_path / "file" / "here", ORIGIN).ask(teacher, IMAGES, 1)
+    assert storage.sha256(tmp_path / "file")

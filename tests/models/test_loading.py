@@ -1,0 +1,267 @@
+"""What a model file answers, against softmax and figures worked out beside it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from PIL import Image
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, log_loss
+
+from tutelage import recipe
+from tutelage.data import datasets
+from tutelage.errors import DataError, DataNotFoundError, ModelError, RecipeError, TutelageError
+from tutelage.evaluation import metrics
+from tutelage.evaluation.evaluate import evaluate
+from tutelage.models import loading, zoo
+
+DIGITS = datasets.load("digits")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of digits, untrained, and pictures, one of them damaged."""
+    folder = tmp_path_factory.mktemp("home")
+    for seed, name in enumerate(["one", "other"]):
+        images = DIGITS.train.images
+        zoo.build("digits-student", images=images, classes=10, seed=seed).save(
+            folder / f"{name}.keras"
+        )
+    for i in range(3):
+        Image.fromarray(DIGITS.test.images[i, ..., 0]).save(folder / f"{i}.png")
+    (folder / "damaged.png").write_bytes((folder / "0.png").read_bytes()[:40])
+    return folder
+
+
+def net(shape: tuple[int | None, ...], *head: keras.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(shape, dtype="uint8"), *head])
+
+
+def flat(classes: int = 3, activation: str | None = None) -> tuple[keras.Layer, ...]:
+    return layers.Flatten(), layers.Dense(classes, activation)
+
+
+def saved(model: keras.Model, path: Path) -> Path:
+    model.save(path)
+    return path
+
+
+def bright_or_dark(shape: tuple[int, int, int]) -> keras.Model:
+    """A model that tells bright pictures (class 2) from dark ones (class 1)."""
+    model = net(shape, layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(3))
+    size = np.prod(shape)
+    kernel = np.stack([np.zeros(size), np.zeros(size), np.full(size, 8 / size)], axis=1)
+    model.layers[-1].set_weights([kernel, np.array([0.0, 4.0, 0.0])])
+    return model
+
+
+def one_line(error: TutelageError) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_a_model_file_is_read_as_it_was_saved(home: Path) -> None:
+    model = zoo.build("digits-student", images=DIGITS.train.images, classes=10, seed=0)
+    loaded = loading.load_model(str(home / "one.keras"))
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_no_model_file_is_refused(home: Path, tmp_path: Path) -> None:
+    whole = (home / "one.keras").read_bytes()
+    with zipfile.ZipFile(tmp_path / "other-zip.keras", "w") as file:
+        file.writestr("config.json", "{}")
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.keras").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no model")
+    for name in ("other-zip.keras", "cut.keras", "empty.keras", "notes.txt"):
+        with pytest.raises(ModelError, match=rf"{name} can't be read as a \.keras model") as caught:
+            loading.load_model(tmp_path / name)
+        assert len(one_line(caught.value)) < 400
+    for missing in (tmp_path / "missing.keras", tmp_path):
+        with pytest.raises(ModelError, match=r"no model file .*: expected a \.keras file"):
+            loading.load_model(missing)
+
+
+def test_a_model_that_fits_passes() -> None:
+    model = bright_or_dark((8, 9, 3))
+    loading.check_fit(model, "mine", (8, 9, 3), 3)
+    nested = keras.Sequential([keras.Input((8, 9, 3), dtype="uint8"), model])
+    loading.check_fit(nested, "mine", (8, 9, 3), 3)
+
+
+def test_a_model_that_does_not_fit_is_refused_and_named() -> None:
+    two = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    joined = layers.Dense(3)(layers.Flatten()(layers.Add()(two)))
+    one = layers.Flatten()(two[0])
+    pooled = [layers.GlobalAveragePooling2D(), layers.Dense(3)]
+    cases = [
+        (net((9, 8, 1), *flat()), r"takes images of shape \(9, 8, 1\), but these are \(8, 8, 1\)"),
+        (net((8, 8, 3), *flat()), r"takes images of shape \(8, 8, 3\)"),
+        (net((8, 8, 1), *flat(4)), "tells 4 classes apart, .* are 3"),
+        (net((64,), layers.Dense(3)), r"takes input of shape \(None, 64\): expected one input"),
+        (net((None, None, 1), *pooled), "takes input .* fixed size"),
+        (keras.Model(two, joined), r"takes input of shape \[.*: expected one input"),
+        (keras.Model(two[0], [layers.Dense(3)(one)] * 2), r"gives output of shape \["),
+        (net((8, 8, 1), layers.Dense(3)), r"gives output of shape \(None, 8, 8, 3\)"),
+        (keras.Sequential([layers.Dense(3)]), "takes input of shape None"),
+        (net((8, 8, 1), *flat(3, "softmax")), "gives probabilities, .* expected logits"),
+        (net((8, 8, 1), *flat(), layers.Softmax()), "gives probabilities"),
+        (net((8, 8, 1), *flat(), layers.Activation("softmax")), "gives probabilities"),
+        (net((8, 8, 1), keras.Sequential(flat(3, "softmax"))), "gives probabilities"),
+    ]
+    for model, told in cases:
+        with pytest.raises(ModelError, match=f"^mine.keras {told}") as caught:
+            loading.check_fit(model, "mine.keras", (8, 8, 1), 3)
+        one_line(caught.value)
+
+
+def test_logits_are_the_model_s_own_in_inference_mode() -> None:
+    teacher = zoo.build("digits-teacher", images=DIGITS.train.images, classes=10, seed=0)
+    images = DIGITS.test.images  # more than one batch of them, the last one smaller
+    assert len(images) > loading.BATCH
+    assert len(images) % loading.BATCH
+    before = [ops.convert_to_numpy(v.value).copy() for v in teacher.variables]
+    given = loading.logits(teacher, images)
+    assert given.dtype == np.float32
+    # Dropout and batch statistics would differ.
+    expected = ops.convert_to_numpy(teacher(images, training=False).detach())
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+    for variable, value in zip(teacher.variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable.value), value)
+
+
+def test_evaluation_is_of_the_test_part(home: Path) -> None:
+    told = evaluate(home / "one.keras", "digits", home / "other.keras")
+    answers = loading.logits(loading.load_model(home / "one.keras"), DIGITS.test.images)
+    guide = loading.logits(loading.load_model(home / "other.keras"), DIGITS.test.images)
+    labels = DIGITS.test.labels
+    figures = told["models"]["one"]
+    assert figures["accuracy"] == accuracy_score(labels, answers.argmax(1))
+    chances = softmax(answers.astype(np.float64), axis=1)
+    assert figures["nll"] == pytest.approx(log_loss(labels, chances, labels=range(10)))
+    assert figures["agreement"] == np.mean(answers.argmax(1) == guide.argmax(1)) < 1
+    assert figures["kl"] > 0
+    assert figures["bytes"] == (home / "one.keras").stat().st_size
+    assert figures["parameters"] == loading.load_model(home / "one.keras").count_params()
+    assert figures["macs"] > 0
+    assert told["data"] == {
+        "name": "digits",
+        "fingerprint": DIGITS.fingerprint,
+        "classes": list("0123456789"),
+        "test": 360,
+    }
+    assert told == json.loads(json.dumps(told))
+    alone = evaluate(home / "one.keras", "digits")["models"]["one"]
+    assert alone == {k: v for k, v in figures.items() if k not in ("agreement", "kl")}
+
+
+def test_evaluation_resizes_as_the_run_beside_the_model_did(tmp_path: Path) -> None:
+    model = zoo.build(
+        "digits-student", images=np.zeros((4, 16, 16, 1), np.uint8), classes=10, seed=0
+    )
+    path = saved(model, tmp_path / "student.keras")
+    with pytest.raises(ModelError, match=r"shape \(16, 16, 1\), but these are \(8, 8, 1\)"):
+        evaluate(path, "digits")
+    (tmp_path / "recipe.toml").write_text(sized((16, 16)))
+    told = evaluate(path, "digits")
+    larger = datasets.load("digits", size=(16, 16))
+    assert told["data"]["name"] == larger.name
+    answers = loading.logits(model, larger.test.images)
+    expected = metrics.score(answers, larger.test.labels)["nll"]
+    assert told["models"]["student"]["nll"] == pytest.approx(expected, rel=1e-6)
+
+
+def sized(size: tuple[int, int]) -> str:
+    return recipe.to_toml(recipe.load("digits", {"data.size": list(size)}))
+
+
+def test_evaluation_reads_data_from_a_path(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label, shade in [("a", 100), ("dark", 10), ("z bright", 240)]:
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for i in range(3):
+                picture = Image.new("RGB", (5, 4), (shade + i,) * 3)
+                picture.save(tmp_path / "data" / part / label / f"{i}.png")
+    path = saved(bright_or_dark((4, 5, 3)), tmp_path / "model.keras")
+    told = evaluate(path, str(tmp_path / "data"))
+    assert told["data"]["classes"] == ["a", "dark", "z bright"]
+    assert told["models"]["model"]["accuracy"] == pytest.approx(2 / 3)  # no grey is known to it
+
+
+def test_evaluation_refuses_a_missing_teacher_or_data_and_names_it(home: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model file .*none\.keras"):
+        evaluate(home / "one.keras", "digits", home / "none.keras")
+    with pytest.raises(DataNotFoundError, match="nowhere"):
+        evaluate(home / "one.keras", str(home / "nowhere"))
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 1), ("L", 3), ("RGB", 3)])
+def test_pictures_of_any_size_and_colour_are_told_apart(
+    tmp_path: Path, mode: str, channels: int
+) -> None:
+    path = saved(bright_or_dark((8, 6, channels)), tmp_path / "model.keras")
+    pictures = [tmp_path / "dark.png", tmp_path / "bright.jpg"]
+    for picture, shade in zip(pictures, (10, 240), strict=True):
+        Image.new("RGB", (30, 20), (shade,) * 3).convert(mode).save(picture)
+    dark, bright = loading.predict(path, pictures)
+    assert [dark["image"], bright["image"]] == [str(picture) for picture in pictures]
+    assert [c["name"] for c in dark["classes"]] == ["class 1", "class 2", "class 0"]
+    assert bright["classes"][0]["name"] == "class 2"
+    # The likeliest of logits 0, 4 and 8 times the brightness.
+    chances = softmax([0, 4, 8 * 240 / 255])
+    assert bright["classes"][0]["probability"] == pytest.approx(chances[2], abs=0.01)
+
+
+def test_prediction_gives_the_top_classes_by_the_names_of_the_run(
+    home: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.keras"
+    path.write_bytes((home / "one.keras").read_bytes())
+    names = [f"digit {i}" for i in range(10)]
+    (tmp_path / "results.json").write_text(json.dumps({"data": {"classes": names}}))
+    answers = loading.logits(loading.load_model(path), DIGITS.test.images[:3])
+    chances = softmax(answers.astype(np.float64), axis=1)
+    pictures = [home / f"{i}.png" for i in range(3)]
+    for told, chance in zip(loading.predict(path, pictures, top=4), chances, strict=True):
+        best = sorted(range(10), key=lambda i: -chance[i])[:4]
+        assert [c["name"] for c in told["classes"]] == [f"digit {i}" for i in best]
+        given = [c["probability"] for c in told["classes"]]
+        np.testing.assert_allclose(given, chance[best], rtol=1e-4)
+    (whole,) = loading.predict(path, pictures[:1], top=99)
+    assert sum(c["probability"] for c in whole["classes"]) == pytest.approx(1)
+    assert whole == json.loads(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    "results", ["[]", "no JSON", '{"data": null}', '{"data": {"classes": ["a", "b"]}}']
+)
+def test_classes_are_numbered_where_no_results_name_them(
+    home: Path, tmp_path: Path, results: str
+) -> None:
+    (tmp_path / "results.json").write_text(results)
+    names = loading._class_names(tmp_path / "one.keras", 3)
+    assert names == ["class 0", "class 1", "class 2"]
+
+
+def test_prediction_refuses_what_it_can_not_do(home: Path, tmp_path: Path) -> None:
+    path, picture = home / "one.keras", home / "0.png"
+    two = net((8, 8, 2), *flat())
+    cases: list[tuple[type[TutelageError], str, tuple]] = [
+        (RecipeError, "at least 1 picture .* found 0 and 3", (path, [])),
+        (RecipeError, "at least 1 class to give, found 1 and 0", (path, [picture], 0)),
+        (DataNotFoundError, r"none\.png", (path, [picture, home / "none.png"])),
+        (DataError, r"damaged\.png", (path, [picture, home / "damaged.png"])),
+        (ModelError, r"no model file .*none\.keras", (home / "none.keras", [picture])),
+        (ModelError, "2 channels", (saved(two, tmp_path / "two.keras"), [picture])),
+    ]
+    for kind, told, arguments in cases:
+        with pytest.raises(kind, match=told) as caught:
+            loading.predict(*arguments)
+        one_line(caught.value)

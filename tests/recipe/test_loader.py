@@ -1,0 +1,451 @@
+"""Recipes: what they say, that they come back from TOML, and how mistakes are told."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tutelage import recipe
+from tutelage.errors import RecipeError
+
+NAMES = get_args(recipe.schema.LossName)
+SMALLEST = """
+[data]
+name = "folder"
+[views]
+[teacher]
+model = "teacher-2m"
+[student]
+model = "student-300k"
+[loss]
+[schedule]
+teacher = {epochs = 2, learning_rate = 0.1}
+student = {epochs = 3, learning_rate = 1}
+"""
+
+
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.toml"
+    file.write_text(SMALLEST, encoding="utf-8")
+    return file
+
+
+def refusal(source: str | Path, overrides: dict[str, object] | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(source, overrides or {})
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def mistake(key: str, value: object) -> str:
+    """What is said of one override of the digits recipe."""
+    start = f"digits.toml: 1 mistake: {key}: "
+    message = refusal("digits", {key: value})
+    assert message.startswith(start)
+    return message.removeprefix(start)
+
+
+@pytest.mark.parametrize("name", recipe.BUNDLED)
+def test_a_bundled_recipe_says_what_its_file_says_and_leaves_no_key_to_defaults(name: str) -> None:
+    file = Path(recipe.__file__).parent / "presets" / f"{name}.toml"
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    said, written = recipe.to_dict(loaded), tomllib.loads(file.read_text(encoding="utf-8"))
+    for section, absent in (("data", "path"), ("teacher", "file"), ("student", "file")):
+        assert said[section].pop(absent) == ""
+    assert said == written
+
+
+def test_every_file_among_the_bundled_recipes_is_named_and_loads() -> None:
+    folder = Path(recipe.__file__).parent / "presets"
+    assert {file.stem for file in folder.iterdir()} == set(recipe.BUNDLED)
+
+
+def test_the_smallest_recipe_has_the_documented_defaults(smallest: Path) -> None:
+    schedule = recipe.Schedule(
+        epochs=2,
+        batch_size=128,
+        learning_rate=0.1,
+        warmup=0.2,
+        momentum=0.9,
+        weight_decay=0.005,
+        label_smoothing=0.0,
+    )
+    assert recipe.load(smallest) == recipe.Recipe(
+        name="mine",
+        seed=0,
+        data=recipe.Data(name="folder", path="", validation=0.1, split_seed=0, size=None),
+        views=recipe.Views(flip=True, shift=2),
+        teacher=recipe.Network(model="teacher-2m", file=""),
+        student=recipe.Network(model="student-300k", file=""),
+        loss=recipe.Loss(name="kd", alpha=0.9),
+        schedule=recipe.Schedules(
+            teacher=schedule,
+            student=dataclasses.replace(schedule, epochs=3, learning_rate=1.0),
+            precision="auto",
+        ),
+    )
+
+
+def test_a_recipe_comes_back_equal_from_its_toml(tmp_path: Path) -> None:
+    first = recipe.load(
+        "cifar10",
+        {
+            "data.size": [24, 32],
+            "data.path": 'a "quoted" \\ path # with\nlines',
+            "teacher.file": "runs/a/teacher.keras",
+            "schedule.student.learning_rate": 1e-7,
+            "schedule.precision": "float32",
+            "seed": 2**31 - 1,
+        },
+    )
+    file = tmp_path / "cifar10.toml"
+    file.write_text(recipe.to_toml(first), encoding="utf-8")
+    again = recipe.load(file)
+    assert again == first
+    assert again.data.size == (24, 32)
+    assert recipe.key(again) == recipe.key(first)
+    assert tomllib.loads(recipe.to_toml(first)) == recipe.to_dict(first)
+
+
+def test_the_key_is_the_hash_of_the_sorted_json_and_the_name_is_no_part_of_it() -> None:
+    digits = recipe.load("digits")
+    canonical = json.dumps(recipe.to_dict(digits), sort_keys=True, separators=(",", ":"))
+    assert recipe.key(digits) == sha256(canonical.encode()).hexdigest()
+    assert recipe.key(dataclasses.replace(digits, name="other")) == recipe.key(digits)
+    assert recipe.key(dataclasses.replace(digits, seed=1)) != recipe.key(digits)
+
+
+def test_an_integer_is_taken_for_a_number_and_makes_the_same_recipe() -> None:
+    whole, real = (recipe.load("digits", {"loss.alpha": alpha}) for alpha in (1, 1.0))
+    assert type(whole.loss.alpha) is float
+    assert recipe.key(whole) == recipe.key(real)
+
+
+def test_the_dict_leaves_out_the_name_and_what_is_none() -> None:
+    tree = recipe.to_dict(recipe.load("digits"))
+    assert "name" not in tree
+    assert "size" not in tree["data"]
+    assert recipe.to_dict(recipe.load("digits", {"data.size": (8, 9)}))["data"]["size"] == [8, 9]
+
+
+def test_a_recipe_can_be_neither_changed_nor_extended() -> None:
+    digits = recipe.load("digits")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        digits.seed = 1  # type: ignore[misc]
+    assert hash(digits) == hash(recipe.load("digits"))
+
+
+def test_overrides_win_over_the_file_and_may_fill_what_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "part.toml"
+    file.write_text(SMALLEST.replace('[data]\nname = "folder"', "seed = 3"), encoding="utf-8")
+    loaded = recipe.load(file, {"seed": 4, "data.name": "mnist", "schedule.student.epochs": 9})
+    assert (loaded.seed, loaded.data.name, loaded.schedule.student.epochs) == (4, "mnist", 9)
+
+
+def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
+    text = smallest.read_text(encoding="utf-8")
+    smallest.write_text(text.replace("[loss]", "[loss]\ntemprature = 3"), encoding="utf-8")
+    assert refusal(smallest, {"loss.alpha": 1.5, "seeds": 1, "views.shift": "far"}) == (
+        f"{smallest}: 4 mistakes: "
+        "seeds: unknown key, did you mean seed?; "
+        "views.shift: expected an integer from 0 to 32, found 'far'; "
+        "loss.alpha: expected a number from 0 to 1, found 1.5; "
+        "loss.temprature: unknown key, did you mean loss.temperature?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "expected"),
+    [
+        ("seed", [-1, 2**31, 1.0, True, "1"], "an integer from 0 to 2147483647"),
+        ("data.split_seed", [-1, 2**31], "an integer from 0 to 2147483647"),
+        ("data.name", ["cifar", 3], "one of digits, mnist, cifar10, folder"),
+        ("data.path", [3, True], "a string"),
+        ("data.validation", [0, 0.5, "0.1", True], "a number above 0 and below 0.5"),
+        ("data.size", [32, [32], [32, 32, 3], [0, 1], [1, 4097], [1.0, 2], [True, 2], "32"],
+         "a list of 2, each an integer from 1 to 4096"),
+        ("data.transfer", [[], ["1", 2], "1"], "a list of at least one, each a string"),
+        ("schedule.teacher.shift", [-1, 33, 1.5], "an integer from 0 to 32"),
+        ("views.flip", [1, "true"], "true or false"),
+        ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
+        ("teacher.model", ["resnet"], "one of " + ", ".join(recipe.MODELS)),
+        ("loss.name", ["hinton"], "one of " + ", ".join(NAMES)),
+        ("loss.beta", [-1.0, True], "a finite number of at least 0"),
+        ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
+        ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
+        ("schedule.precision", ["float16"], "one of auto, float32, bfloat16"),
+        ("schedule.teacher.epochs", [0, 1.5, True], "an integer of at least 1"),
+        ("schedule.student.batch_size", [0], "an integer of at least 1"),
+        ("schedule.student.learning_rate", [0], "a finite number above 0"),
+        ("schedule.student.warmup", [1, -0.1], "a number of at least 0 and below 1"),
+        ("schedule.student.momentum", [1], "a number of at least 0 and below 1"),
+        ("schedule.student.weight_decay", [-0.1], "a finite number of at least 0"),
+        ("schedule.student.label_smoothing", [1], "a number of at least 0 and below 1"),
+        ("loss", [3, [1]], "a section"),
+    ],
+)  # fmt: skip
+def test_an_impossible_value_is_told_with_what_was_expected(
+    key: str, values: list[object], expected: str
+) -> None:
+    for value in values:
+        found = str(value).lower() if isinstance(value, bool) else repr(value)
+        assert mistake(key, value) == f"expected {expected}, found {found}"
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("seed", [0, 2**31 - 1]),
+        ("data.validation", [0.001, 0.499]),
+        ("data.size", [[1, 4096]]),
+        ("views.shift", [0, 32]),
+        ("loss.alpha", [0, 1]),
+        ("schedule.student.warmup", [0, 0.999]),
+        ("schedule.student.weight_decay", [0]),
+        ("schedule.student.epochs", [1]),
+    ],
+)
+def test_values_at_the_edge_are_taken(key: str, values: list[object]) -> None:
+    for value in values:
+        recipe.load("digits", {key: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_may_be_other_than_finite(value: float) -> None:
+    tree = recipe.to_dict(recipe.load("digits"))
+    student = tree["schedule"]["student"]
+    keys = [f"{part}.{key}" for part in ("data", "loss") for key in tree[part]]
+    keys += [f"schedule.student.{key}" for key in student]
+    values = tree["data"] | tree["loss"] | student
+    floats = [key for key in keys if type(values[key.split(".")[-1]]) is float]
+    assert len(floats) == 9
+    for key in floats:
+        assert mistake(key, value).endswith(f", found {value}")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("alpha", "did you mean loss.alpha?"),
+        ("views.alpha", "did you mean loss.alpha?"),
+        ("loss.temprature", "did you mean loss.temperature?"),
+        ("loss.temp", "did you mean loss.temperature?"),
+        (
+            "schedule.epochs",
+            "did you mean schedule.teacher.epochs or schedule.student.epochs?",
+        ),
+        ("student.epochs", "did you mean schedule.student.epochs?"),
+        ("model", "did you mean teacher.model or student.model?"),
+        ("name", "did you mean data.name or loss.name?"),
+        ("schedul", "did you mean schedule?"),
+        (
+            "loss.xyz",
+            "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
+            "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
+            "loss.student_layer, loss.alpha, loss.more, loss.generations",
+        ),
+        ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
+        ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
+    ],
+)
+def test_an_unknown_key_leads_to_the_nearest_valid_one(key: str, expected: str) -> None:
+    assert mistake(key, 0.5) == f"unknown key, {expected}"
+
+
+def test_unknown_keys_and_sections_of_the_file_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text('name = "x"\n' + SMALLEST + "epoch = 3\n[los]\n", encoding="utf-8")
+    assert refusal(file) == (
+        f"{file}: 3 mistakes: name: unknown key, did you mean data.name or loss.name?; "
+        "schedule.epoch: unknown key, "
+        "did you mean schedule.teacher.epochs or schedule.student.epochs?; "
+        "los: unknown key, did you mean loss?"
+    )
+
+
+def test_what_is_missing_is_told_with_what_was_expected(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    text = SMALLEST.replace('[teacher]\nmodel = "teacher-2m"', "").replace("epochs = 2, ", "")
+    file.write_text(text, encoding="utf-8")
+    assert refusal(file) == (
+        f"{file}: 2 mistakes: teacher: expected a section, found nothing; "
+        "schedule.teacher.epochs: expected an integer of at least 1, found nothing"
+    )
+
+
+def test_an_override_into_what_is_no_section_tells_the_files_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("loss = 3" + SMALLEST.replace("[loss]", ""), encoding="utf-8")
+    expected = f"{file}: 1 mistake: loss: expected a section, found 3"
+    assert refusal(file, {"loss.alpha": 0.5}) == expected
+
+
+def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_images() -> None:
+    given = {"teacher.file": "t.onnx", "teacher.size": [64, 64], "teacher.mean": [0.5], "seed": 1}
+    told = recipe.load("digits", given | {"student.file": "mine:net", "student.scale": 255})
+    assert (told.teacher.file, told.teacher.size, told.teacher.mean) == ("t.onnx", (64, 64), (0.5,))
+    assert (told.student.file, told.student.scale) == ("mine:net", 255.0)
+    with pytest.raises(ValueError, match=r"expected model, one of .*, or file, found neither"):
+        recipe.schema._known(recipe.Network())
+    assert refusal("digits", {"student.scale": 255}) == (
+        "digits.toml: 1 mistake: student: expected scale with a file alone, as digits-student "
+        "takes images as they are, found 255.0"
+    )
+    wrong = refusal("digits", {"teacher.std": [0], "teacher.file": "t.onnx", "teacher.mean": 3})
+    assert "teacher.std: expected a list, each a finite number above 0, found [0]" in wrong
+    assert "teacher.mean: expected a list, each a finite number, found 3" in wrong
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"seed = = 3", "(at line 1, column 8)"),
+        (b"seed = 0\nseed = 1\n", "(at line 2, "),
+        (b"seed = 0\na = [1,\n\n", "(at line 2, the last)"),
+        (b"seed = 0\n\xff\xfe", "'utf-8' codec can't decode"),
+    ],
+)
+def test_what_is_no_toml_is_told_with_file_and_line(
+    tmp_path: Path, content: bytes, found: str
+) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    message = refusal(file)
+    assert message.startswith(f"{file}: expected TOML, found a mistake: ")
+    assert found in message
+
+
+def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path) -> None:
+    ending = ": expected digits, mnist, cifar10, distill or the path of a .toml file"
+    assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
+    assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
+    assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"
+    assert refusal(tmp_path / "digits") == f"no recipe '{tmp_path / 'digits'}'{ending}"
+
+
+def test_a_path_of_the_operating_system_that_fails_is_told_in_one_line() -> None:
+    assert "expected a file that can be read, found: " in refusal("a" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("loss.alpha=0.5", 0.5),
+        ("views.flip=true", True),
+        ("data.size=[32,32]", [32, 32]),
+        ("seed = 3", 3),
+        ('data.path="a b"', "a b"),
+        ("data.path='a b'", "a b"),
+        ("data.name=mnist", "mnist"),
+        ("data.path=/my images/a#b=c.zip", "/my images/a#b=c.zip"),
+        ("data.path=C:\\images", "C:\\images"),
+        ("views.flip=True", "True"),
+    ],
+)
+def test_a_setting_is_read_as_toml_or_a_bare_word(text: str, expected: object) -> None:
+    key, value = recipe.parse_setting(text)
+    assert key == text.split("=")[0].strip()
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["", "loss.alpha", "=1", "loss.alpha=", "a b=1", ".a=1", "a.=1"])
+def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"expected section\.key=value, such as") as caught:
+        recipe.parse_setting(text)
+    assert repr(text) in str(caught.value)
+
+
+def test_a_setting_can_not_bring_in_a_second_one() -> None:
+    with pytest.raises(RecipeError, match=r"expected section\.key=value") as caught:
+        recipe.parse_setting("loss.alpha=1\nseed=2")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["data.size=[32,", 'data.path="a', "data.path='a", "loss={a"])
+def test_a_setting_that_opens_what_it_does_not_close_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="expected a TOML value, found"):
+        recipe.parse_setting(text)
+
+
+def test_reading_a_recipe_loads_neither_keras_nor_pytorch() -> None:
+    code = (
+        "import sys, tutelage.recipe as r; r.load('digits'); "
+        "sys.exit(bool({'keras', 'torch', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss.beta": 2}, "expected beta with dkd, dist alone, found beta = 2.0 with kd"),
+        (
+            {"loss.name": "dkd", "loss.gamma": 2},
+            "expected gamma with nkd, dist alone, found gamma = 2.0 with dkd",
+        ),
+    ],
+)
+def test_a_weight_of_another_loss_is_refused(settings: dict[str, object], said: str) -> None:
+    assert refusal("digits", settings) == f"digits.toml: 1 mistake: loss: {said}"
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ({"name": "fitnet", "temperature": 2}, "loss: expected temperature with kd, "),
+        (
+            {"name": "fitnet", "teacher_layer": "a"},
+            "loss: expected teacher_layer and",
+        ),
+        ({"warmup": 0.5}, 'loss: expected warmup with ramp = "linear" alone'),
+        ({"ramp": "square"}, "loss.ramp: expected one of linear, cosine, found 'square'"),
+        ({"more": 3}, "loss.more: expected a list of sections, found 3"),
+        (
+            {"more": [{"name": "rkd"}, {"weight": -1}]},
+            "loss.more.1.weight: expected a finite",
+        ),
+        ({"more": [{"nam": "rkd"}]}, "loss.more.0.nam: unknown key, did you mean loss.more.name?"),
+        ({"more": [{"name": "rkd", "beta": 2}]}, "loss.more.0: expected beta with dkd, dist alone"),
+        ({"more": [{"name": "rkd", "alpha": 2}]}, "loss.more.0.alpha: unknown key"),
+    ],
+)
+def test_settings_of_terms_are_checked_where_they_stand(
+    smallest: Path, loss: dict[str, object], said: str
+) -> None:
+    assert said in refusal(smallest, {f"loss.{key}": value for key, value in loss.items()})
+
+
+def test_several_losses_come_back_from_toml(smallest: Path, tmp_path: Path) -> None:
+    more = [{"name": "rkd", "weight": 0.5, "ramp": "linear", "warmup": 0.2}, {"name": "dist"}]
+    told = recipe.load(smallest, {"loss.more": more})
+    assert [term.name for term in told.loss.terms()] == ["kd", "rkd", "dist"]
+    (tmp_path / "again.toml").write_text(recipe.to_toml(told), encoding="utf-8")
+    assert recipe.load(tmp_path / "again.toml").loss == told.loss
+    assert recipe.key(told) != recipe.key(recipe.load(smallest))
+
+
+def test_another_loss_leaves_the_settings_of_the_files_own() -> None:
+    assert recipe.load("digits", {"loss.name": "kd"}).loss.temperature == 2.0
+    assert recipe.load("digits", {"loss.name": "dkd"}).loss.temperature is None
+    told = recipe.load("digits", {"loss.name": "dkd", "loss.temperature": 3})
+    assert (told.loss.temperature, told.loss.alpha) == (3.0, 0.9)
+
+
+def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:
+    plain = recipe.load("digits", {"loss.name": "dist"})
+    given = recipe.load("digits", {"loss.name": "dist", "loss.beta": 2, "loss.gamma": 0})
+    assert recipe.to_dict(plain)["loss"] == {"name": "dist", "alpha": 0.9}
+    assert recipe.to_dict(given)["loss"] == recipe.to_dict(plain)["loss"] | {
+        "beta": 2.0,
+        "gamma": 0.0,
+    }

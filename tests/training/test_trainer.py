@@ -1,0 +1,380 @@
+"""Training one model: the schedule, the checkpoint, going on, and stopping at nonsense."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tutelage import losses
+from tutelage.data import augmentation
+from tutelage.data.datasets import Part
+from tutelage.distillation.distiller import Distiller
+from tutelage.distillation.logit_cache import LogitCache, Origin
+from tutelage.errors import KnowledgeError, RunError, TrainingError
+from tutelage.kernels import accelerate
+from tutelage.models import zoo
+from tutelage.progress import EpochLog, Progress
+from tutelage.recipe import Schedule, Views
+from tutelage.training import trainer
+from tutelage.training.batch_norm import recalibrate_batch_norm
+from tutelage.training.batches import steps_per_epoch
+from tutelage.training.checkpoint import epochs_done
+from tutelage.training.schedules import TriangularSchedule
+
+RNG = np.random.default_rng(0)
+TRAIN = Part(RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), np.arange(40) % 4)
+VALIDATION = Part(RNG.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8), np.arange(12) % 4)
+SCHEDULE = Schedule(epochs=3, batch_size=8, learning_rate=0.05)
+
+
+def student(seed: int = 0) -> keras.Model:
+    # Its dropout draws from a seed that a resumed run has to go on with.
+    return zoo.build("digits-teacher", images=TRAIN.images, classes=4, seed=seed)
+
+
+def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[EpochLog]:
+    settings = {
+        "schedule": SCHEDULE,
+        "settings": Views(flip=True, shift=1),
+        "seed": 0,
+        "precision": "float32",
+        "checkpoint": checkpoint,
+        "key": "mine",
+        "train": TRAIN,
+    }
+    return trainer.fit(model, validation=VALIDATION, **(settings | changed))
+
+
+def known(folder: Path, count: int = SCHEDULE.epochs) -> LogitCache:
+    """What another model says of the training images."""
+    teacher = student(seed=9)
+    seen = {"seed": 0, "flip": True, "shift": 1, "cutout": 0}
+    origin = Origin("t", "i", **seen, precision="float32", shape=(40, 4))
+    held = LogitCache(folder / "knowledge", origin)
+    held.ask(lambda images: teacher.predict(images, verbose=0), TRAIN.images, count)
+    return held
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [ops.convert_to_numpy(v.value).copy() for v in model.variables]
+
+
+def assert_identical(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Progress):
+    """Stands for a process that dies in the middle of an epoch."""
+
+    def __init__(self, epoch: int, step: int):
+        self.at, self.now = (epoch, step), 1
+
+    def step(self, step: int, logs: object) -> None:
+        if (self.now, step) == self.at:
+            raise Killed
+
+    def epoch(self, row: EpochLog) -> None:
+        self.now = int(row["epoch"]) + 1
+
+
+def test_learning_rate_is_a_triangle() -> None:
+    rate = TriangularSchedule(peak=2.0, steps=99, warmup=0.25)
+    at = [float(rate(step)) for step in range(99)]
+    expected = [min(s / 25, (100 - s) / 75) * 2 for s in range(1, 100)]
+    np.testing.assert_allclose(at, expected, rtol=1e-5)
+    assert max(at) == pytest.approx(2.0, rel=0.05)
+    assert float(TriangularSchedule(1.0, 10, 0.0)(0)) == pytest.approx(10 / 11)
+
+
+def test_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
+    one, other = student(), student()
+    fit(one, tmp_path / "one.npz")
+    fit(other, tmp_path / "other.npz")
+    assert_identical(values(one), values(other))
+    changed = student()
+    fit(changed, tmp_path / "changed.npz", seed=1)
+    assert any((a != b).any() for a, b in zip(values(one), values(changed), strict=True))
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 3), (2, 1), (3, 5)])
+def test_killed_run_ends_bit_identical_and_repeats_no_epoch(
+    tmp_path: Path, epoch: int, step: int
+) -> None:
+    whole = student()
+    history = fit(whole, tmp_path / "whole.npz")
+    with pytest.raises(Killed):
+        fit(student(), tmp_path / "cut.npz", progress=KilledAt(epoch, step))
+    assert epochs_done(tmp_path / "cut.npz") == epoch - 1
+    kept = trainer._read(tmp_path / "cut.npz")[0]["history"] if epoch > 1 else []
+    resumed = student()
+    rows = fit(resumed, tmp_path / "cut.npz")
+    assert_identical(values(whole), values(resumed))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[: epoch - 1] == kept  # their seconds too: they were not run again
+    for ours, theirs in zip(rows, history, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_dropout_stops_after_its_part_of_the_epochs_and_the_model_keeps_its_rates(
+    tmp_path: Path,
+) -> None:
+    half = Schedule(epochs=4, batch_size=8, learning_rate=0.05, dropout=0.5)
+    seen: list[list[float]] = []
+    model = student()
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    rates = [layer.rate for layer in layers]
+    assert all(rates)
+    assert rates
+
+    class Watch(Progress):
+        def step(self, step: int, logs: object) -> None:
+            if step == 1:
+                seen.append([layer.rate for layer in layers])
+
+    fit(model, tmp_path / "c.npz", schedule=half, progress=Watch())
+    assert seen == [rates, rates, [0] * len(rates), [0] * len(rates)]
+    assert [layer.rate for layer in layers] == rates
+    # Until then nothing differs, and afterwards what can be learned is learned faster.
+    labels = np.arange(400) % 4
+    noise = RNG.integers(0, 100, (400, 8, 8, 1))
+    bright = Part((noise + 40 * labels[:, None, None, None]).astype(np.uint8), labels)
+    rows = [
+        fit(student(), tmp_path / f"{d}.npz", schedule=replace(half, dropout=d), train=bright)
+        for d in (0.5, 1.0)
+    ]
+    assert [row["loss"] for row in rows[0]][:2] == [row["loss"] for row in rows[1]][:2]
+    assert rows[0][2]["loss"] < rows[1][2]["loss"]
+    with pytest.raises(Killed):
+        fit(student(), tmp_path / "k.npz", schedule=half, progress=KilledAt(4, 2))
+    resumed = student()
+    fit(resumed, tmp_path / "k.npz", schedule=half)
+    assert_identical(values(model), values(resumed))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_limits_on_norms_hold_while_it_trains(optimizer: str, tmp_path: Path) -> None:
+    def norms(name: str) -> np.ndarray:
+        architecture = zoo.ARCHITECTURES[name]
+        model = zoo.build(name, images=TRAIN.images, classes=4, seed=0)
+        # So fast that weights would soon be larger.
+        rapid = replace(SCHEDULE, optimizer=optimizer, learning_rate=1.0, weight_decay=0.0)
+        fit(model, tmp_path / name, schedule=rapid)
+        assert isinstance(architecture, zoo.MLP)
+        hidden = [layer for layer in model.layers if layer.name in ("hidden1", "hidden2")]
+        assert [layer.units for layer in hidden] == list(architecture.units)
+        return np.stack(
+            [np.linalg.norm(ops.convert_to_numpy(x.kernel.value), axis=0) for x in hidden]
+        )
+
+    limited = zoo.MLP((12, 12), (0.2, 0.5, 0.5), max_norm=0.5)
+    free = zoo.MLP((12, 12), (0.2, 0.5, 0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.ARCHITECTURES, "mlp-30", limited)
+        patch.setitem(zoo.ARCHITECTURES, "mlp-300", free)
+        assert norms("mlp-30").max() <= 0.5 + 1e-5
+        assert norms("mlp-300").max() > 0.6
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    fit(student(), tmp_path / "c.npz")
+    again = student()
+    fit(again, tmp_path / "c.npz", progress=KilledAt(1, 1))
+    assert epochs_done(tmp_path / "c.npz") == 3
+
+
+def test_alpha_zero_is_the_baseline_to_the_bit(tmp_path: Path) -> None:
+    baseline, pupil = student(), student()
+    fit(baseline, tmp_path / "b.npz")
+    for name, held in (("none", None), ("held", known(tmp_path))):
+        guidance = trainer.DistillationTargets(held, losses.KD(), alpha=0.0)
+        fit(pupil, tmp_path / f"{name}.npz", guidance=guidance)
+        assert_identical(values(baseline), values(pupil))
+        pupil = student()
+
+
+def test_student_sees_the_views_of_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[bytes]] = []
+    view = trainer.views.view
+
+    def noted(*args: object, **kwargs: object) -> np.ndarray:
+        batch = view(*args, **kwargs)
+        seen[-1].append(batch.tobytes())
+        return batch
+
+    guidance = trainer.DistillationTargets(known(tmp_path), losses.KD(), alpha=0.9)
+    monkeypatch.setattr(trainer.views, "view", noted)
+    for name, teacher in (("baseline", None), ("student", guidance)):
+        seen.append([])
+        fit(student(), tmp_path / f"{name}.npz", guidance=teacher)
+    # Keras looks at the first batch once more before it begins, which also has the second made.
+    baseline, pupil = (list(dict.fromkeys(batches)) for batches in seen)
+    assert baseline == pupil
+    assert (len(baseline), len(seen[0])) == (15, 17)
+
+
+def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path) -> None:
+    def teacher(images: np.ndarray) -> np.ndarray:
+        return images[:, 3, :4, 0] / np.float32(64)  # exact in float16
+
+    stored, asked = student(), student()
+    seen = {"seed": 0, "flip": True, "shift": 1, "cutout": 3}
+    origin = Origin("t", "i", **seen, precision="float32", shape=(40, 4))
+    held = LogitCache(tmp_path / "knowledge", origin)
+    held.ask(teacher, TRAIN.images, SCHEDULE.epochs)
+    guidance = trainer.DistillationTargets(held, losses.KD(), alpha=0.9)
+    fit(stored, tmp_path / "s.npz", guidance=guidance, schedule=replace(SCHEDULE, cutout=3))
+    distiller = Distiller(
+        student=accelerate.accelerate(asked), teacher=None, loss=losses.KD(), alpha=0.9
+    )
+    distiller.compile(trainer._optimizer(SCHEDULE, len(TRAIN)))
+    for epoch in range(SCHEDULE.epochs):
+        order = augmentation.order(len(TRAIN), seed=0, epoch=epoch)
+        for index in order.reshape(-1, SCHEDULE.batch_size):
+            x = augmentation.view(TRAIN.images, index, epoch=epoch, **seen)
+            distiller.train_on_batch(
+                {"images": x, "teacher_logits": teacher(x)}, TRAIN.labels[index]
+            )
+    assert_identical(values(stored), values(asked))
+
+
+def test_student_sees_as_many_views_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    view = trainer.views.view
+
+    def noted(*args: object, epoch: int, **kwargs: object) -> np.ndarray:
+        shown.append(epoch)
+        return view(*args, epoch=epoch, **kwargs)
+
+    guidance = trainer.DistillationTargets(known(tmp_path, count=2), losses.KD(), alpha=0.9)
+    monkeypatch.setattr(trainer.views, "view", noted)
+    settings = Views(flip=True, shift=1, distinct=2)
+    fit(student(), tmp_path / "s.npz", guidance=guidance, settings=settings)
+    # Keras looks at the first batch once more, which also has the second made.
+    assert shown == [0] * (2 + 5) + [1] * 5 + [0] * 5
+    with pytest.raises(KnowledgeError, match=r"00002\.npy is missing"):
+        fit(student(), tmp_path / "t.npz", guidance=guidance)
+
+
+def test_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
+    guidance = trainer.DistillationTargets(known(tmp_path), losses.KD(), alpha=1.0)
+    rows = fit(student(), tmp_path / "s.npz", guidance=guidance)
+    assert rows[-1]["distillation_loss"] < rows[0]["distillation_loss"]
+
+
+def test_settled_normalisation_gives_what_its_layers_promise(tmp_path: Path) -> None:
+    model = student()
+    fit(model, tmp_path / "c.npz")
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(norms) == 5  # behind four convolutions and a dense layer
+    trained = [ops.convert_to_numpy(v.value).copy() for v in model.trainable_variables]
+    recalibrate_batch_norm(model, TRAIN.images, seed=0)
+    for layer in norms:
+        shown = keras.Model(model.inputs, layer.output).predict(TRAIN.images, verbose=0)
+        shown = shown.reshape(-1, shown.shape[-1]).astype(np.float64)
+        beta, gamma, variance = (
+            ops.convert_to_numpy(v) for v in (layer.beta, layer.gamma, layer.moving_variance)
+        )
+        np.testing.assert_allclose(shown.mean(axis=0), beta, atol=1e-4)
+        expected = np.abs(gamma) * np.sqrt(variance / (variance + layer.epsilon))
+        np.testing.assert_allclose(shown.std(axis=0), expected, atol=1e-4)
+    assert_identical(trained, [ops.convert_to_numpy(v.value) for v in model.trainable_variables])
+    settled = values(model)
+    recalibrate_batch_norm(model, TRAIN.images, seed=0)
+    assert_identical(settled, values(model))
+
+
+def test_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_epochs_before(
+    tmp_path: Path,
+) -> None:
+    class Poison(Progress):
+        def epoch(self, row: EpochLog) -> None:
+            if row["epoch"] == 2:
+                model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
+
+    model = student()
+    with pytest.raises(TrainingError, match="step 1 of epoch 3"):
+        fit(model, tmp_path / "c.npz", progress=Poison())
+    assert epochs_done(tmp_path / "c.npz") == 2
+
+
+def test_the_step_is_named_though_values_are_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Poison(Progress):
+        def step(self, step: int, logs: object) -> None:
+            if step == 2:
+                model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
+
+    model = student()
+    monkeypatch.setattr(trainer, "_READ_SECONDS", 1e9)  # at the epoch's end alone
+    with pytest.raises(TrainingError, match="step 3 of epoch 1"):
+        fit(model, tmp_path / "c.npz", progress=Poison())
+
+
+def test_checkpoint_of_another_training_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    fit(student(), path)
+    content = path.read_bytes()
+    with pytest.raises(RunError, match="another training"):
+        fit(student(), path, key="other")
+    assert path.read_bytes() == content
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    fit(student(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RunError, match=r"c\.npz is damaged"):
+        fit(student(), path)
+
+
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=1, batch_size=4096, learning_rate=0.05)
+    assert len(fit(student(), tmp_path / "c.npz", schedule=schedule)) == 1
+    assert steps_per_epoch(schedule, 40) == 1
+    assert steps_per_epoch(SCHEDULE, 43) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_finished_training_gives_its_memory_back(tmp_path: Path) -> None:
+    script = f"""
+import pathlib
+import numpy as np
+from tutelage import models, training
+from tutelage.datasets import Part
+from tutelage.recipe import Schedule, Views
+
+def megabytes(what):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+images = np.zeros((512, 32, 32, 3), np.uint8)
+part = Part(images, np.arange(512) % 10)
+model = models.build("student-300k", images=images, classes=10, seed=0)
+before = megabytes("VmRSS")
+training.fit(model, part, part, schedule=Schedule(epochs=1, batch_size=256, learning_rate=0.01),
+    settings=Views(), seed=0, precision="float32",
+    checkpoint=pathlib.Path({str(tmp_path / "checkpoint")!r}), key="mine")
+print(before, megabytes("VmRSS"), megabytes("VmHWM"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, after, most = map(float, done.stdout.split())
+    assert most - before > 200  # feature maps
+    assert after - before < (most - before) / 3
