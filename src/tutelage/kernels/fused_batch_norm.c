@@ -66,7 +66,7 @@ static inline void join(double *restrict total, const float *restrict first,
 #define NAME(name) name##_float32
 #define GET(stored) (stored)
 #define PUT(value) (value)
-#include "fusion.c"
+#include "fused_batch_norm.c"
 #undef STORED
 #undef NAME
 #undef GET
@@ -76,7 +76,7 @@ static inline void join(double *restrict total, const float *restrict first,
 #define NAME(name) name##_bfloat16
 #define GET(stored) from_bfloat16(stored)
 #define PUT(value) to_bfloat16(value)
-#include "fusion.c"
+#include "fused_batch_norm.c"
 
 #else
 

@@ -24,7 +24,7 @@ from tutelage.kernels import build
 if keras.backend.backend() == "torch":
     import torch
 
-_NAME = "fusion"
+_NAME = "fused_batch_norm"
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
