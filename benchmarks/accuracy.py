@@ -25,7 +25,7 @@ from tries import trained
 from tutelage import environment, recipe
 from tutelage.data.datasets import Part
 from tutelage.evaluation import metrics
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 
 HERE = Path(__file__).parent

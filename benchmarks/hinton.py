@@ -26,7 +26,7 @@ from tries import trained
 from tutelage import environment, recipe
 from tutelage.errors import TutelageError
 from tutelage.evaluation import bias_correction
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 
 HERE = Path(__file__).parent

@@ -28,7 +28,7 @@ from tutelage import environment, recipe
 from tutelage.errors import TrainingError, TutelageError
 from tutelage.evaluation import metrics
 from tutelage.experiment import runner
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ from tutelage import environment, recipe
 from tutelage.errors import TutelageError
 from tutelage.evaluation import metrics
 from tutelage.experiment import runner, stages
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 

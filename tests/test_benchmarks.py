@@ -16,7 +16,7 @@ import torch
 from tutelage import recipe
 from tutelage.data import datasets
 from tutelage.evaluation import bias_correction, metrics
-from tutelage.experiment.spec import prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading, zoo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

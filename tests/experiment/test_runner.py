@@ -18,7 +18,8 @@ from tutelage.data import augmentation
 from tutelage.errors import ModelError, RecipeError, RunError
 from tutelage.evaluation import bias_correction, metrics
 from tutelage.experiment import runner, stages
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
+from tutelage.experiment.spec import Experiment
 from tutelage.models import loading, zoo
 from tutelage.progress import EpochLog, Progress
 from tutelage.training.batch_norm import recalibrate_batch_norm
@@ -31,9 +32,13 @@ SMALL = {
 }
 
 
-def job(**changed: object) -> Job:
+def resolved(**changed: object) -> Experiment:
     overrides = {key.replace("__", "."): value for key, value in changed.items()}
     return prepare(recipe.load("digits", SMALL | overrides))
+
+
+def keys(experiment: Experiment) -> dict[str, str]:
+    return {stage.name: stage.key for stage in experiment.stages}
 
 
 class Notes(Progress):
@@ -67,7 +72,7 @@ EPOCHS = [(stage, epoch) for stage in ("teacher", "baseline", "student") for epo
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    return folder, runner.run(job(), folder)
+    return folder, runner.run(resolved(), folder)
 
 
 def history(folder: Path) -> list[dict[str, str]]:
@@ -93,7 +98,7 @@ def test_folder_holds_what_a_run_is_said_to_leave(run: tuple[Path, dict[str, Any
         "teacher.keras",
     ]
     assert json.loads((folder / "results.json").read_text()) == results
-    assert recipe.key(recipe.load(folder / "recipe.toml")) == recipe.key(job().recipe)
+    assert recipe.key(recipe.load(folder / "recipe.toml")) == recipe.key(resolved().recipe)
     for figures in results["models"].values():
         names = "accuracy precision recall f1 nll ece agreement kl parameters macs bytes seconds"
         assert set(figures) == set(names.split())
@@ -110,7 +115,7 @@ def test_every_reported_figure_recomputes_from_the_predictions(
         stored = dict(file)
     assert sorted(stored) == ["baseline", "index", "labels", "student", "teacher"]
     labels = stored["labels"]
-    np.testing.assert_array_equal(labels, job().data.test.labels)
+    np.testing.assert_array_equal(labels, resolved().data.test.labels)
     for name, figures in results["models"].items():
         answers = stored[name].argmax(axis=1)
         mean = {"average": "macro", "zero_division": 0}
@@ -128,7 +133,7 @@ def test_stored_logits_are_those_of_the_saved_model_in_stock_keras(
 ) -> None:
     folder, _ = run
     model = keras.saving.load_model(folder / "student.keras")
-    expected = model.predict(job().data.test.images, verbose=0)
+    expected = model.predict(resolved().data.test.images, verbose=0)
     with np.load(folder / "predictions.npz") as stored:
         got = stored["student"]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
@@ -137,12 +142,12 @@ def test_stored_logits_are_those_of_the_saved_model_in_stock_keras(
 
 def test_validation_figures_are_those_of_the_saved_models(run: tuple[Path, dict[str, Any]]) -> None:
     folder, results = run
-    held_out = job().validation
+    held_out = resolved().validation
     for stage, figures in results["validation"].items():
         model = keras.saving.load_model(folder / f"{stage}.keras")
         p = softmax(model.predict(held_out.images, verbose=0).astype("float64"), axis=1)
         assert figures["accuracy"] == pytest.approx(accuracy_score(held_out.labels, p.argmax(1)))
-        classes = range(len(job().data.classes))
+        classes = range(len(resolved().data.classes))
         expected = log_loss(held_out.labels, p, labels=classes)
         assert figures["nll"] == pytest.approx(expected, rel=1e-4)
         percent = f"{stage} {100 * figures['accuracy']:.2f} %"
@@ -154,7 +159,7 @@ def test_every_saved_model_goes_by_images_as_they_are(run: tuple[Path, dict[str,
     for stage in ("teacher", "baseline", "student"):
         model = loading.load_model(run[0] / f"{stage}.keras")
         saved = model.get_weights()
-        recalibrate_batch_norm(model, job().train.images, seed=job().recipe.seed)
+        recalibrate_batch_norm(model, resolved().train.images, seed=resolved().recipe.seed)
         for ours, theirs in zip(model.get_weights(), saved, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
@@ -171,10 +176,10 @@ def test_killed_run_goes_on_and_ends_bit_identical(
     whole, _ = run
     cut = Notes(dies_at=("student", 2))
     with pytest.raises(KeyboardInterrupt):
-        runner.run(job(), tmp_path / "cut", cut)
+        runner.run(resolved(), tmp_path / "cut", cut)
     before = history(tmp_path / "cut")
     resumed = Notes()
-    runner.run(job(), tmp_path / "cut", resumed)
+    runner.run(resolved(), tmp_path / "cut", resumed)
     assert cut.trained + resumed.trained == EPOCHS
     assert resumed.trained == [("student", 2)]
     after = history(tmp_path / "cut")
@@ -196,7 +201,7 @@ def test_finished_run_is_given_back_untrained(run: tuple[Path, dict[str, Any]]) 
     folder, results = run
     content = {path: path.read_bytes() for path in folder.iterdir()}
     notes = Notes()
-    assert runner.run(job(), folder, notes) == results
+    assert runner.run(resolved(), folder, notes) == results
     assert notes.trained == []
     assert {path: path.read_bytes() for path in folder.iterdir()} == content
 
@@ -204,7 +209,7 @@ def test_finished_run_is_given_back_untrained(run: tuple[Path, dict[str, Any]]) 
 def test_changed_alpha_trains_the_student_alone(run: tuple[Path, dict[str, Any]]) -> None:
     folder, results = run
     notes = Notes()
-    changed = runner.run(job(loss__alpha=0.0), folder.parent / "zero", notes)
+    changed = runner.run(resolved(loss__alpha=0.0), folder.parent / "zero", notes)
     assert notes.trained == [("student", 1), ("student", 2)]
     assert changed["models"]["teacher"] == results["models"]["teacher"]
     # And with alpha = 0 the student is the baseline, bit by bit.
@@ -216,17 +221,17 @@ def test_changed_alpha_trains_the_student_alone(run: tuple[Path, dict[str, Any]]
 def test_namesake_of_another_architecture_is_not_taken(
     run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = job().keys()
+    mine = keys(resolved())
     wider = zoo.Architecture(((4, 4), (8, 12)), (0.0, 0.0))
-    monkeypatch.setitem(zoo.ARCHITECTURES, job().recipe.student.model, wider)
-    theirs = job().keys()
+    monkeypatch.setitem(zoo.ARCHITECTURES, resolved().recipe.student.model, wider)
+    theirs = keys(resolved())
     assert {stage for stage in mine if mine[stage] != theirs[stage]} == {"baseline", "student"}
     with pytest.raises(RunError, match="another recipe"):
-        runner.run(job(), run[0])
+        runner.run(resolved(), run[0])
 
 
 def test_neighbour_with_a_damaged_model_is_not_taken(tmp_path: Path) -> None:
-    small = job(loss__alpha=0.5)
+    small = resolved(loss__alpha=0.5)
     with pytest.raises(KeyboardInterrupt):
         runner.run(small, tmp_path / "one", Notes(dies_at=("baseline", 1)))
     with (tmp_path / "one" / "teacher.keras").open("ab") as file:
@@ -240,7 +245,7 @@ def test_neighbour_with_a_damaged_model_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_stage_keys_change_with_their_own_part_alone() -> None:
-    keys = job().keys()
+    before = keys(resolved())
     changed = {
         "loss.temperature": (3.5, {"student"}),
         "schedule.student.learning_rate": (0.01, {"baseline", "student"}),
@@ -256,8 +261,8 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "seed": (1, {"teacher", "baseline", "student"}),
     }
     for key, (value, named) in changed.items():
-        others = job(**{key.replace(".", "__"): value}).keys()
-        assert {stage for stage in keys if keys[stage] != others[stage]} == named, key
+        others = keys(resolved(**{key.replace(".", "__"): value}))
+        assert {stage for stage in before if before[stage] != others[stage]} == named, key
 
 
 def test_changed_temperature_asks_the_teacher_nothing(
@@ -271,42 +276,48 @@ def test_changed_temperature_asks_the_teacher_nothing(
         return logits(model, images, precision)
 
     monkeypatch.setattr(loading, "logits", noted)
-    runner.run(job(loss__temperature=3.0), run[0].parent / "warm")
+    runner.run(resolved(loss__temperature=3.0), run[0].parent / "warm")
     # Each model once on the test part, once on the validation images.
     assert asked == 2 * ["digits_teacher"] + 4 * ["digits_student"]
 
 
 def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path) -> None:
-    two = job(views__distinct=2, schedule__student__epochs=5)
-    assert (two.views("teacher").distinct, two.views("student").distinct) == (0, 2)
-    assert two.views("baseline") == two.views("student")
-    assert stages.views_to_ask(two) == 2
-    assert stages.views_to_ask(job(views__distinct=9)) == 2
-    assert stages.views_to_ask(job()) == 2
-    two.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, seconds = stages.guidance(two, tmp_path / "teacher.keras", Progress())
-    assert guidance.knowledge is not None
-    assert guidance.knowledge.missing(3) == [2]
-    assert seconds == guidance.knowledge.seconds(2) > 0
+    two = resolved(views__distinct=2, schedule__student__epochs=5)
+    assert (two.stage("teacher").views.distinct, two.stage("student").views.distinct) == (0, 2)
+    assert two.stage("baseline").views == two.stage("student").views
+    assert two.stage("student").targets.passes == 2
+    assert resolved(views__distinct=9).stage("student").targets.passes == 2
+    assert resolved().stage("student").targets.passes == 2
+    two.stage("teacher").build().save(tmp_path / "teacher.keras")
+    targets, seconds = stages.targets(two.stage("student"), tmp_path / "teacher.keras", Progress())
+    assert targets.logits is not None
+    assert targets.logits.missing(3) == [2]
+    assert seconds == targets.logits.seconds(2) > 0
 
 
 def test_a_role_may_have_shifts_of_its_own(tmp_path: Path) -> None:
-    plain = job(views__shift=0)
-    own = job(views__shift=0, schedule__teacher__shift=2)
-    assert [own.views(stage).shift for stage in ("teacher", "baseline", "student")] == [2, 0, 0]
+    plain = resolved(views__shift=0)
+    own = resolved(views__shift=0, schedule__teacher__shift=2)
+    assert [own.stage(stage).views.shift for stage in ("teacher", "baseline", "student")] == [
+        2,
+        0,
+        0,
+    ]
     # The same views are the same training, whichever way they are said.
-    assert own.keys()["baseline"] == plain.keys()["baseline"]
-    assert own.keys()["teacher"] == job(views__shift=2).keys()["teacher"] != plain.keys()["teacher"]
-    said_twice = job(views__shift=1, schedule__teacher__shift=1, schedule__student__shift=1)
-    assert said_twice.keys() == job(views__shift=1).keys()
-    still = job(views__shift=2, schedule__student__shift=0)
-    still.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, _ = stages.guidance(still, tmp_path / "teacher.keras", Progress())
-    assert guidance.knowledge.origin.shift == 0  # the teacher is asked of what the student sees
+    assert keys(own)["baseline"] == keys(plain)["baseline"]
+    assert (
+        keys(own)["teacher"] == keys(resolved(views__shift=2))["teacher"] != keys(plain)["teacher"]
+    )
+    said_twice = resolved(views__shift=1, schedule__teacher__shift=1, schedule__student__shift=1)
+    assert keys(said_twice) == keys(resolved(views__shift=1))
+    still = resolved(views__shift=2, schedule__student__shift=0)
+    still.stage("teacher").build().save(tmp_path / "teacher.keras")
+    targets, _ = stages.targets(still.stage("student"), tmp_path / "teacher.keras", Progress())
+    assert targets.logits.origin.shift == 0  # the teacher is asked of what the student sees
     with pytest.raises(
         ModelError, match=r"schedule\.teacher\.shift: expected less than .* found 9"
     ):
-        job(schedule__teacher__shift=9)
+        resolved(schedule__teacher__shift=9)
 
 
 def test_each_role_trains_on_its_own_shifts(
@@ -320,53 +331,57 @@ def test_each_role_trains_on_its_own_shifts(
         return view(images, index, **settings)
 
     monkeypatch.setattr(augmentation, "view", noted)
-    runner.run(job(views__shift=0, schedule__teacher__shift=2), tmp_path / "run", notes)
+    runner.run(resolved(views__shift=0, schedule__teacher__shift=2), tmp_path / "run", notes)
     assert set(seen) == {("teacher", 2), ("baseline", 0), ("knowledge", 0), ("student", 0)}
 
 
 def test_students_see_the_transferred_classes_alone(tmp_path: Path) -> None:
-    sevens = job(data__transfer=["7", "8"])
-    labels = job().train.labels
+    sevens = resolved(data__transfer=["7", "8"])
+    labels = resolved().train.labels
     for stage, classes in (("teacher", range(10)), ("baseline", [7, 8]), ("student", [7, 8])):
-        assert set(sevens.shown(stage).labels) == set(classes)
-        assert len(sevens.shown(stage)) == np.isin(labels, classes).sum()
+        assert set(sevens.stage(stage).train.labels) == set(classes)
+        assert len(sevens.stage(stage).train) == np.isin(labels, classes).sum()
     for part in (sevens.validation, sevens.data.test):
         assert set(part.labels) == set(range(10))
-    assert sevens.unseen == [0, 1, 2, 3, 4, 5, 6, 9]
+    assert list(sevens.stages[-1].unseen) == [0, 1, 2, 3, 4, 5, 6, 9]
     # A baseline that has seen no other class never names one, and all know ten.
     results = runner.run(sevens, tmp_path / "run")
     with np.load(tmp_path / "run" / "predictions.npz") as stored:
         answers = dict(stored)
     assert answers["student"].shape == answers["baseline"].shape == (360, 10)
-    assert results["data"]["transfer"] == len(sevens.shown("student"))
+    assert results["data"]["transfer"] == len(sevens.stages[-1].train)
     test = sevens.data.test.labels
     student = loading.load_model(tmp_path / "run" / "student.keras")
     held_out = loading.logits(student, sevens.validation.images)
     told = results["corrected"]["student"]
-    expected = bias_correction.find(held_out, sevens.validation.labels, sevens.unseen).offset
+    expected = bias_correction.find(
+        held_out, sevens.validation.labels, list(sevens.stages[-1].unseen)
+    ).offset
     assert told["offset"] == expected  # chosen on validation labels, not on those of the test
     moved = answers["student"].copy()
-    moved[:, sevens.unseen] += told["offset"]
+    moved[:, list(sevens.stages[-1].unseen)] += told["offset"]
     assert told["accuracy"] == pytest.approx(accuracy_score(test, moved.argmax(1)))
     assert f"({told['offset']:+.2f})" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_all_classes_are_transferred_unless_it_is_said_otherwise() -> None:
-    every = job(data__transfer=[str(k) for k in range(10)])
-    assert every.unseen == job().unseen == []
-    np.testing.assert_array_equal(every.shown("student").images, job().train.images)
+    every = resolved(data__transfer=[str(k) for k in range(10)])
+    assert every.stages[-1].unseen == resolved().stages[-1].unseen == ()
+    np.testing.assert_array_equal(every.stage("student").train.images, resolved().train.images)
 
 
 def test_transfer_of_an_unknown_class_is_refused() -> None:
     with pytest.raises(
         RecipeError, match=r"data\.transfer: expected names among 0, 1, .* found 11"
     ):
-        job(data__transfer=["7", "11"])
+        resolved(data__transfer=["7", "11"])
 
 
 def test_without_a_share_in_the_loss_the_teacher_is_not_asked(tmp_path: Path) -> None:
-    guidance, seconds = stages.guidance(job(loss__alpha=0.0), tmp_path / "absent.keras", Progress())
-    assert (guidance.knowledge, seconds) == (None, 0.0)
+    targets, seconds = stages.targets(
+        resolved(loss__alpha=0.0).stage("student"), tmp_path / "absent.keras", Progress()
+    )
+    assert (targets.logits, seconds) == (None, 0.0)
 
 
 def test_folder_of_another_recipe_is_refused_and_left_as_it_is(
@@ -375,36 +390,36 @@ def test_folder_of_another_recipe_is_refused_and_left_as_it_is(
     folder, _ = run
     content = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RunError, match="another recipe"):
-        runner.run(job(seed=3), folder)
+        runner.run(resolved(seed=3), folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == content
 
 
 def test_baseline_and_first_student_begin_alike_and_further_generations_elsewhere() -> None:
-    small = job()
-    begun = [small.build(*which).get_weights() for which in (("baseline",), ("student",))]
-    for a, b in zip(*begun, strict=True):
+    experiment = resolved(loss__generations=2)
+    names = ("baseline", "student-1", "student")
+    baseline, first, second = (experiment.stage(name).build().get_weights() for name in names)
+    for a, b in zip(baseline, first, strict=True):
         np.testing.assert_array_equal(a, b)
-    later = small.build("student", 2).get_weights()
-    assert any((a != b).any() for a, b in zip(begun[0], later, strict=True))
+    assert any((a != b).any() for a, b in zip(baseline, second, strict=True))
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(RunError, match="holds no run"):
-        runner.run(job(), tmp_path)
+        runner.run(resolved(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(RunError):
-        runner.run(job(), tmp_path / "letters.txt")
+        runner.run(resolved(), tmp_path / "letters.txt")
 
 
 def test_folder_of_a_run_killed_at_its_very_start_is_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".run-12ab34cd.json").write_text("{")
     with pytest.raises(KeyboardInterrupt):
-        runner.run(job(), tmp_path, Notes(dies_at=("teacher", 1)))
+        runner.run(resolved(), tmp_path, Notes(dies_at=("teacher", 1)))
     (tmp_path / "recipe.toml").unlink()
     with pytest.raises(KeyboardInterrupt):
-        runner.run(job(), tmp_path, Notes(dies_at=("teacher", 1)))
+        runner.run(resolved(), tmp_path, Notes(dies_at=("teacher", 1)))
     assert (tmp_path / "recipe.toml").exists()
 
 
@@ -414,7 +429,7 @@ def test_teacher_is_taken_from_a_run_or_a_file(
     folder, _ = run
     for source in (folder, folder / "teacher.keras"):
         notes = Notes(dies_at=("student", 1))
-        small = job(teacher__file=str(source))
+        small = resolved(teacher__file=str(source))
         with pytest.raises(KeyboardInterrupt):
             runner.run(small, tmp_path / source.name / "run", notes)
         assert [stage for stage, _ in notes.trained] == ["baseline", "baseline"]
@@ -426,15 +441,15 @@ def test_teacher_is_taken_from_a_run_or_a_file(
 
 def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no teacher at"):
-        job(teacher__file=str(tmp_path / "absent.keras"))
+        resolved(teacher__file=str(tmp_path / "absent.keras"))
     layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
     keras.Sequential(layers).save(tmp_path / "colour.keras")
     with pytest.raises(ModelError, match="takes images of 3 channels, but these have 1"):
-        job(teacher__file=str(tmp_path / "colour.keras"))
+        resolved(teacher__file=str(tmp_path / "colour.keras"))
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     keras.Sequential(layers).save(tmp_path / "three.keras")
     with pytest.raises(ModelError, match="but there are 10"):
-        job(teacher__file=str(tmp_path / "three.keras"))
+        resolved(teacher__file=str(tmp_path / "three.keras"))
 
 
 @pytest.mark.parametrize(
@@ -442,12 +457,12 @@ def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 )
 def test_shift_or_cutout_over_the_whole_image_is_refused(key: str) -> None:
     with pytest.raises(ModelError, match=key.replace("__", ".") + ": .* 8 pixels, found 8"):
-        job(**{key: 8})
+        resolved(**{key: 8})
 
 
 def test_student_and_baseline_begin_alike_and_the_teacher_elsewhere() -> None:
-    small = job()
-    baseline, student = small.build("baseline"), small.build("student")
+    small = resolved()
+    baseline, student = small.stage("baseline").build(), small.stage("student").build()
     for ours, theirs in zip(baseline.get_weights(), student.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -466,13 +481,13 @@ def test_plan_of_data_that_is_not_here_uses_its_known_sizes(
 
 def test_distillation_loss_is_that_of_the_recipe(tmp_path: Path) -> None:
     cutouts = {"schedule__teacher__cutout": 4, "schedule__student__cutout": 3}
-    small = job(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
-    small.build("teacher").save(tmp_path / "teacher.keras")
-    guidance, _ = stages.guidance(small, tmp_path / "teacher.keras", Progress())
-    (loss,) = guidance.loss
+    small = resolved(loss__temperature=2.5, loss__alpha=0.3, **cutouts)
+    small.stage("teacher").build().save(tmp_path / "teacher.keras")
+    targets, _ = stages.targets(small.stage("student"), tmp_path / "teacher.keras", Progress())
+    (loss,) = targets.losses
     assert isinstance(loss, losses.KD)
-    assert (loss.temperature, guidance.alpha, guidance.weights) == (2.5, 0.3, [1.0])
-    assert guidance.knowledge.origin.cutout == 3  # the teacher is asked of what the student sees
+    assert (loss.temperature, targets.alpha, targets.weights) == (2.5, 0.3, [1.0])
+    assert targets.logits.origin.cutout == 3  # the teacher is asked of what the student sees
 
 
 @pytest.mark.parametrize(
@@ -492,10 +507,9 @@ def test_every_method_teaches_by_its_own_loss(
     loss: keras.distillation.DistillationLoss,
 ) -> None:
     told = {f"loss__{key}": value for key, value in settings.items()}
-    taught, _ = stages.guidance(
-        job(loss__temperature=3.0, **told), run[0] / "teacher.keras", Progress()
-    )
-    (made,) = taught.loss
+    stage = resolved(loss__temperature=3.0, **told).stage("student")
+    targets, _ = stages.targets(stage, run[0] / "teacher.keras", Progress())
+    (made,) = targets.losses
     assert type(made) is type(loss)
     assert made.get_config() == loss.get_config()
 
@@ -504,7 +518,7 @@ def test_a_run_by_another_method_trains_its_student_alone(
     run: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     notes, folder = Notes(), run[0].with_name("dkd")
-    results = runner.run(job(loss__name="dkd"), folder, notes)
+    results = runner.run(resolved(loss__name="dkd"), folder, notes)
     assert notes.trained == [("student", 1), ("student", 2)]
     assert results["recipe"]["loss"]["name"] == "dkd"
     theirs = weights(run[0], "student")
@@ -522,4 +536,4 @@ def test_methods_that_compare_other_classes_are_refused_before_training_where_th
     arrays |= {f"y_{part}": np.arange(40) % 2 for part in ("train", "test")}
     np.savez(tmp_path / "two.npz", **arrays)
     with pytest.raises(ModelError, match=f"for 2 classes, found {name}, .*; use kd"):
-        job(data__name="folder", data__path=str(tmp_path / "two.npz"), loss__name=name)
+        resolved(data__name="folder", data__path=str(tmp_path / "two.npz"), loss__name=name)

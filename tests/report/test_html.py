@@ -20,7 +20,7 @@ from tests.conftest import watched
 from tutelage import cli, recipe
 from tutelage.errors import RunError
 from tutelage.experiment import runner
-from tutelage.experiment.spec import prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.formatting import points, rows
 from tutelage.report.html import write
 from tutelage.runs import compare, run_reader

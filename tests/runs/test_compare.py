@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tutelage.runs import compare
 from tutelage import recipe
-from tutelage.evaluation.statistics import mcnemar, paired
-from tutelage.runs.compare import compare, worth
 from tutelage.errors import RunError
+from tutelage.evaluation.statistics import Difference, mcnemar, paired
+from tutelage.runs.compare import compare, worth
 from tutelage.runs.run_reader import Record
 
 # Student's t at 97.5 %, from printed tables.
@@ -62,7 +61,7 @@ def test_seeds_that_agree_have_an_interval_of_no_width() -> None:
     told = paired([0.5, 0.5], [0.25, 0.25])
     assert (told.low, told.high, told.p) == (0.25, 0.25, 0.0)
     assert paired([0.5, 0.5], [0.5, 0.5]).p == 1.0
-    assert paired([0.5], [0.25]) == compare.Difference(1, 0.25)
+    assert paired([0.5], [0.25]) == Difference(1, 0.25)
 
 
 def test_mcnemar_counts_every_way_the_coins_may_fall() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tutelage.runs import findings
 from tutelage.errors import RunError
+from tutelage.runs import findings
 
 BASELINE = ("baseline", 0.0, None)
 

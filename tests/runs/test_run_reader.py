@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.runs import compare, run_reader
-from tutelage.experiment import runner
 from tutelage import recipe
 from tutelage.errors import RunError
-from tutelage.experiment.spec import prepare
+from tutelage.experiment import runner
+from tutelage.experiment.prepare import prepare
+from tutelage.runs import compare, run_reader
 
 SMALL = {
     "schedule.teacher.epochs": 1,

@@ -22,7 +22,7 @@ import pytest
 from tutelage import cli, recipe
 from tutelage.data.datasets import Part
 from tutelage.errors import RecipeError, RunError
-from tutelage.experiment.spec import Job, prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading, resolve
 from tutelage.progress import EpochLog, Progress
 from tutelage.runs import findings

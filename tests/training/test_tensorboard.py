@@ -13,7 +13,7 @@ from tensorboard.util import tensor_util
 from tutelage import recipe
 from tutelage.errors import RecipeError
 from tutelage.experiment import runner
-from tutelage.experiment.spec import prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.training.tensorboard import EventLog
 
 SMALL = {

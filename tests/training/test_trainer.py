@@ -22,11 +22,12 @@ from tutelage.kernels import accelerate
 from tutelage.models import zoo
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
-from tutelage.training import trainer
+from tutelage.training import callbacks, checkpoint, trainer
 from tutelage.training.batch_norm import recalibrate_batch_norm
 from tutelage.training.batches import steps_per_epoch
 from tutelage.training.checkpoint import epochs_done
 from tutelage.training.schedules import TriangularSchedule
+from tutelage.training.trainer import DistillationTargets
 
 RNG = np.random.default_rng(0)
 TRAIN = Part(RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), np.arange(40) % 4)
@@ -42,7 +43,7 @@ def student(seed: int = 0) -> keras.Model:
 def fit(model: keras.Model, checkpoint: Path, **changed: object) -> list[EpochLog]:
     settings = {
         "schedule": SCHEDULE,
-        "settings": Views(flip=True, shift=1),
+        "views": Views(flip=True, shift=1),
         "seed": 0,
         "precision": "float32",
         "checkpoint": checkpoint,
@@ -117,7 +118,7 @@ def test_killed_run_ends_bit_identical_and_repeats_no_epoch(
     with pytest.raises(Killed):
         fit(student(), tmp_path / "cut.npz", progress=KilledAt(epoch, step))
     assert epochs_done(tmp_path / "cut.npz") == epoch - 1
-    kept = trainer._read(tmp_path / "cut.npz")[0]["history"] if epoch > 1 else []
+    kept = checkpoint._read(tmp_path / "cut.npz")[0]["history"] if epoch > 1 else []
     resumed = student()
     rows = fit(resumed, tmp_path / "cut.npz")
     assert_identical(values(whole), values(resumed))
@@ -198,8 +199,8 @@ def test_alpha_zero_is_the_baseline_to_the_bit(tmp_path: Path) -> None:
     baseline, pupil = student(), student()
     fit(baseline, tmp_path / "b.npz")
     for name, held in (("none", None), ("held", known(tmp_path))):
-        guidance = trainer.DistillationTargets(held, losses.KD(), alpha=0.0)
-        fit(pupil, tmp_path / f"{name}.npz", guidance=guidance)
+        targets = DistillationTargets(held, [losses.KD()], 1.0, alpha=0.0)
+        fit(pupil, tmp_path / f"{name}.npz", targets=targets)
         assert_identical(values(baseline), values(pupil))
         pupil = student()
 
@@ -208,18 +209,18 @@ def test_student_sees_the_views_of_the_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[bytes]] = []
-    view = trainer.views.view
+    view = augmentation.view
 
     def noted(*args: object, **kwargs: object) -> np.ndarray:
         batch = view(*args, **kwargs)
         seen[-1].append(batch.tobytes())
         return batch
 
-    guidance = trainer.DistillationTargets(known(tmp_path), losses.KD(), alpha=0.9)
-    monkeypatch.setattr(trainer.views, "view", noted)
-    for name, teacher in (("baseline", None), ("student", guidance)):
+    targets = DistillationTargets(known(tmp_path), [losses.KD()], 1.0, alpha=0.9)
+    monkeypatch.setattr(augmentation, "view", noted)
+    for name, teacher in (("baseline", None), ("student", targets)):
         seen.append([])
-        fit(student(), tmp_path / f"{name}.npz", guidance=teacher)
+        fit(student(), tmp_path / f"{name}.npz", targets=teacher)
     # Keras looks at the first batch once more before it begins, which also has the second made.
     baseline, pupil = (list(dict.fromkeys(batches)) for batches in seen)
     assert baseline == pupil
@@ -235,8 +236,8 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
     origin = Origin("t", "i", **seen, precision="float32", shape=(40, 4))
     held = LogitCache(tmp_path / "knowledge", origin)
     held.ask(teacher, TRAIN.images, SCHEDULE.epochs)
-    guidance = trainer.DistillationTargets(held, losses.KD(), alpha=0.9)
-    fit(stored, tmp_path / "s.npz", guidance=guidance, schedule=replace(SCHEDULE, cutout=3))
+    targets = DistillationTargets(held, [losses.KD()], 1.0, alpha=0.9)
+    fit(stored, tmp_path / "s.npz", targets=targets, schedule=replace(SCHEDULE, cutout=3))
     distiller = Distiller(
         student=accelerate.accelerate(asked), teacher=None, loss=losses.KD(), alpha=0.9
     )
@@ -255,25 +256,25 @@ def test_student_sees_as_many_views_as_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[int] = []
-    view = trainer.views.view
+    view = augmentation.view
 
     def noted(*args: object, epoch: int, **kwargs: object) -> np.ndarray:
         shown.append(epoch)
         return view(*args, epoch=epoch, **kwargs)
 
-    guidance = trainer.DistillationTargets(known(tmp_path, count=2), losses.KD(), alpha=0.9)
-    monkeypatch.setattr(trainer.views, "view", noted)
-    settings = Views(flip=True, shift=1, distinct=2)
-    fit(student(), tmp_path / "s.npz", guidance=guidance, settings=settings)
+    targets = DistillationTargets(known(tmp_path, count=2), [losses.KD()], 1.0, alpha=0.9)
+    monkeypatch.setattr(augmentation, "view", noted)
+    views = Views(flip=True, shift=1, distinct=2)
+    fit(student(), tmp_path / "s.npz", targets=targets, views=views)
     # Keras looks at the first batch once more, which also has the second made.
     assert shown == [0] * (2 + 5) + [1] * 5 + [0] * 5
     with pytest.raises(KnowledgeError, match=r"00002\.npy is missing"):
-        fit(student(), tmp_path / "t.npz", guidance=guidance)
+        fit(student(), tmp_path / "t.npz", targets=targets)
 
 
 def test_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
-    guidance = trainer.DistillationTargets(known(tmp_path), losses.KD(), alpha=1.0)
-    rows = fit(student(), tmp_path / "s.npz", guidance=guidance)
+    targets = DistillationTargets(known(tmp_path), [losses.KD()], 1.0, alpha=1.0)
+    rows = fit(student(), tmp_path / "s.npz", targets=targets)
     assert rows[-1]["distillation_loss"] < rows[0]["distillation_loss"]
 
 
@@ -322,7 +323,7 @@ def test_the_step_is_named_though_values_are_read_later(
                 model.trainable_variables[0].assign(np.full((3, 3, 1, 32), np.nan))
 
     model = student()
-    monkeypatch.setattr(trainer, "_READ_SECONDS", 1e9)  # at the epoch's end alone
+    monkeypatch.setattr(callbacks, "_READ_SECONDS", 1e9)  # at the epoch's end alone
     with pytest.raises(TrainingError, match="step 3 of epoch 1"):
         fit(model, tmp_path / "c.npz", progress=Poison())
 
@@ -356,8 +357,9 @@ def test_a_finished_training_gives_its_memory_back(tmp_path: Path) -> None:
     script = f"""
 import pathlib
 import numpy as np
-from tutelage import models, training
-from tutelage.datasets import Part
+from tutelage.models import zoo
+from tutelage.training import trainer
+from tutelage.data.datasets import Part
 from tutelage.recipe import Schedule, Views
 
 def megabytes(what):
@@ -366,10 +368,10 @@ def megabytes(what):
 
 images = np.zeros((512, 32, 32, 3), np.uint8)
 part = Part(images, np.arange(512) % 10)
-model = models.build("student-300k", images=images, classes=10, seed=0)
+model = zoo.build("student-300k", images=images, classes=10, seed=0)
 before = megabytes("VmRSS")
-training.fit(model, part, part, schedule=Schedule(epochs=1, batch_size=256, learning_rate=0.01),
-    settings=Views(), seed=0, precision="float32",
+trainer.fit(model, part, part, schedule=Schedule(epochs=1, batch_size=256, learning_rate=0.01),
+    views=Views(), seed=0, precision="float32",
     checkpoint=pathlib.Path({str(tmp_path / "checkpoint")!r}), key="mine")
 print(before, megabytes("VmRSS"), megabytes("VmHWM"))
 """

@@ -101,7 +101,7 @@ def distill(
     from tutelage import recipe as recipes
 
     taught = one_or_all(teacher)
-    given = recipes.overrides(teacher=taught, student=student, data=data, unlabelled=unlabelled)
+    given = recipes.overrides(teacher=taught, student=student, data=data, unlabeled=unlabelled)
     given |= overrides(settings, None, None) | _given(seed, alpha, temperature, epochs)
     _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
 
@@ -157,7 +157,7 @@ def _run(
     """A recipe's results, with progress on standard error, their folder and the data."""
     from tutelage.cli.console import ConsoleProgress
     from tutelage.experiment import runner
-    from tutelage.experiment.spec import prepare
+    from tutelage.experiment.prepare import prepare
 
     progress = ConsoleProgress()
     folder = out or runner.default_folder(recipe)

@@ -84,7 +84,7 @@ def sweep(
 
     from tutelage.cli.console import ConsoleProgress, table
     from tutelage.cli.console import settings as drawn
-    from tutelage.experiment.spec import prepare
+    from tutelage.experiment.prepare import prepare
     from tutelage.sweeps import runner as sweeps
 
     progress, folder = ConsoleProgress(), out or sweeps.default_folder(recipe, plan)

@@ -17,7 +17,7 @@ from tutelage.data import datasets, formats
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import DataError
 from tutelage.experiment import runner
-from tutelage.experiment.spec import prepare
+from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 from tutelage.models.resolve import Source
 from tutelage.progress import Progress
@@ -48,7 +48,7 @@ def distill(
     teacher: Source | Sequence[Source],
     student: Source = "student-300k",
     data: Data,
-    unlabelled: str | os.PathLike[str] | np.ndarray | None = None,
+    unlabeled: str | os.PathLike[str] | np.ndarray | None = None,
     recipe: str | os.PathLike[str] = "distill",
     settings: Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -68,7 +68,7 @@ def distill(
         data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
             `(images, labels)` or `((images, labels), (test images, test labels))`, images uint8
             of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
-        unlabelled: further images that the student learns from by its teacher alone: a folder, or
+        unlabeled: further images that the student learns from by its teacher alone: a folder, or
             uint8 of shape (n, height, width, channels). Then alpha is 1.
         recipe: the name of a bundled recipe, or a TOML file.
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
@@ -98,17 +98,17 @@ def distill(
     >>> sorted(outcome.results["models"])
     ['baseline', 'student', 'teacher']
     """
-    named = recipes.overrides(teacher=teacher, student=student, data=data, unlabelled=unlabelled)
+    named = recipes.overrides(teacher=teacher, student=student, data=data, unlabeled=unlabeled)
     told = recipes.load(recipe, named | dict(settings or {}))
-    job = prepare(
+    experiment = prepare(
         told,
         data=None if recipes.is_path(data) else _dataset(data),
         teacher=None if recipes.is_path(teacher) else teacher,
         student=None if recipes.is_path(student) else student,
-        pool=unlabelled if isinstance(unlabelled, np.ndarray) else None,
+        unlabeled=unlabeled if isinstance(unlabeled, np.ndarray) else None,
     )
-    folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{job.key()[:8]}"
-    results = runner.run(job, folder, progress, tensorboard=tensorboard)
+    folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{experiment.key()[:8]}"
+    results = runner.run(experiment, folder, progress, tensorboard=tensorboard)
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         history = [
             {name: _number(value) for name, value in row.items() if value}

@@ -1,10 +1,10 @@
-"""A job: a recipe with its data and the models that the user brings, checked against each other."""
+"""An experiment: a recipe resolved with its data and models into the specs of its stages."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,25 +14,117 @@ import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data import datasets
-from tutelage.data import unlabeled as pools
 from tutelage.data.datasets import Dataset, Part
-from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.kernels import accelerate
-from tutelage.losses import LabelledLoss, from_recipe
+from tutelage.losses import from_recipe
 from tutelage.models import loading, resolve, zoo
 from tutelage.models.adapters import Preprocessing
-from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Source, Teacher
-from tutelage.recipe import Network, Recipe, Schedule, Views
+from tutelage.recipe import Loss, Network, Recipe, Schedule, Views
+from tutelage.training.batches import steps_per_epoch
 
 # The teacher's weights begin elsewhere than the student's, whatever the seed.
 _TEACHER_SEED = 1_000_003
 _GENERATION_SEED = 2_000_003
 
 
-@dataclass(frozen=True)
-class Job:
-    """A recipe with its data: all that decides what a run comes to.
+@dataclass(frozen=True, eq=False)
+class TargetSpec:
+    """What a student is taught with.
+
+    Attributes:
+        loss: the recipe's section.
+        teacher: the name of the stage whose network teaches.
+        given: the teacher that the user gave for that stage, if any.
+        stored: that teacher's logits of the stage's images, float32 of shape (images, classes),
+            where it is a file of logits.
+        passes: how many views of each image the teacher computes logits for.
+    """
+
+    loss: Loss
+    teacher: str
+    given: Teacher | None
+    stored: np.ndarray | None
+    passes: int
+
+
+@dataclass(frozen=True, eq=False)
+class StageSpec:
+    """One network of a run: where it comes from, and what it is trained on.
+
+    Attributes:
+        name: of its files; each earlier generation of the student has its own, `student-1`.
+        role: `"teacher"`, `"baseline"` or `"student"`.
+        key: hash of all that its weights depend on.
+        network: the recipe's section.
+        source: a model of the user's own to train, instead of the one that the section names.
+        given: a trained teacher, taken as it is.
+        classes: the names of the classes.
+        unseen: numbers of the classes of which it sees no image.
+        train: the images that it is trained on; labels of -1 are none.
+        labeled: those of them with labels.
+        validation: the images held out of training.
+        schedule: epochs, batch size, optimizer and the like.
+        views: the augmentation.
+        seed: of the order of the images and of their views.
+        weight_seed: of the initial weights.
+        precision: `"float32"` or `"bfloat16"`, what training computes in.
+        targets: what teaches it; None of what learns from labels alone.
+        shared: whether the same network of a run beside this one may be copied.
+    """
+
+    name: str
+    role: str
+    key: str
+    network: Network
+    source: Source | None
+    given: Teacher | None
+    classes: tuple[str, ...]
+    unseen: tuple[int, ...]
+    train: Part
+    labeled: Part
+    validation: Part
+    schedule: Schedule
+    views: Views
+    seed: int
+    weight_seed: int
+    precision: str
+    targets: TargetSpec | None
+    shared: bool
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+        return self.schedule.epochs * steps_per_epoch(self.schedule, len(self.train))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed of a model that the user gave, a line each."""
+        if self.given is not None:
+            return self.given.notes
+        return () if self.source is None else self._from_source()[1]
+
+    def build(self) -> keras.Model:
+        """The model with its initial weights."""
+        if self.source is not None:
+            return self._from_source()[0]
+        name, count = str(self.network.model), len(self.classes)
+        return zoo.build(name, images=self.labeled.images, classes=count, seed=self.weight_seed)
+
+    def _from_source(self) -> tuple[keras.Model, tuple[str, ...]]:
+        assert self.source is not None
+        return resolve.student(
+            self.source,
+            images=self.labeled.images,
+            classes=self.classes,
+            entry=preprocessing(self.network),
+            seed=self.weight_seed,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A recipe with its data and models.
 
     Attributes:
         recipe: what to do.
@@ -41,8 +133,8 @@ class Job:
         validation: the images held out of training.
         precision: `"float32"` or `"bfloat16"`, what training computes in.
         teacher: a teacher to learn from instead of training one.
-        pupil: a student of the user's own instead of a named one, as `sources.student` takes it.
-        pool: further images of the student's, uint8, without labels.
+        student: a student of the user's own, as `resolve.student` takes it.
+        unlabeled: further images of the student's, uint8, without labels.
         whole: whether baseline and student learn from the validation images too.
     """
 
@@ -52,273 +144,189 @@ class Job:
     validation: Part
     precision: str
     teacher: Teacher | None = None
-    pupil: Source | None = None
-    pool: np.ndarray | None = None
+    student: Source | None = None
+    unlabeled: np.ndarray | None = None
     whole: bool = False
 
-    def on_all_images(self) -> Job:
+    def on_all_images(self) -> Experiment:
         """The same, but that baseline and student learn from the validation images too."""
         return replace(self, train=self.data.train, whole=True)
 
-    def keys(self) -> dict[str, str]:
-        """What each stage depends on, as a hash: a stage is done again only if it changes."""
-        tree = recipes.to_dict(self.recipe)
-        for name in ("path", "unlabelled"):
-            tree["data"].pop(name, None)  # what lies there counts, not where
-        transfer = tree["data"].pop("transfer", None)
-        for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
-            schedule.pop("shift", None)  # the views have it
-        common = {
-            "data": tree["data"] | {"fingerprint": self.data.fingerprint},
-            "views": asdict(self.views("teacher")),
-            "seed": tree["seed"],
-            "precision": self.precision,
-            "backend": keras.backend.backend(),
-        }
-        if self.teacher:
-            teacher = _hash({"file": self.teacher.digest})
-        else:
-            plan = {"model": self._named("teacher"), "schedule": tree["schedule"]["teacher"]}
-            teacher = _hash(common | plan)
-        pupil = common | {
-            "model": self._named("student") if self.pupil is None else self._own_digest,
-            "schedule": tree["schedule"]["student"],
-            "views": asdict(self.views("student")),
-        }
-        if self.whole:
-            pupil["trained on"] = "all images"
-        if transfer is not None:
-            pupil["transfer"] = sorted(set(transfer))
-        student = pupil | {"teacher": teacher, "loss": tree["loss"]}
-        if self.pool is not None:
-            student["pool"] = resolve.order(self.pool)
-        return {"teacher": teacher, "baseline": _hash(pupil), "student": _hash(student)}
-
-    def key(self) -> str:
-        """What the whole run depends on."""
-        return _hash(self.keys())
-
-    def schedule(self, stage: str) -> Schedule:
-        """A stage's schedule; baseline and student have the same."""
-        schedule = self.recipe.schedule
-        return schedule.teacher if stage == "teacher" else schedule.student
-
-    def views(self, stage: str) -> Views:
-        """A stage's views; baseline and student have the same, the teacher new ones each epoch."""
-        views, own = self.recipe.views, self.schedule(stage).shift
-        if own is not None:
-            views = replace(views, shift=own)
-        return replace(views, distinct=0) if stage == "teacher" else views
+    @cached_property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The stages in the order of their training: teacher, baseline, students."""
+        keys, recipe = self._keys(accelerate.compiled_parts()), self.recipe
+        labeled, student = self._transferred(self.train), recipe.schedule.student
+        views = _with_shift(recipe.views, student)
+        teacher = StageSpec(
+            name="teacher",
+            role="teacher",
+            key=keys["teacher"],
+            network=recipe.teacher,
+            source=None,
+            given=self.teacher,
+            classes=self.data.classes,
+            unseen=(),
+            train=self.train,
+            labeled=self.train,
+            validation=self.validation,
+            schedule=recipe.schedule.teacher,
+            views=replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0),
+            seed=recipe.seed,
+            weight_seed=recipe.seed + _TEACHER_SEED,
+            precision=self.precision,
+            targets=None,
+            shared=True,
+        )
+        names = recipe.data.transfer
+        baseline = replace(
+            teacher,
+            name="baseline",
+            role="baseline",
+            key=keys["baseline"],
+            network=recipe.student,
+            source=self.student,
+            given=None,
+            unseen=tuple(k for k, n in enumerate(self.data.classes) if names and n not in names),
+            train=labeled,
+            labeled=labeled,
+            schedule=student,
+            views=views,
+            weight_seed=recipe.seed,
+        )
+        stages, count = [teacher, baseline], recipe.loss.generations or 1
+        for generation in range(1, count + 1):
+            last = generation == count
+            name = "student" if last else f"student-{generation}"
+            stages.append(
+                replace(
+                    baseline,
+                    name=name,
+                    role="student",
+                    key=keys["student"] if last else f"{keys['student']} {name}",
+                    train=self._with_unlabeled(labeled),
+                    weight_seed=recipe.seed + _GENERATION_SEED * (generation - 1),
+                    targets=self._targets(stages[-1] if generation > 1 else teacher, views),
+                    shared=False,  # the student is what a run is about: it is trained here
+                )
+            )
+        return tuple(stages)
 
     @property
-    def unseen(self) -> list[int]:
-        """The classes that baseline and student see no image of, by number."""
-        names = self.recipe.data.transfer
-        return [k for k, name in enumerate(self.data.classes) if names and name not in names]
+    def final_stages(self) -> tuple[StageSpec, ...]:
+        """The stages less the student's earlier generations."""
+        return tuple(stage for stage in self.stages if stage.name == stage.role)
 
-    def labelled(self, stage: str) -> Part:
-        """The images with labels that a stage learns from: less than all by `data.transfer`."""
-        return self.train if stage == "teacher" else self._transferred(self.train)
+    def stage(self, name: str) -> StageSpec:
+        """The stage of a name."""
+        return next(stage for stage in self.stages if stage.name == name)
 
-    def shown(self, stage: str) -> Part:
-        """What a stage learns from: the student has the pool too, and then no labels (-1)."""
-        part = self.labelled(stage)
-        if stage != "student" or self.pool is None:
-            return part
-        images = np.concatenate([part.images, self.pool])
-        return Part(images, np.full(len(images), -1))
+    def key(self) -> str:
+        """Hash of all that the run depends on."""
+        return _hash({stage.name: stage.key for stage in self.final_stages})
 
-    def build(self, stage: str, generation: int = 1) -> keras.Model:
-        """A stage's model with its initial weights; baseline and first student begin alike."""
-        seed = self.recipe.seed + _GENERATION_SEED * (generation - 1)
-        if stage == "teacher":
-            named, seed = self.recipe.teacher, seed + _TEACHER_SEED
-        elif self.pupil is not None:
-            return self._own_student(seed)[0]
-        else:
-            named = self.recipe.student
-        images = self.labelled(stage).images
-        return zoo.build(str(named.model), images=images, classes=len(self.data.classes), seed=seed)
+    def former_key(self) -> str:
+        """The key that version 0.1.0 gave: without the kernels."""
+        return _hash(self._keys(None))
 
-    def notes(self) -> list[str]:
-        """What was noticed of the models that the user brought, a line each."""
-        told = [f"teacher: {note}" for note in self.teacher.notes] if self.teacher else []
-        if self.pupil is not None:
-            told += [f"student: {note}" for note in self._own_student(self.recipe.seed)[1]]
-        return told
-
-    def held_logits(self) -> tuple[np.ndarray, np.ndarray]:
-        """The stored logits of the student's and of the validation images, where those teach."""
-        assert self.teacher is not None
-        assert self.teacher.stored is not None
+    def given_logits(self, validation: bool = False) -> np.ndarray | None:
+        """The given teacher's stored logits of the student's or of the validation images."""
+        if self.teacher is None or self.teacher.stored is None:
+            return None
         numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
-        train, validation = datasets.split(numbers, settings.validation, settings.split_seed)
-        shown = self._transferred(numbers if self.whole else train).images
-        return self.teacher.stored[shown], self.teacher.stored[validation.images]
+        train, held_out = datasets.split(numbers, settings.validation, settings.split_seed)
+        if validation:
+            return self.teacher.stored[held_out.images]
+        return self.teacher.stored[self._transferred(numbers if self.whole else train).images]
+
+    def _targets(self, teacher: StageSpec, views: Views) -> TargetSpec:
+        loss, epochs = self.recipe.loss, self.recipe.schedule.student.epochs
+        distinct = 0 if from_recipe.reads_layers(loss) else views.distinct
+        stored = None if teacher.given is None else self.given_logits()
+        return TargetSpec(
+            loss, teacher.name, teacher.given, stored, min(distinct or epochs, epochs)
+        )
 
     def _transferred(self, part: Part) -> Part:
+        """The images of the classes that `data.transfer` names."""
         names = self.recipe.data.transfer
         if names is None:
             return part
         kept = np.isin(part.labels, [self.data.classes.index(name) for name in names])
         return Part(part.images[kept], part.labels[kept])
 
-    def _named(self, role: str) -> dict[str, Any]:
-        # A name alone would take a model for its namesake of another version.
-        name = getattr(self.recipe, role).model
-        return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
+    def _with_unlabeled(self, part: Part) -> Part:
+        """With unlabeled images, labels count for none of them."""
+        if self.unlabeled is None:
+            return part
+        images = np.concatenate([part.images, self.unlabeled])
+        return Part(images, np.full(len(images), -1))
 
-    def _own_student(self, seed: int) -> tuple[keras.Model, tuple[str, ...]]:
-        assert self.pupil is not None
-        images, classes = self.labelled("student").images, self.data.classes
-        entry = _entry(self.recipe.student)
-        return resolve.student(self.pupil, images=images, classes=classes, entry=entry, seed=seed)
+    def _keys(self, kernels: list[str] | None) -> dict[str, str]:
+        """What each role depends on, as a hash: a stage is trained again only if it changes."""
+        recipe, tree = self.recipe, recipes.to_dict(self.recipe)
+        for name in ("path", "unlabeled"):
+            tree["data"].pop(name, None)  # what lies there counts, not where
+        transfer = tree["data"].pop("transfer", None)
+        for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
+            schedule.pop("shift", None)  # the views have it
+        views = replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
+        common = {
+            "data": tree["data"] | {"fingerprint": self.data.fingerprint},
+            "views": asdict(views),
+            "seed": tree["seed"],
+            "precision": self.precision,
+            "backend": keras.backend.backend(),
+        }
+        if kernels is not None:
+            common["kernels"] = kernels
+        if self.teacher:
+            teacher = _hash({"file": self.teacher.digest})
+        else:
+            network = _architecture(recipe.teacher)
+            teacher = _hash(common | {"model": network, "schedule": tree["schedule"]["teacher"]})
+        baseline = common | {
+            "model": self._student_digest or _architecture(recipe.student),
+            "schedule": tree["schedule"]["student"],
+            "views": asdict(_with_shift(recipe.views, recipe.schedule.student)),
+        }
+        if self.whole:
+            baseline["trained on"] = "all images"
+        if transfer is not None:
+            baseline["transfer"] = sorted(set(transfer))
+        student = baseline | {"teacher": teacher, "loss": tree["loss"]}
+        if self.unlabeled is not None:
+            student["pool"] = resolve.order(self.unlabeled)
+        return {"teacher": teacher, "baseline": _hash(baseline), "student": _hash(student)}
 
     @cached_property
-    def _own_digest(self) -> dict[str, str]:
-        return {"digest": loading.digest(self.build("student"))}
-
-
-def prepare(
-    recipe: Recipe,
-    *,
-    data: Dataset | None = None,
-    teacher: Source | Sequence[Source] | None = None,
-    student: Source | None = None,
-    pool: np.ndarray | None = None,
-) -> Job:
-    """Find and divide the data and check that the recipe fits it; writes no run.
-
-    Args:
-        recipe: what to do.
-        data: taken instead of what the recipe names.
-        teacher: likewise; anything that `sources.teacher` takes, or a list for an ensemble.
-        student: likewise; anything that `sources.student` takes.
-        pool: likewise; uint8 images without labels, of the data's shape.
-
-    Returns:
-        The job, ready for `experiment.run`.
-
-    Raises:
-        DataError: if the data can't be found or read.
-        ModelError: if a model or the views do not fit the data.
-        RecipeError: if a source can't be used.
-    """
-    if data is None:
-        named = recipe.data
-        data = datasets.load(named.name, named.path or None, size=named.size)
-    train, validation = datasets.split(data.train, recipe.data.validation, recipe.data.split_seed)
-    if unknown := [name for name in recipe.data.transfer or () if name not in data.classes]:
-        raise RecipeError(
-            f"data.transfer: expected names among {', '.join(data.classes)}, "
-            f"found {', '.join(unknown)}"
+    def _student_digest(self) -> dict[str, str] | None:
+        if self.student is None:
+            return None
+        model, _ = resolve.student(
+            self.student,
+            images=self._transferred(self.train).images,
+            classes=self.data.classes,
+            entry=preprocessing(self.recipe.student),
+            seed=self.recipe.seed,
         )
-    _check_views(recipe, train.images.shape[1:3])
-    precision: str = recipe.schedule.precision
-    if precision == "auto":
-        precision = accelerate.hardware_precision()
-    if pool is None and recipe.data.unlabelled is not None:
-        pool = pools.read(recipe.data.unlabelled, shape=train.images.shape[1:])
-    pupil = student if student is not None else recipe.student.file or None
-    given = teacher if teacher is not None else recipe.teacher.file or None
-    taken = None if given is None else _taught(given, recipe, data)
-    job = Job(recipe, data, train, validation, precision, taken, pupil, pool)
-    check(job)
-    return job
+        return {"digest": loading.digest(model)}
 
 
-def check(job: Job) -> None:
-    """Refuse a loss that doesn't fit the data, or models that don't fit it or each other.
-
-    Args:
-        job: the job.
-
-    Raises:
-        DataError: if the data doesn't go with the teacher or the loss.
-        ModelError: if a model or the loss does not fit.
-        RecipeError: if unlabelled images don't go with the loss.
-    """
-    schedule = job.recipe.schedule.student
-    from_recipe.check(job.recipe.loss, len(job.data.classes), schedule.batch_size)
-    _check_models(job)
-
-
-def _taught(given: Source | Sequence[Source], recipe: Recipe, data: Dataset) -> Teacher:
-    images, classes, entry = data.train.images, data.classes, _entry(recipe.teacher)
-    several = given if isinstance(given, list | tuple) else [given]
-    found = [resolve.teacher(s, images=images, classes=classes, entry=entry) for s in several]
-    if several is not given:
-        return found[0]
-    return ensemble(found, recipe.teacher.combine or "logits")
-
-
-def _entry(network: Network) -> Preprocessing:
+def preprocessing(network: Network) -> Preprocessing:
+    """How a model of the user's own takes its images."""
     return Preprocessing(network.size, network.scale or 1.0, network.mean or (), network.std or ())
 
 
-def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
-    for name, pixels in (
-        ("views.shift", recipe.views.shift),
-        ("schedule.teacher.shift", recipe.schedule.teacher.shift or 0),
-        ("schedule.student.shift", recipe.schedule.student.shift or 0),
-        ("schedule.teacher.cutout", recipe.schedule.teacher.cutout),
-        ("schedule.student.cutout", recipe.schedule.student.cutout),
-    ):
-        if pixels >= min(size):
-            raise ModelError(
-                f"{name}: expected less than the images' {min(size)} pixels, found {pixels}"
-            )
+def _with_shift(views: Views, schedule: Schedule) -> Views:
+    return views if schedule.shift is None else replace(views, shift=schedule.shift)
 
 
-def _check_models(job: Job) -> None:
-    """Refuse what would come to light only when the teacher has been trained."""
-    teacher, recipe = job.teacher, job.recipe
-    if teacher is not None and teacher.stored is not None:
-        views, cutout = job.views("student"), recipe.schedule.student.cutout
-        if views.flip or views.shift or cutout:
-            raise DataError(
-                f"{teacher.name} holds logits of the images as they are, but the student is to see "
-                f"other views: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
-            )
-    if job.pool is not None:
-        _check_pool(job)
-    if from_recipe.reads_layers(recipe.loss):
-        if teacher is not None and teacher.model is None:
-            raise ModelError(
-                f"{teacher.name} has no inner layers that can be read: take a Keras model as the "
-                "teacher, or a loss on logits such as loss.name=kd"
-            )
-        models = teacher.model if teacher else job.build("teacher"), job.build("student")
-        for loss in from_recipe.losses(recipe.loss):
-            loss.validate_model_compatibility(*models)
-    elif job.pupil is not None:
-        job.build("student")  # says what is wrong with it
-
-
-def _check_pool(job: Job) -> None:
-    assert job.pool is not None
-    loss, shape = job.recipe.loss, job.train.images.shape[1:]
-    if loss.alpha < 1:
-        raise RecipeError(
-            f"loss.alpha: expected 1, as unlabelled images have no hard loss, found {loss.alpha}; "
-            "give --alpha 1"
-        )
-    for term, one in zip(loss.terms(), from_recipe.losses(loss), strict=True):
-        if isinstance(one, LabelledLoss):
-            raise RecipeError(
-                f"loss.name: {term.name} needs labels, which unlabelled images have not; use kd"
-            )
-    if job.pool.dtype != np.uint8 or job.pool.shape[1:] != shape:
-        raise DataError(
-            f"unlabelled images: expected uint8 of shape {('n', *shape)}, found {job.pool.dtype} "
-            f"of shape {job.pool.shape}"
-        )
-    if job.teacher is not None and job.teacher.stored is not None:
-        raise DataError(
-            f"{job.teacher.name} holds logits of the data set's images alone: a model must teach "
-            "where there are others"
-        )
+def _architecture(network: Network) -> dict[str, Any]:
+    # A name alone would take a model for its namesake of another version.
+    name = str(network.model)
+    return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
 
 
 def _hash(tree: Mapping[str, Any]) -> str:

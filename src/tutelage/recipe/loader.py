@@ -44,6 +44,8 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     """
     origin = f"{source}.toml" if source in BUNDLED else os.fspath(source)
     tree = _parse(_read(source), origin)
+    if isinstance(data := tree.get("data"), dict) and "unlabelled" in data:
+        data["unlabeled"] = data.pop("unlabelled")  # as version 0.1.0 wrote it
     mistakes: dict[str, str] = {}
     if "name" in tree:
         mistakes["name"] = suggestions.unknown("name", _keys())

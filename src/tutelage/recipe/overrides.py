@@ -7,16 +7,14 @@ from typing import Any, get_args
 from tutelage.recipe.schema import MODELS, DataName
 
 
-def overrides(
-    *, teacher: Any, student: Any, data: Any, unlabelled: Any = None
-) -> dict[str, object]:
+def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -> dict[str, object]:
     """What a teacher, a student and data are in a recipe.
 
     Args:
         teacher: as `distill` takes it.
         student: likewise.
         data: likewise.
-        unlabelled: likewise.
+        unlabeled: likewise.
 
     Returns:
         Values by dotted key. What is no name and no path is told by its kind alone.
@@ -39,8 +37,8 @@ def overrides(
         found["data.name"] = data
     else:
         found |= {"data.name": "folder", "data.path": _told(data)}
-    if unlabelled is not None:
-        found |= {"data.unlabelled": _told(unlabelled), "loss.alpha": 1.0}
+    if unlabeled is not None:
+        found |= {"data.unlabeled": _told(unlabeled), "loss.alpha": 1.0}
     return found
 
 

@@ -54,7 +54,7 @@ class Data:
         validation: the part of the training images kept for validation, above 0 and below 0.5.
         split_seed: the seed of the split into training and validation.
         size: (height, width) in pixels that images are resized to; None leaves them alone.
-        unlabelled: a folder of further images, without labels, that the student learns from by its
+        unlabeled: a folder of further images, without labels, that the student learns from by its
             teacher alone; then alpha must be 1. None means none.
         transfer: the names of the classes whose images student and baseline learn from; the teacher
             learns from all, and all are in the validation and test parts. None means all.
@@ -69,7 +69,7 @@ class Data:
     validation: Annotated[StrictFloat, Field(gt=0, lt=0.5)] = 0.1
     split_seed: Seed = 0
     size: tuple[Pixels, Pixels] | None = None
-    unlabelled: str | None = None
+    unlabeled: str | None = None
     transfer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from tutelage.evaluation.statistics import Difference, mcnemar, paired
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import stats
 
 from tutelage.errors import RunError
+from tutelage.evaluation.statistics import Difference, mcnemar, paired
 from tutelage.runs.run_reader import Record
-
-
-
-
-
-
-
 
 
 def compare(records: Sequence[Record]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from statistics import fmean, stdev
 from typing import Any
 
-from tutelage.evaluation.statistics import paired
 from tutelage.errors import RunError
+from tutelage.evaluation.statistics import paired
 from tutelage.formatting import points
 
 ALPHA, TEMPERATURE = 0.8, 4.0  # what is quoted most

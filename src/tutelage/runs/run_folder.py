@@ -145,10 +145,10 @@ def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> I
         lock.release()  # its file stays: another process may be holding on to it
 
 
-def finished(path: Path, key: str) -> dict[str, Any] | None:
-    """The results of a job that is done, else None."""
+def finished(path: Path, *keys: str) -> dict[str, Any] | None:
+    """The results of an experiment, by one of its keys, that is done; else None."""
     try:
-        if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] != key:
+        if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] not in keys:
             return None
         results: dict[str, Any] = json.loads((path / "results.json").read_text(encoding="utf-8"))
         return results

@@ -80,12 +80,12 @@ def run(
 
     >>> import tempfile
     >>> from tutelage.sweeps import search_space, runner
-    >>> from tutelage.experiment import spec
+    >>> from tutelage.experiment.prepare import prepare
     >>> from tutelage import recipe
     >>> short = {"schedule.teacher.epochs": 1, "schedule.student.epochs": 1}
     >>> told = recipe.load("digits", short)
     >>> plan = search_space.plan(told, alpha="0.5,0.9")
-    >>> found = runner.run(spec.prepare(told), plan, tempfile.mkdtemp())
+    >>> found = runner.run(prepare(told), plan, tempfile.mkdtemp())
     >>> len(found["trials"]), sorted(found["best"]["models"])
     (3, ['baseline', 'student', 'teacher'])
     """

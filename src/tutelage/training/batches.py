@@ -21,13 +21,13 @@ class ViewedBatches(keras.utils.PyDataset):
         self,
         part: Part,
         schedule: Schedule,
-        settings: Views,
+        views: Views,
         seed: int,
-        knowledge: LogitCache | GivenLogits | None = None,
+        logits: LogitCache | GivenLogits | None = None,
     ):
         super().__init__()
-        self.part, self.settings, self.seed, self.knowledge = part, settings, seed, knowledge
-        self.cutout, self.unlabelled = schedule.cutout, bool((part.labels < 0).any())
+        self.part, self.views, self.seed, self.logits = part, views, seed, logits
+        self.cutout, self.unlabeled = schedule.cutout, bool((part.labels < 0).any())
         self.batch = min(schedule.batch_size, len(part))
         self.steps = steps_per_epoch(schedule, len(part))
         self.background = ThreadPoolExecutor(1, "views")
@@ -35,7 +35,7 @@ class ViewedBatches(keras.utils.PyDataset):
 
     def begin(self, epoch: int) -> None:
         # Said by who knows: Keras also opens and closes the data to look at one batch.
-        self.view = epoch % (self.settings.distinct or epoch + 1)
+        self.view = epoch % (self.views.distinct or epoch + 1)
         self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
         self.ahead: dict[int, Future[Any]] = {}
 
@@ -61,14 +61,14 @@ class ViewedBatches(keras.utils.PyDataset):
             index,
             seed=self.seed,
             epoch=view,
-            flip=self.settings.flip,
-            shift=self.settings.shift,
+            flip=self.views.flip,
+            shift=self.views.shift,
             cutout=self.cutout,
         )
-        labels = () if self.unlabelled else (self.part.labels[index],)
-        if self.knowledge is None:
+        labels = () if self.unlabeled else (self.part.labels[index],)
+        if self.logits is None:
             return images, *labels
-        logits = self.knowledge.logits(view, index)
+        logits = self.logits.logits(view, index)
         return {"images": images, "teacher_logits": logits}, *labels
 
 

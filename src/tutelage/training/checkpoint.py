@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from tutelage import storage
 from tutelage.errors import RunError
 from tutelage.progress import EpochLog
 
@@ -19,8 +21,23 @@ def epochs_done(checkpoint: Path) -> int:
     return len(_read(checkpoint)[0]["history"]) if checkpoint.exists() else 0
 
 
+def save(path: Path, key: str, history: list[EpochLog], state: list[keras.Variable]) -> None:
+    """Write a training's state, whole or not at all.
+
+    Args:
+        path: the file.
+        key: what the training is.
+        history: a row for each epoch so far.
+        state: all variables that it goes on from.
+    """
+    arrays = {f"v{i}": ops.convert_to_numpy(v.value) for i, v in enumerate(state)}
+    note = json.dumps({"key": key, "history": history})
+    with storage.replacing(path) as temporary:
+        np.savez(temporary, note=np.array(note), **arrays)
+
+
 def restore(path: Path, key: str, state: list[keras.Variable]) -> list[EpochLog]:
-    """Set variables to a checkpoint\'s values; the history so far, empty where there is no file."""
+    """Set variables to a checkpoint's values; the history so far, empty where there is no file."""
     if not path.exists():
         return []
     note, arrays = _read(path)

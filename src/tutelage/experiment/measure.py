@@ -1,0 +1,123 @@
+"""The figures of a run's networks, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+
+from tutelage import environment, storage
+from tutelage import recipe as recipes
+from tutelage.errors import RunError
+from tutelage.evaluation import bias_correction, evaluate, metrics
+from tutelage.experiment.spec import Experiment, StageSpec
+from tutelage.kernels import accelerate
+from tutelage.losses import from_recipe
+from tutelage.models import loading
+from tutelage.report import markdown
+from tutelage.runs import example_images
+from tutelage.runs.run_folder import RunFolder
+
+
+def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """Measure a run's networks on the test part, once, and write the results.
+
+    Args:
+        experiment: whose stages are all trained.
+        folder: its folder, opened.
+
+    Returns:
+        What is written to `results.json`.
+
+    Raises:
+        RunError: if a network's file has changed since it was trained.
+    """
+    data, test, validation = experiment.data, experiment.data.test, experiment.validation
+    logits: dict[str, np.ndarray] = {}
+    figures: dict[str, dict[str, Any]] = {}
+    held_out: dict[str, dict[str, float]] = {}
+    corrected: dict[str, dict[str, float]] = {}
+    for stage in experiment.stages:
+        outputs, validation_logits, size = _predictions(stage, experiment, folder)
+        if outputs is not None:
+            logits[stage.name] = outputs
+            figures[stage.name] = {
+                **metrics.score(outputs, test.labels, logits.get("teacher")),
+                **size,
+                "seconds": round(folder.stages[stage.name]["seconds"], 3),
+            }
+        score = metrics.score(validation_logits, validation.labels)
+        held_out[stage.name] = {name: score[name] for name in ("accuracy", "nll")}
+        if stage.unseen and outputs is not None:
+            unseen = list(stage.unseen)
+            offset = bias_correction.find(validation_logits, validation.labels, unseen).offset
+            raised = bias_correction.raised(outputs, unseen, offset)
+            accuracy = metrics.score(raised, test.labels)["accuracy"]
+            corrected[stage.name] = {"offset": offset, "accuracy": accuracy}
+    accuracies = {
+        stage.role: figures[stage.name]["accuracy"]
+        for stage in experiment.stages
+        if stage.name in figures  # the last generation of the student stands
+    }
+    student = experiment.stages[-1]
+    results = {
+        "name": experiment.recipe.name,
+        "models": figures,
+        "validation": held_out,
+        "verdict": metrics.gap_closed(**{"teacher": None} | accuracies),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+            "train": len(experiment.train),
+            "validation": len(validation),
+            "test": len(test),
+        }
+        | ({} if experiment.unlabeled is None else {"unlabeled": len(experiment.unlabeled)})
+        | ({"validation_in_train": True} if experiment.whole else {})
+        | ({"transfer": len(student.labeled)} if student.unseen else {}),
+        "recipe": recipes.to_dict(experiment.recipe),
+        "environment": environment.describe()
+        | {"precision": experiment.precision, "compiled": accelerate.compiled_parts()},
+    }
+    if corrected:
+        results["corrected"] = corrected
+    temperature = from_recipe.temperature(experiment.recipe.loss)
+    examples = example_images.choose(logits, test.labels, temperature)
+    with storage.replacing(folder.path / "predictions.npz") as temporary:
+        np.savez(temporary, index=np.arange(len(test)), labels=test.labels, **logits)
+    with storage.replacing(folder.path / "pictures.npz") as temporary:
+        example_images.save(temporary, examples, test.images)
+    folder.write_text("report.md", markdown.markdown(results, logits, test.labels))
+    # Last, for its presence says that the run is done.
+    folder.write_text("results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _predictions(
+    stage: StageSpec, experiment: Experiment, folder: RunFolder
+) -> tuple[np.ndarray | None, np.ndarray, dict[str, int]]:
+    """A stage's logits on test and validation images, and its size where it is a Keras model.
+
+    Of a teacher that is a file of logits nothing is known on the test images.
+    """
+    test, validation = experiment.data.test.images, experiment.validation.images
+    if stage.given is None or stage.given.model is not None:
+        model, size = _load(stage, folder)
+        return loading.logits(model, test), loading.logits(model, validation), size
+    if predict := stage.given.answer:
+        return predict(test, "float32"), predict(validation, "float32"), {}
+    stored = experiment.given_logits(validation=True)
+    assert stored is not None
+    return None, stored, {}
+
+
+def _load(stage: StageSpec, folder: RunFolder) -> tuple[keras.Model, dict[str, int]]:
+    """A stage's saved model and its size."""
+    path = folder.model(stage.name)
+    if storage.sha256(path) != folder.stages[stage.name]["sha256"]:
+        raise RunError(f"{path} has changed since it was trained: give another --out")
+    model = loading.load_model(path)
+    return model, evaluate.size_figures(model) | {"bytes": path.stat().st_size}

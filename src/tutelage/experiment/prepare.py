@@ -1,0 +1,169 @@
+"""From a recipe to an experiment: the data is loaded and split, the models are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tutelage.data import datasets
+from tutelage.data import unlabeled as unlabeled_images
+from tutelage.data.datasets import Dataset
+from tutelage.errors import DataError, ModelError, RecipeError
+from tutelage.experiment.spec import Experiment, StageSpec, preprocessing
+from tutelage.kernels import accelerate
+from tutelage.losses import LabelledLoss, from_recipe
+from tutelage.models import resolve
+from tutelage.models.ensemble import ensemble
+from tutelage.models.resolve import Source, Teacher
+from tutelage.recipe import Recipe
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    data: Dataset | None = None,
+    teacher: Source | Sequence[Source] | None = None,
+    student: Source | None = None,
+    unlabeled: np.ndarray | None = None,
+) -> Experiment:
+    """Load and split the data, load the models given, and check that all fit each other.
+
+    Args:
+        recipe: what to do.
+        data: used instead of what the recipe names.
+        teacher: likewise; anything that `resolve.teacher` takes, or a list for an ensemble.
+        student: likewise; anything that `resolve.student` takes.
+        unlabeled: likewise; uint8 images without labels, of the data's shape.
+
+    Returns:
+        The experiment, ready for `runner.run`; nothing is trained or written yet.
+
+    Raises:
+        DataError: if the data can't be found or read.
+        ModelError: if a model or the views do not fit the data.
+        RecipeError: if a source can't be used.
+    """
+    section = recipe.data
+    if data is None:
+        data = datasets.load(section.name, section.path or None, size=section.size)
+    train, validation = datasets.split(data.train, section.validation, section.split_seed)
+    if unknown := [name for name in section.transfer or () if name not in data.classes]:
+        raise RecipeError(
+            f"data.transfer: expected names among {', '.join(data.classes)}, "
+            f"found {', '.join(unknown)}"
+        )
+    _check_views(recipe, train.images.shape[1:3])
+    precision: str = recipe.schedule.precision
+    if precision == "auto":
+        precision = accelerate.hardware_precision()
+    if unlabeled is None and section.unlabeled is not None:
+        unlabeled = unlabeled_images.read(section.unlabeled, shape=train.images.shape[1:])
+    experiment = Experiment(
+        recipe=recipe,
+        data=data,
+        train=train,
+        validation=validation,
+        precision=precision,
+        teacher=_teacher(recipe.teacher.file if teacher is None else teacher, recipe, data),
+        student=recipe.student.file or None if student is None else student,
+        unlabeled=unlabeled,
+    )
+    check(experiment)
+    return experiment
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what would fail only once the teacher has been trained.
+
+    Args:
+        experiment: whose loss, data and models are checked against each other.
+
+    Raises:
+        DataError: if the data doesn't go with the teacher or the loss.
+        ModelError: if a model or the loss does not fit.
+        RecipeError: if unlabeled images don't go with the loss.
+    """
+    recipe = experiment.recipe
+    batch_size = recipe.schedule.student.batch_size
+    from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size)
+    teacher, student = experiment.stage("teacher"), experiment.stage("student")
+    if teacher.given is not None and teacher.given.stored is not None:
+        _check_stored(experiment, teacher.given, student)
+    if experiment.unlabeled is not None:
+        _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
+    if from_recipe.reads_layers(recipe.loss):
+        if teacher.given is not None and teacher.given.model is None:
+            raise ModelError(
+                f"{teacher.given.name} has no inner layers that can be read: take a Keras model "
+                "as the teacher, or a loss on logits such as loss.name=kd"
+            )
+        models = teacher.given.model if teacher.given else teacher.build(), student.build()
+        for loss in from_recipe.losses(recipe.loss):
+            loss.validate_model_compatibility(*models)
+    elif student.source is not None:
+        student.build()  # raises what is wrong with it
+
+
+def _teacher(
+    source: Source | Sequence[Source] | None, recipe: Recipe, data: Dataset
+) -> Teacher | None:
+    """The teacher that the user gave, if any; a list is an ensemble."""
+    if source is None or (isinstance(source, str) and not source):
+        return None
+    several = isinstance(source, list | tuple)
+    teachers = [
+        resolve.teacher(
+            one,
+            images=data.train.images,
+            classes=data.classes,
+            entry=preprocessing(recipe.teacher),
+        )
+        for one in (source if several else [source])
+    ]
+    return ensemble(teachers, recipe.teacher.combine or "logits") if several else teachers[0]
+
+
+def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
+    for name, pixels in (
+        ("views.shift", recipe.views.shift),
+        ("schedule.teacher.shift", recipe.schedule.teacher.shift or 0),
+        ("schedule.student.shift", recipe.schedule.student.shift or 0),
+        ("schedule.teacher.cutout", recipe.schedule.teacher.cutout),
+        ("schedule.student.cutout", recipe.schedule.student.cutout),
+    ):
+        if pixels >= min(size):
+            raise ModelError(
+                f"{name}: expected less than the images' {min(size)} pixels, found {pixels}"
+            )
+
+
+def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) -> None:
+    if student.views.flip or student.views.shift or student.schedule.cutout:
+        raise DataError(
+            f"{teacher.name} holds logits of the images as they are, but the student is to see "
+            "other views: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
+        )
+    if experiment.unlabeled is not None:
+        raise DataError(
+            f"{teacher.name} holds logits of the data set's images alone: unlabeled images need "
+            "a model as their teacher"
+        )
+
+
+def _check_unlabeled(images: np.ndarray, recipe: Recipe, shape: tuple[int, ...]) -> None:
+    if recipe.loss.alpha < 1:
+        raise RecipeError(
+            "loss.alpha: expected 1, as unlabeled images have no hard loss, found "
+            f"{recipe.loss.alpha}; give --alpha 1"
+        )
+    for term, loss in zip(recipe.loss.terms(), from_recipe.losses(recipe.loss), strict=True):
+        if isinstance(loss, LabelledLoss):
+            raise RecipeError(
+                f"loss.name: {term.name} needs labels, which unlabeled images do not have; use kd"
+            )
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        raise DataError(
+            f"unlabeled images: expected uint8 of shape {('n', *shape)}, found {images.dtype} "
+            f"of shape {images.shape}"
+        )
