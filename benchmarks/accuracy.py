@@ -26,21 +26,22 @@ from tutelage import environment, recipe
 from tutelage.data.datasets import Part
 from tutelage.evaluation import metrics
 from tutelage.experiment.prepare import prepare
+from tutelage.experiment.spec import Experiment
 from tutelage.models import loading
 
 HERE = Path(__file__).parent
 JUDGED_ON = 10_000
 
 
-def parts(job: Job, images: int) -> tuple[Part, Part]:
+def parts(experiment: Experiment, images: int) -> tuple[Part, Part]:
     """Images to learn from, and others to be judged on, the validation part among them."""
-    order = np.random.default_rng(0).permutation(len(job.train))
+    order = np.random.default_rng(0).permutation(len(experiment.train))
     shown, rest = np.split(order, [images])
-    rest = rest[: max(JUDGED_ON - len(job.validation), 0)]
-    pixels, labels = job.train.images, job.train.labels
+    rest = rest[: max(JUDGED_ON - len(experiment.validation), 0)]
+    pixels, labels = experiment.train.images, experiment.train.labels
     judged = Part(
-        np.concatenate([job.validation.images, pixels[rest]]),
-        np.concatenate([job.validation.labels, labels[rest]]),
+        np.concatenate([experiment.validation.images, pixels[rest]]),
+        np.concatenate([experiment.validation.labels, labels[rest]]),
     )
     return Part(pixels[shown], labels[shown]), judged
 
@@ -55,12 +56,12 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[1, 4, 8, 16], help="in float32")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     told = parser.parse_args()
-    job = prepare(recipe.load(told.run / "recipe.toml"))
-    if not job.recipe.schedule.student.batch_size <= told.images < len(job.train):
-        parser.error(f"--images: expected a batch at least and fewer than {len(job.train)}")
+    experiment = prepare(recipe.load(told.run / "recipe.toml"))
+    if not experiment.recipe.schedule.student.batch_size <= told.images < len(experiment.train):
+        parser.error(f"--images: expected a batch at least and fewer than {len(experiment.train)}")
     if min(told.epochs, told.seeds, *told.views) < 1 or max(told.views) > told.epochs:
         parser.error("expected at least one epoch, seed and view, and no more views than epochs")
-    train, judged = parts(job, told.images)
+    train, judged = parts(experiment, told.images)
     most = max(told.views)
     ways = [("float32", views) for views in sorted(told.views)] + [("bfloat16", most)]
     figures: dict[str, list[dict[str, float]]] = {}
@@ -71,17 +72,17 @@ def main() -> None:
             os.environ["TUTELAGE_CACHE"] = folder  # answers of no use to anybody else
             for precision, distinct in ways:
                 asked = replace(
-                    job.recipe,
+                    experiment.recipe,
                     seed=seed,
-                    views=replace(job.recipe.views, distinct=distinct),
+                    views=replace(experiment.recipe.views, distinct=distinct),
                     schedule=replace(
-                        job.recipe.schedule,
-                        student=replace(job.recipe.schedule.student, epochs=told.epochs),
+                        experiment.recipe.schedule,
+                        student=replace(experiment.recipe.schedule.student, epochs=told.epochs),
                     ),
                 )
-                its_job = replace(job, recipe=asked, train=train, precision=precision)
+                changed = replace(experiment, recipe=asked, train=train, precision=precision)
                 place = Path(tempfile.mkdtemp(dir=folder))
-                model, rows = trained(its_job, "student", told.run / "teacher.keras", place)
+                model, rows = trained(changed, "student", told.run / "teacher.keras", place)
                 score = metrics.score(loading.logits(model, judged.images), judged.labels)
                 figure = {
                     "accuracy": score["accuracy"],

@@ -70,43 +70,48 @@ def stages(name: str) -> tuple[str, ...]:
 def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[str, Any]:
     """Train a cell's models with a seed, and count their errors on the test images."""
     settings = overrides | SETTINGS[name]
-    job = prepare(recipe.load("mnist", settings))
-    teacher = work / f"teacher-{job.keys()['teacher'][:8]}" / "teacher.keras"
+    experiment = prepare(recipe.load("mnist", settings))
+    teacher = work / f"teacher-{experiment.keys()['teacher'][:8]}" / "teacher.keras"
     if not teacher.exists():
         teacher.parent.mkdir(parents=True, exist_ok=True)
-        trained(job, "teacher", teacher, teacher.parent)
-    job = replace(job, recipe=replace(job.recipe, seed=seed))
-    if not job.unseen:
-        job = job.on_all_images()
+        trained(experiment, "teacher", teacher, teacher.parent)
+    experiment = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+    unseen = list(experiment.stage("student").unseen)
+    if not unseen:
+        experiment = experiment.on_all_images()
     folder = work / f"{name}-{seed}"
     folder.mkdir(exist_ok=True)
-    test, held_out = job.data.test, job.validation
+    test, held_out = experiment.data.test, experiment.validation
     told: dict[str, Any] = {"cell": name, "seed": seed, "seconds": {}}
     answers = {"teacher": loading.logits(loading.load_model(teacher), test.images)}
     for stage in stages(name):
-        model, rows = trained(job, stage, teacher, folder)
+        model, rows = trained(experiment, stage, teacher, folder)
         answers[stage] = loading.logits(model, test.images)
-        told["images"] = len(job.shown(stage))
+        told["images"] = len(experiment.stage(stage).train)
         told["seconds"][stage] = sum(row["seconds"] for row in rows)
-        if job.unseen:
+        if unseen:
             chosen_on = loading.logits(model, held_out.images)
             told["validation"] = errors(chosen_on, held_out.labels)
-            offset = bias_correction.find(chosen_on, held_out.labels, job.unseen).offset
-            told["corrected"] = corrected(job, offset, answers[stage])
+            offset = bias_correction.find(chosen_on, held_out.labels, unseen).offset
+            told["corrected"] = corrected(test.labels, unseen, offset, answers[stage])
     told["errors"] = {stage: errors(given, test.labels) for stage, given in answers.items()}
     if "student" in answers:
         wrong = answers["student"].argmax(axis=1) != test.labels
         told["threes"] = int(wrong[test.labels == THREE].sum())
-    return told | {"recipe": recipe.to_dict(job.recipe), "environment": environment.describe()}
+    return told | {
+        "recipe": recipe.to_dict(experiment.recipe),
+        "environment": environment.describe(),
+    }
 
 
-def corrected(job: Job, offset: float, logits: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The student's errors with the offset of the validation labels, and with the test labels'."""
-    labels = job.data.test.labels
-    best = bias_correction.find(logits, labels, job.unseen).offset
+def corrected(
+    labels: np.ndarray, unseen: list[int], offset: float, logits: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """The student's errors with the offset of the validation labels, and of the test labels."""
+    best = bias_correction.find(logits, labels, unseen).offset
     told: dict[str, dict[str, Any]] = {}
     for part, chosen in {"validation": offset, "test": best}.items():
-        raised = bias_correction.raised(logits, job.unseen, chosen)
+        raised = bias_correction.raised(logits, unseen, chosen)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
             "offset": chosen,

@@ -29,6 +29,7 @@ from tutelage.errors import TrainingError, TutelageError
 from tutelage.evaluation import metrics
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
+from tutelage.experiment.spec import Experiment
 from tutelage.models import loading
 
 HERE = Path(__file__).parent
@@ -60,8 +61,8 @@ TRIES: dict[str, list[dict[str, Any]]] = {
 BASELINE = "baseline"
 
 
-def asked(standing: Job, settings: dict[str, Any], seed: int) -> Job:
-    """The job of a seed, with another distillation loss."""
+def asked(standing: Experiment, settings: dict[str, Any], seed: int) -> Experiment:
+    """The experiment of a seed, with another distillation loss."""
     loss = recipe.Loss(**settings) if settings else standing.recipe.loss
     return replace(standing, recipe=replace(standing.recipe, seed=seed, loss=loss))
 
@@ -69,7 +70,7 @@ def asked(standing: Job, settings: dict[str, Any], seed: int) -> Job:
 class Bench:
     """A recipe's cells: those that are there, and how the others are made."""
 
-    def __init__(self, standing: Job, work: Path, cells: Path) -> None:
+    def __init__(self, standing: Experiment, work: Path, cells: Path) -> None:
         self.standing, self.cells = standing, cells / standing.recipe.name
         key = runner.default_folder(standing.recipe).name
         self.work = work / key

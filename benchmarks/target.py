@@ -26,10 +26,10 @@ TARGETS = {"teacher": 0.89, "student": 0.86}
 READ = """
 import sys, time
 from tutelage import recipe
-from tutelage.job import prepare
-told = recipe.load(sys.argv[1])
+from tutelage.experiment.prepare import prepare
+read = recipe.load(sys.argv[1])
 began = time.perf_counter()
-prepare(told)
+prepare(read)
 print(time.perf_counter() - began)
 """
 

@@ -22,23 +22,26 @@ from typing import Any
 from tutelage import environment, recipe
 from tutelage.errors import TutelageError
 from tutelage.evaluation import metrics
-from tutelage.experiment import runner, stages
+from tutelage.experiment import stages
 from tutelage.experiment.prepare import prepare
+from tutelage.experiment.spec import Experiment
 from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
+from tutelage.runs.run_folder import STAGES
 
 HERE = Path(__file__).parent
 AS_IT_STANDS = "as it stands"
 
 
-def trained(job: Job, stage: str, teacher: Path, folder: Path) -> tuple[Any, list[EpochLog]]:
-    """Train a job's stage as a run does, save it as `folder/STAGE.keras`; also its epochs."""
-    guidance = None
-    if stage == "student":
-        guidance, _ = stages.guidance(job, teacher, Progress())
-    checkpoint, key = folder / f"{stage}.npz", job.keys()[stage]
-    model, rows, _ = stages.trained(job, stage, guidance, checkpoint=checkpoint, key=key)
-    model.save(folder / f"{stage}.keras")
+def trained(
+    experiment: Experiment, name: str, teacher: Path, folder: Path
+) -> tuple[Any, list[EpochLog]]:
+    """Train a stage as a run does, save it as `folder/NAME.keras`; its model and epochs."""
+    stage, targets = experiment.stage(name), None
+    if stage.targets is not None:
+        targets, _ = stages.targets(stage, teacher, Progress())
+    model, rows, _ = stages.train(stage, targets, checkpoint=folder / f"{name}.npz")
+    model.save(folder / f"{name}.keras")
     return model, rows
 
 
@@ -46,7 +49,7 @@ def main() -> None:
     """Try all settings, seed by seed, and print means and standard deviations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe")
-    parser.add_argument("party", choices=runner.STAGES)
+    parser.add_argument("party", choices=STAGES)
     parser.add_argument("tries", nargs="*", metavar="TRY", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
@@ -71,14 +74,14 @@ def main() -> None:
             teacher = folder / "teachers" / "teacher.keras"
             if told.party == "student":
                 teacher.parent.mkdir()
-                its_job = replace(standing, recipe=replace(standing.recipe, seed=seed))
-                trained(its_job, "teacher", teacher, teacher.parent)
+                experiment = replace(standing, recipe=replace(standing.recipe, seed=seed))
+                trained(experiment, "teacher", teacher, teacher.parent)
             for text, tried in recipes.items():
                 place = Path(tempfile.mkdtemp(dir=folder))
-                its_job = replace(standing, recipe=replace(tried, seed=seed))
-                model, _ = trained(its_job, told.party, teacher, place)
-                held_out = loading.logits(model, its_job.validation.images)
-                score = metrics.score(held_out, its_job.validation.labels)
+                experiment = replace(standing, recipe=replace(tried, seed=seed))
+                model, _ = trained(experiment, told.party, teacher, place)
+                held_out = loading.logits(model, experiment.validation.images)
+                score = metrics.score(held_out, experiment.validation.labels)
                 figure = {name: score[name] for name in ("accuracy", "nll")}
                 figures[text].append(figure)
                 print(f"seed {seed}, {text}: {figure['accuracy']:.2%}", flush=True)

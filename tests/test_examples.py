@@ -28,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"keras_fit", "torch_teacher", "image_folder", "unlabelled_pool"}
+    tested = {"keras_fit", "torch_teacher", "image_folder", "unlabeled_images"}
     assert {path.stem for path in FOLDER.glob("*.py")} == tested
 
 
@@ -48,6 +48,6 @@ def test_an_image_folder() -> None:
     assert loading.load_model(student).input_shape == (None, 16, 16, 1)
 
 
-def test_an_unlabelled_pool() -> None:
-    found = example("unlabelled_pool").main(labelled=200, epochs=4)
+def test_an_unlabeled_images() -> None:
+    found = example("unlabeled_images").main(labelled=200, epochs=4)
     assert found["and the pool"] > found["labelled images alone"]

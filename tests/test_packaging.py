@@ -255,7 +255,6 @@ def test_every_promised_name_can_be_had():
     for name in tutelage.__all__:
         assert getattr(tutelage, name) is not None
     assert set(tutelage.__all__) <= set(dir(tutelage))
-    assert tutelage.Distiller is tutelage.distiller.Distiller
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -109,7 +109,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "s.h5 can't be a student",
         ),
         (
-            ["distill", "--teacher", "digits-teacher", "--data", "digits", "--unlabelled", "none"],
+            ["distill", "--teacher", "digits-teacher", "--data", "digits", "--unlabeled", "none"],
             "none: expected a folder",
         ),
         (

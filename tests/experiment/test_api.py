@@ -230,19 +230,19 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
     shared = {"data": "digits", "recipe": "digits", "settings": SETTINGS, "student": net()}
     found = tutelage.distill(
         teacher=teacher,
-        unlabelled=tmp_path / "pool",
+        unlabeled=tmp_path / "pool",
         out=tmp_path / "run",
         progress=Counted(),
         **shared,
     )
     images = found.results["data"]["train"]
-    assert found.results["data"]["unlabelled"] == 50
+    assert found.results["data"]["unlabeled"] == 50
     assert asked == [images // 64, 1, (images + 50) // 64]
     rows = [row for row in found.history if row["stage"] == "student"]
     assert not any("accuracy" in row for row in rows)
     assert rows[-1]["val_accuracy"] > 0.1
     again = tutelage.distill(
-        teacher=teacher, unlabelled=DIGITS.train.images[:50], out=tmp_path / "arrays", **shared
+        teacher=teacher, unlabeled=DIGITS.train.images[:50], out=tmp_path / "arrays", **shared
     )
     for a, b in zip(found.student.get_weights(), again.student.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -344,18 +344,18 @@ def test_given_again_it_gives_what_it_came_to(
             DataError,
             "classes from 0 on, found -1",
         ),
-        ({"settings": {"loss.alpha": 0.5}, "unlabelled": "x"}, TutelageError, "expected a folder"),
+        ({"settings": {"loss.alpha": 0.5}, "unlabeled": "x"}, TutelageError, "expected a folder"),
         (
-            {"settings": {"loss.alpha": 0.5}, "unlabelled": DIGITS.train.images[:9]},
+            {"settings": {"loss.alpha": 0.5}, "unlabeled": DIGITS.train.images[:9]},
             RecipeError,
-            "expected 1, as unlabelled images have no hard loss, found 0.5",
+            "expected 1, as unlabeled images have no hard loss, found 0.5",
         ),
         (
-            {"settings": {"loss.name": "dkd"}, "unlabelled": DIGITS.train.images[:9]},
+            {"settings": {"loss.name": "dkd"}, "unlabeled": DIGITS.train.images[:9]},
             RecipeError,
             "dkd needs labels",
         ),
-        ({"unlabelled": np.zeros((2, 9, 9, 1), np.uint8)}, DataError, "unlabelled images: expect"),
+        ({"unlabeled": np.zeros((2, 9, 9, 1), np.uint8)}, DataError, "unlabeled images: expect"),
         ({"teacher": ["digits-teacher"]}, TutelageError, "digits-teacher"),
         ({"student": torch.nn.Linear(2, 2)}, RecipeError, "is a PyTorch module"),
         (

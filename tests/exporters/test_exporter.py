@@ -157,7 +157,7 @@ def test_int8_is_half_as_large_or_less(tmp_path: Path) -> None:
 def test_a_float_file_that_answers_otherwise_is_not_kept(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold = exporter.folding.fold
+    fold = exporter.fold_batch_norm.fold
 
     def wrong(model):
         folded = fold(model)
@@ -167,7 +167,7 @@ def test_a_float_file_that_answers_otherwise_is_not_kept(
                 constant.CopyFrom(exporter.onnx.numpy_helper.from_array(values, constant.name))
         return folded
 
-    monkeypatch.setattr(exporter.folding, "fold", wrong)
+    monkeypatch.setattr(exporter.fold_batch_norm, "fold", wrong)
     with pytest.raises(ModelError, match=r"expected logits within .* no file is kept"):
         exporter.export(run / "student.keras", out=tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -23,6 +23,7 @@ from tutelage import cli, recipe
 from tutelage.data.datasets import Part
 from tutelage.errors import RecipeError, RunError
 from tutelage.experiment.prepare import prepare
+from tutelage.experiment.spec import Experiment
 from tutelage.models import loading, resolve
 from tutelage.progress import EpochLog, Progress
 from tutelage.runs import findings
@@ -43,15 +44,15 @@ STUDENTS = 2 * (1 + 2 * 2)
 # processes that it starts read it too.
 IMPATIENT = """
 import sys
-from tutelage import tickets
-tickets.BEAT, tickets.GRACE = 0.2, 2.0
+from tutelage.sweeps import trial_queue
+trial_queue.HEARTBEAT, trial_queue.GRACE_PERIOD = 0.2, 2.0
 if __name__ == "__main__":
     from tutelage.cli import main
     sys.exit(main())
 """
 
 
-def job(**changed: object) -> Job:
+def resolved(**changed: object) -> Experiment:
     overrides = {key.replace("__", "."): value for key, value in changed.items()}
     return prepare(recipe.load("digits", SMALL | overrides))
 
@@ -130,14 +131,14 @@ def test_folder_holds_what_a_sweep_is_said_to_leave(swept: tuple[Path, dict[str,
     folder, told = swept
     assert {path.name for path in folder.iterdir() if path.name[0] != "."} == {
         *("run.json", "recipe.toml", "history.csv", "teacher.keras"),
-        *("sweep.json", "trials.csv", "study.db", "cells", "best"),
+        *("sweep.json", "trials.csv", "study.db", "trials", "best"),
     }
     assert not list(folder.glob(".student-*"))  # no checkpoint is left
     assert set(told) >= {"recipe", "plan", "trials", "found", "said", "best", "environment"}
     listed = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     assert [float(row["accuracy"]) for row in listed] == [r["accuracy"] for r in told["trials"]]
     assert [row["temperature"] for row in listed][:3] == ["", "2.0", "2.0"]
-    cells = [json.loads(file.read_text()) for file in sorted((folder / "cells").iterdir())]
+    cells = [json.loads(file.read_text()) for file in sorted((folder / "trials").iterdir())]
     assert [{key: cell[key] for key in told["trials"][0]} for cell in cells] == told["trials"]
     assert all(cell["environment"]["hardware"] for cell in cells)
 
@@ -172,7 +173,7 @@ def test_best_is_trained_anew_on_all_but_the_test_part(
     folder, told = swept
     results = json.loads((folder / "best" / "results.json").read_text())
     assert results == told["best"]
-    assert results["data"]["train"] == len(job().data.train) == 1437
+    assert results["data"]["train"] == len(resolved().data.train) == 1437
     assert results["data"]["validation_in_train"]
     best = told["found"]["best"]
     loss = results["recipe"]["loss"]
@@ -258,7 +259,7 @@ def test_two_that_share_a_study_are_killed_and_go_on_without_loss_or_repetition(
     for folder in folders:
         assert rows(folder) == rows(swept[0])
         # A process that is killed while it writes leaves a hidden file.
-        assert len(list((folder / "cells").glob("[0-9]*.json"))) == STUDENTS
+        assert len(list((folder / "trials").glob("[0-9]*.json"))) == STUDENTS
 
 
 def test_a_worker_that_is_killed_is_told_of_and_the_other_does_its_work(
@@ -298,26 +299,26 @@ def test_interrupt_stops_all_workers_gives_back_and_says_how_to_go_on(tmp_path: 
 
 
 def test_sweep_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
-    plan, folder = search_space.plan(job().recipe, alpha="0.5,0.9"), tmp_path / "sweep"
+    plan, folder = search_space.plan(resolved().recipe, alpha="0.5,0.9"), tmp_path / "sweep"
     with pytest.raises(KeyboardInterrupt):
-        runner.run(job(), plan, folder, progress=Notes(dies_after=2))
+        runner.run(resolved(), plan, folder, progress=Notes(dies_after=2))
     before = rows(folder)
     assert len(before) == 2
     assert "found" not in json.loads((folder / "sweep.json").read_text())
-    (folder / "cells" / "0001-kd-seed-0.json").unlink()
+    (folder / "trials" / "0001-kd-seed-0.json").unlink()
     notes = Notes()
-    told = runner.run(job(), plan, folder, progress=notes)
+    told = runner.run(resolved(), plan, folder, progress=notes)
     assert notes.students == 1
     assert "teacher: already trained" in notes.told
     assert rows(folder)[:2] == before
-    assert len(list((folder / "cells").iterdir())) == len(told["trials"]) == 3
+    assert len(list((folder / "trials").iterdir())) == len(told["trials"]) == 3
 
 
 def test_nothing_is_measured_on_the_test_part_until_all_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes, measured = Notes(), []
-    logits, small = loading.logits, job()
+    logits, small = loading.logits, resolved()
 
     def noted(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
         measured.append((len(images), any(text.startswith("best: ") for text in notes.told)))
@@ -333,7 +334,7 @@ def test_nothing_is_measured_on_the_test_part_until_all_is_chosen(
 
 
 def test_teacher_of_a_run_beside_the_sweep_is_taken_and_asked_once(tmp_path: Path) -> None:
-    small, first = job(loss__temperature=3.0), Notes()
+    small, first = resolved(loss__temperature=3.0), Notes()
     runner.run(small, search_space.plan(small.recipe), tmp_path / "one", progress=first)
     assert Counter(first.trained)["teacher"] == 2
     again, plan = Notes(), search_space.plan(small.recipe, alpha="0.2,0.4", temperature=1)
@@ -345,7 +346,7 @@ def test_teacher_of_a_run_beside_the_sweep_is_taken_and_asked_once(tmp_path: Pat
 
 
 def test_methods_on_logits_and_on_layers_share_a_sweep(tmp_path: Path) -> None:
-    small = job(schedule__student__epochs=1)
+    small = resolved(schedule__student__epochs=1)
     plan = search_space.plan(small.recipe, method="kd,fitnet,dkd")
     told = runner.run(small, plan, tmp_path / "sweep")
     assert [row["method"] for row in told["trials"]] == ["baseline", "kd", "fitnet", "dkd"]
@@ -354,14 +355,14 @@ def test_methods_on_logits_and_on_layers_share_a_sweep(tmp_path: Path) -> None:
 
 
 def test_stored_logits_teach_a_sweep_and_its_best_on_all_images(tmp_path: Path) -> None:
-    data = job().data
+    data = resolved().data
     logits = 4 * np.eye(10, dtype=np.float32)[data.train.labels]
     np.save(tmp_path / "logits.npy", logits)
     told = {"images": resolve.order(data.train.images), "classes": list(data.classes)}
     (tmp_path / "logits.json").write_text(json.dumps(told))
     plain = {"views__flip": False, "views__shift": 0, "schedule__student__epochs": 1}
-    small = job(teacher__file=str(tmp_path / "logits.npy"), **plain)
-    np.testing.assert_array_equal(small.on_all_images().held_logits()[0], logits)
+    small = resolved(teacher__file=str(tmp_path / "logits.npy"), **plain)
+    np.testing.assert_array_equal(small.on_all_images().given_logits(), logits)
     found = runner.run(small, search_space.plan(small.recipe), tmp_path / "sweeps" / "one")
     assert sorted(found["best"]["models"]) == ["baseline", "student"]
     assert found["best"]["data"]["train"] == len(logits)
@@ -374,7 +375,7 @@ def test_drawn_settings_are_trained_with_each_seed(
     line += ["--alpha", "0:1", "--temperature", "1:8", "--out", str(tmp_path / "sweep")]
     assert cli.main(line) == 0
     told = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["trials"]
-    assert [(row["ticket"], row["seed"]) for row in told] == [
+    assert [(row["trial"], row["seed"]) for row in told] == [
         *((0, 0), (1, 1)),
         *((2, 0), (2, 1)),
         *((3, 0), (3, 1)),
@@ -386,7 +387,7 @@ def test_drawn_settings_are_trained_with_each_seed(
 
 
 def test_pruned_students_are_not_ranked_nor_trained_with_another_seed(tmp_path: Path) -> None:
-    small = job(schedule__student__epochs=3)
+    small = resolved(schedule__student__epochs=3)
     plan = search_space.plan(small.recipe, alpha="0.1:0.9:0.1", seeds=2, prune=True)
     told = runner.run(small, plan, tmp_path / "sweep")
     states = {(row["alpha"], row["seed"]): row["state"] for row in told["trials"]}
@@ -402,7 +403,7 @@ def test_pruned_students_are_not_ranked_nor_trained_with_another_seed(tmp_path: 
 
 
 def test_settings_that_come_to_nothing_are_told_and_end_no_sweep(tmp_path: Path) -> None:
-    small = job(schedule__student__learning_rate=1e30, schedule__student__warmup=0.0)
+    small = resolved(schedule__student__learning_rate=1e30, schedule__student__warmup=0.0)
     with pytest.raises(RunError, match="all were pruned or came to nothing"):
         runner.run(small, search_space.plan(small.recipe), tmp_path / "sweep")
     told = rows(tmp_path / "sweep")
@@ -411,7 +412,7 @@ def test_settings_that_come_to_nothing_are_told_and_end_no_sweep(tmp_path: Path)
 
 
 def test_data_in_memory_can_not_be_shared_by_workers(tmp_path: Path) -> None:
-    small = job()
+    small = resolved()
     part = Part(small.data.train.images[:400], small.data.train.labels[:400])
     data = type(small.data)("mine", small.data.classes, part, part, "sha256:mine", "memory")
     mine = prepare(small.recipe, data=data)
@@ -420,9 +421,9 @@ def test_data_in_memory_can_not_be_shared_by_workers(tmp_path: Path) -> None:
 
 
 def test_losses_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    small = job(loss__alpha=1.0)
+    small = resolved(loss__alpha=1.0)
     pool = np.zeros((40, 8, 8, 1), np.uint8)
-    pooled = prepare(small.recipe, pool=pool)
+    pooled = prepare(small.recipe, unlabeled=pool)
     plan = search_space.plan(small.recipe, alpha="0.5,1")
     with pytest.raises(RecipeError, match=r"loss\.alpha: expected 1"):
         runner.run(pooled, plan, tmp_path / "sweep")
@@ -430,7 +431,7 @@ def test_losses_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path:
 
 
 def test_a_job_on_all_images_is_another_for_all_but_the_teacher() -> None:
-    small = job()
+    small = resolved()
     whole = small.on_all_images()
     assert len(whole.train) == len(small.train) + len(small.validation)
     one, other = small.keys(), whole.keys()

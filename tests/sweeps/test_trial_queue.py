@@ -27,21 +27,22 @@ GRID = search_space.plan(DIGITS, alpha="0.1:1:0.1", temperature="1,2,4", seeds=1
 # What a worker does, but for the training: it says whose turn it was and how it ended.
 WORKER = """
 import json, sys, time
-from tutelage import grid, recipe, tickets
-tickets.BEAT, tickets.GRACE, tickets._LOOK = 0.1, 1.0, 0.05
+from tutelage import recipe
+from tutelage.sweeps import search_space, trial_queue
+trial_queue.HEARTBEAT, trial_queue.GRACE_PERIOD, trial_queue._LOOK = 0.1, 1.0, 0.05
 url, log, work = sys.argv[1], sys.argv[2], float(sys.argv[3])
-told = recipe.load("digits")
-plan = grid.plan(told, alpha="0.1:1:0.1", temperature="1,2,4", seeds=1)
-found = tickets.TrialQueue(url, "shared", plan, told)
+digits = recipe.load("digits")
+plan = search_space.plan(digits, alpha="0.1:1:0.1", temperature="1,2,4", seeds=1)
+queue = trial_queue.TrialQueue(url, "shared", plan, digits)
 print("ready", flush=True)
 sys.stdin.readline()
-while (ticket := found.take()) is not None:
-    with found.held(ticket):
+while (trial := queue.take()) is not None:
+    with queue.held(trial):
         time.sleep(work)
-        ticket.add({"ticket": ticket.number, "accuracy": ticket.number / 100})
-    won = found.finish(ticket)
+        trial.add({"trial": trial.number, "accuracy": trial.number / 100})
+    won = queue.finish(trial)
     with open(log, "a") as file:
-        file.write(json.dumps([ticket.number, won]) + "\\n")
+        file.write(json.dumps([trial.number, won]) + "\\n")
 """
 
 
@@ -84,9 +85,9 @@ def test_processes_that_start_together_train_each_student_once(
     storage_url: str, tmp_path: Path
 ) -> None:
     log, first = tmp_path / "log", study(storage_url)
-    for ticket in [first.take() for _ in range(20)]:  # some have been given back
-        assert ticket is not None
-        with contextlib.suppress(KeyboardInterrupt), first.held(ticket):
+    for trial in [first.take() for _ in range(20)]:  # some have been given back
+        assert trial is not None
+        with contextlib.suppress(KeyboardInterrupt), first.held(trial):
             raise KeyboardInterrupt
     crew = [worker(storage_url, log, 0.0) for _ in range(3)]
     together(crew)
@@ -98,7 +99,7 @@ def test_processes_that_start_together_train_each_student_once(
     for trial in numbered:
         assert trial.value == trial.number / 100
         assert trial.user_attrs["students"] == [
-            {"ticket": trial.number, "accuracy": trial.number / 100}
+            {"trial": trial.number, "accuracy": trial.number / 100}
         ]
 
 
@@ -142,11 +143,11 @@ def url(tmp_path: Path) -> str:
 
 def test_tickets_are_the_plan_s_students_in_their_order(url: str) -> None:
     found, seen = study(url), []
-    while (ticket := found.take()) is not None:
-        seen += ticket.cells
-        ticket.add({"accuracy": 0.5})
-        found.finish(ticket)
-    assert seen == GRID.cells(DIGITS)
+    while (trial := found.take()) is not None:
+        seen += trial.specs
+        trial.add({"accuracy": 0.5})
+        found.finish(trial)
+    assert seen == GRID.specs(DIGITS)
     assert found.all_done()
     assert len(found.rows()) == 31
     assert study(url).take() is None
@@ -154,44 +155,44 @@ def test_tickets_are_the_plan_s_students_in_their_order(url: str) -> None:
 
 def test_a_ticket_whose_work_is_interrupted_goes_back_at_once(url: str) -> None:
     found = study(url)
-    ticket = found.take()
-    assert ticket is not None
-    ticket.add({"accuracy": 0.5})
-    with pytest.raises(KeyboardInterrupt), found.held(ticket):
+    trial = found.take()
+    assert trial is not None
+    trial.add({"accuracy": 0.5})
+    with pytest.raises(KeyboardInterrupt), found.held(trial):
         raise KeyboardInterrupt
     again = study(url).take()
     assert again is not None
-    assert (again.number, again.rows) == (ticket.number, [{"accuracy": 0.5}])
+    assert (again.number, again.rows) == (trial.number, [{"accuracy": 0.5}])
 
 
 def test_a_worker_that_was_only_slow_can_not_finish_what_others_have_done(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_queue, "GRACE", 0.1)
+    monkeypatch.setattr(trial_queue, "GRACE_PERIOD", 0.1)
     slow, quick = study(url), study(url)
-    ticket = slow.take()  # and gives no sign of life
-    assert ticket is not None
+    trial = slow.take()  # and gives no sign of life
+    assert trial is not None
     seen = []
     while (other := quick.take()) is not None:
         seen.append(other.number)
         other.add({"accuracy": other.number / 100})
         assert quick.finish(other)
     assert sorted(seen) == list(range(31))
-    ticket.add({"accuracy": 1.0})
-    assert not ticket.falls_behind(1.0, 1)
-    with slow.held(ticket):
+    trial.add({"accuracy": 1.0})
+    assert not trial.falls_behind(1.0, 1)
+    with slow.held(trial):
         pass
-    assert not slow.finish(ticket)
-    assert quick.rows()[ticket.number] == {"accuracy": ticket.number / 100}
+    assert not slow.finish(trial)
+    assert quick.rows()[trial.number] == {"accuracy": trial.number / 100}
 
 
 def test_signs_of_life_keep_a_ticket(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_queue, "GRACE", 0.5)
-    monkeypatch.setattr(trial_queue, "BEAT", 0.05)
+    monkeypatch.setattr(trial_queue, "GRACE_PERIOD", 0.5)
+    monkeypatch.setattr(trial_queue, "HEARTBEAT", 0.05)
     busy, other = study(url), study(url)
-    ticket = busy.take()
-    assert ticket is not None
-    with busy.held(ticket):
+    trial = busy.take()
+    assert trial is not None
+    with busy.held(trial):
         until = time.monotonic() + 1.5
         seen = []
         while time.monotonic() < until:
@@ -204,19 +205,19 @@ def test_signs_of_life_keep_a_ticket(url: str, monkeypatch: pytest.MonkeyPatch) 
             else:
                 assert not other._revived(other._trials())
                 time.sleep(0.05)
-    assert ticket.number not in seen
-    assert busy.finish(ticket)
+    assert trial.number not in seen
+    assert busy.finish(trial)
 
 
 def drawn(url: str, search: search_space.Search, **axes: Any) -> list[list[TrialSpec]]:
     told = search_space.plan(DIGITS, search=search, trials=12, seeds=2, **axes)
     found, cells = TrialQueue(url, "shared", told, DIGITS), []
-    while (ticket := found.take()) is not None:
-        cells.append(ticket.cells)
-        for cell in ticket.cells:
+    while (trial := found.take()) is not None:
+        cells.append(trial.specs)
+        for cell in trial.specs:
             alpha = cell.setting.alpha if cell.setting else 0.0
-            ticket.add({"accuracy": 1 - abs(alpha - 0.6)})
-        found.finish(ticket)
+            trial.add({"accuracy": 1 - abs(alpha - 0.6)})
+        found.finish(trial)
     return cells
 
 
@@ -236,7 +237,7 @@ def test_drawn_settings_have_each_seed_and_lie_where_they_may(
         assert 1 <= one.setting.temperature <= 8
     assert len(set(settings)) == 12
     assert {one.method for one in settings} == {"kd", "dkd"}
-    # What is drawn hangs on the ticket alone, not on who draws it or when.
+    # What is drawn hangs on the trial alone, not on who draws it or when.
     assert cells == drawn(f"sqlite:///{tmp_path / 'two.db'}", search, **axes)
 
 
@@ -295,16 +296,16 @@ def test_braces_in_a_path_are_no_template(tmp_path: Path) -> None:
 def test_pruning_stops_who_is_worse_than_the_median_of_the_seed_s_others(url: str) -> None:
     told = search_space.plan(DIGITS, alpha="0.1:1:0.1", seeds=2, prune=True)
     found, stopped = TrialQueue(url, "shared", told, DIGITS), []
-    while (ticket := found.take()) is not None:
-        cell, pruned = ticket.cells[0], False
+    while (trial := found.take()) is not None:
+        cell, pruned = trial.specs[0], False
         if cell.setting is not None:
             accuracy = 0.0 if cell.setting.alpha > 0.8 else cell.setting.alpha
             for step in range(100 * cell.seed, 100 * cell.seed + 3):
                 # The second seed is worse throughout.
-                if pruned := ticket.falls_behind(accuracy - cell.seed, step):
+                if pruned := trial.falls_behind(accuracy - cell.seed, step):
                     stopped.append((cell.setting.alpha, step))
                     break
-        ticket.add({"accuracy": None if pruned else 0.5})
-        found.finish(ticket, pruned=pruned)
+        trial.add({"accuracy": None if pruned else 0.5})
+        found.finish(trial, pruned=pruned)
     assert stopped == [(0.9, 0), (1.0, 0), (0.9, 100), (1.0, 100)]
     assert states(url) == {"COMPLETE": 18, "PRUNED": 4}

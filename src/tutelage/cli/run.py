@@ -73,7 +73,7 @@ def distill(
         str,
         typer.Option(help="A .keras file, package.module:function, or a model's name."),
     ] = "student-300k",
-    unlabelled: Annotated[
+    unlabeled: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER", help="Further pictures, learned from by the teacher's answers alone."
@@ -101,7 +101,7 @@ def distill(
     from tutelage import recipe as recipes
 
     taught = one_or_all(teacher)
-    given = recipes.overrides(teacher=taught, student=student, data=data, unlabeled=unlabelled)
+    given = recipes.overrides(teacher=taught, student=student, data=data, unlabeled=unlabeled)
     given |= overrides(settings, None, None) | _given(seed, alpha, temperature, epochs)
     _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
 
@@ -163,9 +163,15 @@ def _run(
     folder = out or runner.default_folder(recipe)
     with resumable(progress, folder):
         with progress.console.status("reading the data"):  # seen on a terminal alone
-            job = prepare(recipe, data=data)
-        progress.note(f"{recipe.name} on {job.data.name}, {job.precision}, in {folder}")
-        return runner.run(job, folder, progress, tensorboard=tensorboard), folder, job.data
+            experiment = prepare(recipe, data=data)
+        progress.note(
+            f"{recipe.name} on {experiment.data.name}, {experiment.precision}, in {folder}"
+        )
+        return (
+            runner.run(experiment, folder, progress, tensorboard=tensorboard),
+            folder,
+            experiment.data,
+        )
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:

@@ -90,23 +90,23 @@ def sweep(
     progress, folder = ConsoleProgress(), out or sweeps.default_folder(recipe, plan)
     with resumable(progress, folder):
         with progress.console.status("reading the data"):  # seen on a terminal alone
-            job = prepare(recipe)
+            experiment = prepare(recipe)
         progress.note(
-            f"{recipe.name} on {job.data.name}, {job.precision}: "
+            f"{recipe.name} on {experiment.data.name}, {experiment.precision}: "
             f"{plan.students(recipe)} students, in {folder}"
         )
         told = sweeps.run(
-            job, plan, folder, workers=workers, storage_url=storage, progress=progress
+            experiment, plan, folder, workers=workers, storage_url=storage, progress=progress
         )
     if as_json:
         print(json.dumps(told, indent=1))
         return
     from rich.console import Console
 
-    console, name = Console(highlight=False), f"{recipe.name} on {job.data.name}"
+    console, name = Console(highlight=False), f"{recipe.name} on {experiment.data.name}"
     for one in drawn(told["found"], plan.search, name):
         console.print(one)
     console.print(table(told["best"]["models"], f"{name}, the best setting, test part"))
     for line in told["said"]:
         print(line)
-    print(f"Files: {folder} (sweep.json, trials.csv, cells/, best/)")
+    print(f"Files: {folder} (sweep.json, trials.csv, trials/, best/)")

@@ -30,7 +30,8 @@ _LONG = 0.5  # seconds that a burst may take, if it has two calls
 # Run in a process of its own, so that nothing else counts; what it loads is what the file needs.
 # Its resource usage would begin with its parent's; this begins with the program.
 _ALONE = {
-    ".keras": "from tutelage import profiling; profiling.opened(sys.argv[1], 1).ask(count)",
+    ".keras": "from tutelage.evaluation import profiling; "
+    "profiling.opened(sys.argv[1], 1).ask(count)",
     ".onnx": "from tutelage.models.onnx_model import Exported; import numpy as np; "
     "file = Exported(sys.argv[1]); file.logits(np.zeros((count, *file.shape), np.uint8))",
 }

@@ -35,7 +35,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         RunError: if a network's file has changed since it was trained.
     """
     data, test, validation = experiment.data, experiment.data.test, experiment.validation
-    logits: dict[str, np.ndarray] = {}
+    logits: dict[str, Any] = {}
     figures: dict[str, dict[str, Any]] = {}
     held_out: dict[str, dict[str, float]] = {}
     corrected: dict[str, dict[str, float]] = {}

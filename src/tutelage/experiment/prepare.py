@@ -111,17 +111,11 @@ def _teacher(
     """The teacher that the user gave, if any; a list is an ensemble."""
     if source is None or (isinstance(source, str) and not source):
         return None
-    several = isinstance(source, list | tuple)
-    teachers = [
-        resolve.teacher(
-            one,
-            images=data.train.images,
-            classes=data.classes,
-            entry=preprocessing(recipe.teacher),
-        )
-        for one in (source if several else [source])
-    ]
-    return ensemble(teachers, recipe.teacher.combine or "logits") if several else teachers[0]
+    images, classes, entry = data.train.images, data.classes, preprocessing(recipe.teacher)
+    if not isinstance(source, list | tuple):
+        return resolve.teacher(source, images=images, classes=classes, entry=entry)
+    several = [resolve.teacher(s, images=images, classes=classes, entry=entry) for s in source]
+    return ensemble(several, recipe.teacher.combine or "logits")
 
 
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:

@@ -17,7 +17,7 @@ from tutelage.errors import DataNotFoundError
 from tutelage.evaluation import evaluate
 from tutelage.experiment import measure, stages
 from tutelage.experiment.prepare import prepare
-from tutelage.experiment.spec import Experiment, StageSpec
+from tutelage.experiment.spec import Experiment, StageSpec, hash_of
 from tutelage.models import loading, resolve
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
@@ -57,7 +57,7 @@ def run(
         RecipeError: if TensorBoard is asked for and not installed.
     """
     progress, key = progress or Progress(), experiment.key()
-    if results := run_folder.finished(path, key, experiment.former_key()):
+    if results := run_folder.finished(path, key, hash_of(experiment.former_keys())):
         progress.note(f"already done in {path}")
         if tensorboard:
             with run_folder.opened(path, key, "", tensorboard=True) as folder:

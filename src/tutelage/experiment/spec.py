@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -221,13 +220,17 @@ class Experiment:
         """The stage of a name."""
         return next(stage for stage in self.stages if stage.name == name)
 
+    def keys(self) -> dict[str, str]:
+        """The stages' keys."""
+        return {stage.name: stage.key for stage in self.final_stages}
+
     def key(self) -> str:
         """Hash of all that the run depends on."""
-        return _hash({stage.name: stage.key for stage in self.final_stages})
+        return hash_of(self.keys())
 
-    def former_key(self) -> str:
-        """The key that version 0.1.0 gave: without the kernels."""
-        return _hash(self._keys(None))
+    def former_keys(self) -> dict[str, str]:
+        """The stages' keys of version 0.1.0, which left the kernels out."""
+        return self._keys(kernels=None)
 
     def given_logits(self, validation: bool = False) -> np.ndarray | None:
         """The given teacher's stored logits of the student's or of the validation images."""
@@ -282,10 +285,10 @@ class Experiment:
         if kernels is not None:
             common["kernels"] = kernels
         if self.teacher:
-            teacher = _hash({"file": self.teacher.digest})
+            teacher = hash_of({"file": self.teacher.digest})
         else:
             network = _architecture(recipe.teacher)
-            teacher = _hash(common | {"model": network, "schedule": tree["schedule"]["teacher"]})
+            teacher = hash_of(common | {"model": network, "schedule": tree["schedule"]["teacher"]})
         baseline = common | {
             "model": self._student_digest or _architecture(recipe.student),
             "schedule": tree["schedule"]["student"],
@@ -298,7 +301,7 @@ class Experiment:
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
         if self.unlabeled is not None:
             student["pool"] = resolve.order(self.unlabeled)
-        return {"teacher": teacher, "baseline": _hash(baseline), "student": _hash(student)}
+        return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}
 
     @cached_property
     def _student_digest(self) -> dict[str, str] | None:
@@ -329,5 +332,6 @@ def _architecture(network: Network) -> dict[str, Any]:
     return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
 
 
-def _hash(tree: Mapping[str, Any]) -> str:
+def hash_of(tree: Any) -> str:
+    """SHA-256 of a tree as canonical JSON."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -41,7 +41,7 @@ def int8(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelP
     pairs of them in 16 bits: a file answers alike on all. Logits stay float32.
 
     Args:
-        model: of `folding.fold`, from uint8 images.
+        model: of `fold_batch_norm.fold`, from uint8 images.
         images: to calibrate with, uint8 of shape (n, height, width, channels).
         method: one of `METHODS`.
 
@@ -196,7 +196,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the quantiser prints, and its advice to prepare the graph, as `folding` has."""
+    """Silence the quantizer, and its advice to prepare the graph, which `fold_batch_norm` has done."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)

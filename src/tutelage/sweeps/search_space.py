@@ -114,14 +114,14 @@ class Plan:
             for alpha in self.alphas
         ]
 
-    def cells(self, recipe: Recipe) -> list[TrialSpec]:
+    def specs(self, recipe: Recipe) -> list[TrialSpec]:
         """The students that are known beforehand: baselines, and of a grid all, seed by seed."""
         settings = self.settings(recipe) if self.search == "grid" else []
         return [TrialSpec(one, seed) for seed in self.seeds for one in (None, *settings)]
 
     def students(self, recipe: Recipe) -> int:
         """How many students there are in all."""
-        return len(self.cells(recipe)) + (self.trials or 0) * len(self.seeds)
+        return len(self.specs(recipe)) + (self.trials or 0) * len(self.seeds)
 
 
 def values(given: AxisValues, name: str) -> Axis:

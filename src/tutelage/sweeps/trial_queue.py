@@ -1,4 +1,4 @@
-"""A sweep's tickets: who trains what, agreed by any number of processes in Optuna's storage."""
+"""A sweep's trials, shared by any number of processes through Optuna's storage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tutelage.errors import RunError
 from tutelage.recipe import Recipe
 from tutelage.sweeps.search_space import Axis, Plan, Span, TrialSpec
 
-BEAT = 2.0  # seconds from one sign of life to the next
-GRACE = 20.0  # without one, whoever held a ticket is given up
+HEARTBEAT = 2.0  # seconds from one heartbeat to the next
+GRACE_PERIOD = 20.0  # without one, a trial goes back to the queue
 _LOOK = 0.5
 _OPENINGS = 8
 _JUDGES = 5  # students that must have ended for another to be judged by them
@@ -31,27 +31,27 @@ TrialResult = dict[str, Any]
 
 @dataclass
 class Trial:
-    """A ticket in hand: students to train, one after the other.
+    """A trial that this process holds: students to train, one after the other.
 
     Attributes:
-        number: of the ticket, from 0.
-        cells: its students.
-        rows: of those already trained, in their order.
-        trial: Optuna's.
+        number: its number, from 0.
+        specs: its students.
+        rows: the results of those already trained, in their order.
+        optuna_trial: as Optuna knows it.
         reported: the steps whose accuracy is already known to Optuna.
     """
 
     number: int
-    cells: list[TrialSpec]
+    specs: list[TrialSpec]
     rows: list[TrialResult]
-    trial: optuna.Trial
+    optuna_trial: optuna.Trial
     reported: set[int]
 
     def add(self, row: TrialResult) -> None:
-        """Keep what came of its next student."""
+        """Store the result of its next student."""
         self.rows.append(row)
-        with _given_up():
-            self.trial.set_user_attr(_ROWS, self.rows)
+        with _finished_elsewhere():
+            self.optuna_trial.set_user_attr(_ROWS, self.rows)
 
     def falls_behind(self, accuracy: float, step: int) -> bool:
         """Whether a student is behind the others' median, after this validation accuracy.
@@ -60,23 +60,23 @@ class Trial:
         """
         if step not in self.reported:
             self.reported.add(step)
-            with _given_up():
-                self.trial.report(accuracy, step)
-        return self.trial.should_prune()
+            with _finished_elsewhere():
+                self.optuna_trial.report(accuracy, step)
+        return self.optuna_trial.should_prune()
 
 
-def _given_up() -> contextlib.suppress:
-    """Around what is said of a ticket that others may have taken over and done meanwhile."""
+def _finished_elsewhere() -> contextlib.suppress:
+    """Around what is stored of a trial that another process may have finished meanwhile."""
     return contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 class TrialQueue:
-    """The tickets of a sweep, numbered: each is taken by one process at a time, and done once.
+    """The trials of a sweep: each is held by one process at a time, and finished once.
 
-    A ticket is an Optuna trial, and what it stands for follows from its number, which the
-    database gives out one by one. So no two processes can put in the same students twice. Whoever
-    holds a ticket gives a sign of life every few seconds; where there is none for a while, by the
-    watch of the one who looks, the ticket goes back and is taken again.
+    A trial's students follow from its number, which the database counts up, so no two processes
+    can add the same students twice. Whoever holds a trial writes a heartbeat every few seconds;
+    where there is none for a while, by the clock of the process that looks, the trial goes back
+    to the queue.
 
     Args:
         url: of the database, `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
@@ -93,22 +93,22 @@ class TrialQueue:
     >>> from tutelage.sweeps import search_space
     >>> from tutelage import recipe
     >>> from tutelage.sweeps.trial_queue import TrialQueue
-    >>> told = recipe.load("digits")
+    >>> digits = recipe.load("digits")
     >>> url = f"sqlite:///{pathlib.Path(tempfile.mkdtemp()) / 'study.db'}"
-    >>> tickets = TrialQueue(url, "example", search_space.plan(told, alpha=0.5), told)
-    >>> ticket = tickets.take()
-    >>> with tickets.held(ticket):
-    ...     ticket.add({"accuracy": 0.9})
-    >>> tickets.finish(ticket)
+    >>> queue = TrialQueue(url, "example", search_space.plan(digits, alpha=0.5), digits)
+    >>> trial = queue.take()
+    >>> with queue.held(trial):
+    ...     trial.add({"accuracy": 0.9})
+    >>> queue.finish(trial)
     True
-    >>> [str(cell) for cell in tickets.take().cells]
+    >>> [str(spec) for spec in queue.take().specs]
     ['kd, alpha 0.5, T 2, seed 0']
     """
 
     def __init__(self, url: str, name: str, plan: Plan, recipe: Recipe):
         self.plan, self.recipe = plan, recipe
-        self.cells = plan.cells(recipe)
-        self.total = len(self.cells) + (plan.trials or 0)
+        self.specs = plan.specs(recipe)
+        self.total = len(self.specs) + (plan.trials or 0)
         self._storage = _opened(url)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=0, n_min_trials=_JUDGES)
         with explained(url):
@@ -120,17 +120,18 @@ class TrialQueue:
                 pruner=pruner if plan.prune else optuna.pruners.NopPruner(),
             )
             self._id = self._storage.get_study_id_from_name(name)
-        self._seen: dict[int, tuple[Any, float]] = {}
+        self._heartbeats: dict[int, tuple[Any, float]] = {}
 
     def take(self) -> Trial | None:
-        """A ticket that nobody holds; waits while others hold the last. None when all are done."""
+        """A trial that nobody holds; waits while others hold the last. None when all are done."""
         while True:
             trials = self._trials()
             left = len(trials) < self.total
-            if left or self._revived(trials) or any(t.state == TrialState.WAITING for t in trials):
+            waiting = any(trial.state == TrialState.WAITING for trial in trials)
+            if left or waiting or self._revived(trials):
                 trial = self._study.ask()  # a waiting one before a new one
                 if trial.number < self.total:
-                    return self._ticket(trial)
+                    return self._trial(trial)
                 # Somebody else took the last one in the same moment.
                 self._end(trial.number, TrialState.FAIL)
             elif all(t.state.is_finished() for t in trials):
@@ -139,66 +140,69 @@ class TrialQueue:
                 time.sleep(_LOOK)
 
     @contextlib.contextmanager
-    def held(self, ticket: Trial) -> Iterator[None]:
-        """Give signs of life; a ticket whose work ends in an exception goes back."""
+    def held(self, trial: Trial) -> Iterator[None]:
+        """Write heartbeats; a trial whose work ends in an exception goes back to the queue."""
         stop, token = threading.Event(), secrets.token_hex(4)
 
-        def live() -> None:
+        def beat() -> None:
             count = 0
-            while not stop.wait(BEAT):
+            while not stop.wait(HEARTBEAT):
                 count += 1
                 # A database that doesn't answer may do so next time.
-                with contextlib.suppress(optuna.exceptions.StorageInternalError), _given_up():
-                    ticket.trial.set_user_attr(_ALIVE, f"{token} {count}")
+                with (
+                    contextlib.suppress(optuna.exceptions.StorageInternalError),
+                    _finished_elsewhere(),
+                ):
+                    trial.optuna_trial.set_user_attr(_ALIVE, f"{token} {count}")
 
-        thread = threading.Thread(target=live, daemon=True)
+        thread = threading.Thread(target=beat, daemon=True)
         thread.start()
         try:
             yield
         except BaseException:
             stop.set()
             thread.join()
-            self._end(ticket.number, TrialState.WAITING)
+            self._end(trial.number, TrialState.WAITING)
             raise
         finally:
             stop.set()
             thread.join()
 
-    def finish(self, ticket: Trial, *, pruned: bool = False, failed: bool = False) -> bool:
-        """Say that a ticket is done; False where somebody else has done it meanwhile."""
-        found = [row["accuracy"] for row in ticket.rows if row["accuracy"] is not None]
+    def finish(self, trial: Trial, *, pruned: bool = False, failed: bool = False) -> bool:
+        """Record that a trial is done; False where another process has finished it meanwhile."""
+        accuracies = [row["accuracy"] for row in trial.rows if row["accuracy"] is not None]
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         state = TrialState.FAIL if failed else state
-        value = sum(found) / len(found) if found else None
-        return self._end(ticket.number, state, None if failed else value)
+        value = sum(accuracies) / len(accuracies) if accuracies else None
+        return self._end(trial.number, state, None if failed else value)
 
     def rows(self) -> list[TrialResult]:
-        """Of every student trained so far by anybody, by ticket."""
+        """The result of every student trained so far by any process, by trial."""
         return [row for trial in self._trials() for row in trial.user_attrs.get(_ROWS, [])]
 
     def all_done(self) -> bool:
-        """Whether every ticket is done."""
+        """Whether every trial is done."""
         trials = self._trials()
         return len(trials) == self.total and all(t.state.is_finished() for t in trials)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         self._storage.engine.dispose()
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)[: self.total]
 
-    def _ticket(self, trial: optuna.Trial) -> Trial:
+    def _trial(self, trial: optuna.Trial) -> Trial:
         trial.set_user_attr(_ALIVE, secrets.token_hex(4))
         number = trial.number
-        cells = [self.cells[number]] if number < len(self.cells) else self._drawn(trial)
+        specs = [self.specs[number]] if number < len(self.specs) else self._drawn(trial)
         rows = list(trial.user_attrs.get(_ROWS, []))
         known = self._trials()[number].intermediate_values
-        return Trial(number, cells, rows, trial, set(known))
+        return Trial(number, specs, rows, trial, set(known))
 
     def _drawn(self, trial: optuna.Trial) -> list[TrialSpec]:
         """A setting that the search suggests, with each seed."""
-        # A sampler of its own for each ticket: what is drawn doesn't hang on who draws it.
+        # A sampler for each trial: what is drawn does not depend on which process draws it.
         seed = (self.recipe.seed * 1_000_003 + trial.number) % 2**31
         if self.plan.search == "guided":
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -215,20 +219,20 @@ class TrialQueue:
         return [TrialSpec(setting, seed) for seed in self.plan.seeds]
 
     def _revived(self, trials: list[FrozenTrial]) -> bool:
-        """Give back the tickets of those that show no sign of life; whether there were any."""
-        now, given_up = time.monotonic(), False
+        """Put the trials whose heartbeat has stopped back in the queue; whether there were any."""
+        now, returned = time.monotonic(), False
         for trial in trials:
             if trial.state != TrialState.RUNNING:
                 continue
-            sign = trial.user_attrs.get(_ALIVE)
-            last, since = self._seen.get(trial.number, (None, now))
-            if trial.number not in self._seen or last != sign:
-                self._seen[trial.number] = (sign, now)
-            elif now - since > GRACE:
+            beat = trial.user_attrs.get(_ALIVE)
+            last, since = self._heartbeats.get(trial.number, (None, now))
+            if trial.number not in self._heartbeats or last != beat:
+                self._heartbeats[trial.number] = (beat, now)
+            elif now - since > GRACE_PERIOD:
                 # Two that see this in one moment may both train it; one of them can finish it.
-                given_up |= self._end(trial.number, TrialState.WAITING)
-                del self._seen[trial.number]
-        return given_up
+                returned |= self._end(trial.number, TrialState.WAITING)
+                del self._heartbeats[trial.number]
+        return returned
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> bool:
         trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
@@ -284,7 +288,7 @@ def _opened(url: str) -> optuna.storages.RDBStorage:
             except RuntimeError as error:  # the tables are another version's
                 raise RunError(f"storage: {error}") from error
     if kind == "sqlite":
-        # It has no `select for update`, by which others make sure that one alone takes a ticket.
+        # It has no `select for update`, by which others make sure that one process takes a trial.
         sqlalchemy.event.listen(storage.engine, "begin", _begin_to_write)
     return storage
 
@@ -295,13 +299,13 @@ def _begin_to_write(connection: sqlalchemy.Connection) -> None:
 
 @contextlib.contextmanager
 def explained(url: str) -> Iterator[None]:
-    """A database's errors as one that is told in a line, without the password.
+    """Raise a database's errors as a RunError of one line, without the password.
 
     Args:
         url: of the database.
 
     Raises:
-        RunError: what the database said.
+        RunError: the reason that the database gives.
     """
     try:
         yield

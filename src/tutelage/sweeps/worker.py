@@ -1,4 +1,4 @@
-"""A sweep's students: what is the same for many is done once, then each is trained and judged."""
+"""The training of a sweep's students."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tutelage import recipe as recipes
 from tutelage.errors import TrainingError
 from tutelage.evaluation import metrics
 from tutelage.experiment import stages
-from tutelage.experiment.spec import Job
+from tutelage.experiment.spec import Experiment, StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
-from tutelage.progress import EpochLog as EpochLog
-from tutelage.progress import Progress
+from tutelage.progress import EpochLog, Progress
+from tutelage.recipe import Recipe
 from tutelage.runs import findings
 from tutelage.sweeps.search_space import Plan, Span, TrialSpec
 from tutelage.sweeps.trial_queue import Trial, TrialQueue, TrialResult
@@ -24,121 +24,143 @@ from tutelage.training.trainer import DistillationTargets
 
 
 class _FallsBehind(Exception):
-    """A student is worse than the others were at its age."""
+    """A student is worse than the others were after as many epochs."""
 
 
 class StudentTrainer:
-    """How a job's students are trained; what is the same for many of them is done once.
+    """Trains an experiment's students; what is the same for many of them is computed once.
 
-    The progress hears of each student's steps and epochs.
+    Args:
+        experiment: from `prepare`.
+        teacher: the file of its trained teacher.
+        path: the sweep's folder.
+        key: hash of the sweep.
+        progress: is told of each student's steps and epochs.
     """
 
     def __init__(
-        self, job: Job, teacher: Path, path: Path, key: str, progress: Progress | None = None
+        self,
+        experiment: Experiment,
+        teacher: Path,
+        path: Path,
+        key: str,
+        progress: Progress | None = None,
     ):
-        self.job, self.teacher, self.path, self.key = job, teacher, path, key
+        self.experiment, self.teacher, self.path, self.key = experiment, teacher, path, key
         self.progress = progress
-        self._known: dict[tuple[int, bool], DistillationTargets] = {}
+        self._targets: dict[tuple[int, bool], DistillationTargets] = {}
 
     def prepare(self, plan: Plan, progress: Progress) -> None:
-        """Have the teacher asked of all that students will want to know."""
-        for kind in kinds(self.job, plan, max):
+        """Compute and cache the teacher's logits that the plan's students need."""
+        for experiment in kinds(self.experiment, plan, max):
             for seed in plan.seeds:
-                self._guidance(replace(kind, recipe=replace(kind.recipe, seed=seed)), progress)
+                recipe = replace(experiment.recipe, seed=seed)
+                self._targets_of(self._student(recipe), progress)
 
     def train(
-        self, cell: TrialSpec, on_epoch: Callable[[list[EpochLog]], None]
+        self, spec: TrialSpec, on_epoch: Callable[[list[EpochLog]], None]
     ) -> dict[str, float]:
-        """Train a cell's student, and measure it on the validation images."""
-        recipe, stage, guidance = replace(self.job.recipe, seed=cell.seed), "baseline", None
-        if cell.setting is not None:
-            recipe, stage = replace(recipe, loss=cell.setting.loss(recipe.loss)), "student"
-        job = replace(self.job, recipe=recipe)
-        if cell.setting is not None:
-            guidance = self._guidance(job, Progress())
-        told = json.dumps([self.key, str(cell), recipes.to_dict(recipe)])
-        key = hashlib.sha256(told.encode()).hexdigest()
+        """Train one student, and measure it on the validation images."""
+        recipe = replace(self.experiment.recipe, seed=spec.seed)
+        if spec.setting is None:
+            stage, targets = replace(self.experiment, recipe=recipe).stage("baseline"), None
+        else:
+            recipe = replace(recipe, loss=spec.setting.loss(recipe.loss))
+            stage = self._student(recipe)
+            targets = self._targets_of(stage, Progress())
+        tree = json.dumps([self.key, str(spec), recipes.to_dict(recipe)])
+        key = hashlib.sha256(tree.encode()).hexdigest()
         checkpoint = self.path / f".student-{key[:16]}.npz"
         try:
-            model, _, seconds = stages.trained(
-                job,
+            model, _, seconds = stages.train(
                 stage,
-                guidance,
+                targets,
                 checkpoint=checkpoint,
                 key=key,
                 progress=self.progress,
                 on_epoch=on_epoch,
             )
-            answers = loading.logits(model, job.validation.images)
+            logits = loading.logits(model, stage.validation.images)
         except (_FallsBehind, TrainingError):
             checkpoint.unlink(missing_ok=True)
             raise
         checkpoint.unlink(missing_ok=True)
-        score = metrics.score(answers, job.validation.labels)
+        score = metrics.score(logits, stage.validation.labels)
         return {"accuracy": score["accuracy"], "nll": score["nll"], "seconds": round(seconds, 3)}
 
-    def _guidance(self, job: Job, progress: Progress) -> DistillationTargets:
-        which = (job.recipe.seed, from_recipe.reads_layers(job.recipe.loss))
-        if which not in self._known:
-            self._known[which], _ = stages.guidance(job, self.teacher, progress)
-        known = self._known[which]
-        return replace(stages.goal(job), knowledge=known.knowledge, teacher=known.teacher)
+    def _student(self, recipe: Recipe) -> StageSpec:
+        """The student of a recipe; of several generations the first, which the teacher teaches."""
+        recipe = replace(recipe, loss=replace(recipe.loss, generations=None))
+        return replace(self.experiment, recipe=recipe).stage("student")
+
+    def _targets_of(self, stage: StageSpec, progress: Progress) -> DistillationTargets:
+        assert stage.targets is not None
+        which = (stage.seed, from_recipe.reads_layers(stage.targets.loss))
+        if which not in self._targets:
+            self._targets[which], _ = stages.targets(stage, self.teacher, progress)
+        known = self._targets[which]
+        return replace(stages.losses(stage), logits=known.logits, teacher=known.teacher)
 
 
-def work(tickets: TrialQueue, pupils: StudentTrainer) -> Iterator[None]:
-    """Train students as long as there are tickets."""
-    while (ticket := tickets.take()) is not None:
-        with tickets.held(ticket):
-            for cell in ticket.cells[len(ticket.rows) :]:  # others are from before an interruption
-                if ticket.rows and ticket.rows[-1]["state"] != "complete":
+def work(queue: TrialQueue, trainer: StudentTrainer) -> Iterator[None]:
+    """Train students as long as there are trials."""
+    while (trial := queue.take()) is not None:
+        with queue.held(trial):
+            for spec in trial.specs[len(trial.rows) :]:  # others are from before an interruption
+                if trial.rows and trial.rows[-1]["state"] != "complete":
                     break
-                ticket.add(_row(ticket, cell, tickets, pupils))
-        states = {row["state"] for row in ticket.rows}
-        tickets.finish(ticket, pruned="pruned" in states, failed="failed" in states)
+                trial.add(_result(trial, spec, queue, trainer))
+        states = {row["state"] for row in trial.rows}
+        queue.finish(trial, pruned="pruned" in states, failed="failed" in states)
         yield
 
 
-def _row(
-    ticket: Trial, cell: TrialSpec, tickets: TrialQueue, pupils: StudentTrainer
+def _result(
+    trial: Trial, spec: TrialSpec, queue: TrialQueue, trainer: StudentTrainer
 ) -> TrialResult:
-    """What comes of a cell."""
+    """Train a student of a trial; its row of the results."""
     row: TrialResult = {
-        "ticket": ticket.number,
+        "trial": trial.number,
         "method": "baseline",
         "alpha": 0.0,
         "temperature": None,
     }
-    row |= asdict(cell.setting) if cell.setting else {}
-    row |= {"seed": cell.seed, "state": "complete", "accuracy": None, "nll": None, "seconds": None}
-    plan, epochs = tickets.plan, tickets.recipe.schedule.student.epochs
-    may_stop = plan.prune and cell.setting is not None
+    row |= asdict(spec.setting) if spec.setting else {}
+    row |= {"seed": spec.seed, "state": "complete", "accuracy": None, "nll": None, "seconds": None}
+    plan, epochs = queue.plan, queue.recipe.schedule.student.epochs
+    may_stop = plan.prune and spec.setting is not None
     if may_stop and any(
         one["state"] == "pruned" and all(one[axis] == row[axis] for axis in findings.AXES)
-        for one in tickets.rows()
+        for one in queue.rows()
     ):
         return row | {"state": "pruned"}  # with another seed, which is enough
 
     def on_epoch(rows: list[EpochLog]) -> None:
         if not may_stop:
             return
-        step = plan.seeds.index(cell.seed) * epochs + len(rows)
+        step = plan.seeds.index(spec.seed) * epochs + len(rows)
         # The first third of the epochs says little of how a student ends.
-        if ticket.falls_behind(rows[-1]["val_accuracy"], step) and 3 * len(rows) >= epochs:
+        if trial.falls_behind(rows[-1]["val_accuracy"], step) and 3 * len(rows) >= epochs:
             raise _FallsBehind
 
     try:
-        return row | pupils.train(cell, on_epoch)
+        return row | trainer.train(spec, on_epoch)
     except _FallsBehind:
         return row | {"state": "pruned"}
-    except TrainingError as error:  # a setting that comes to nothing is an answer
+    except TrainingError as error:  # that a setting diverges is a result
         return row | {"state": "failed", "reason": str(error)}
 
 
-def kinds(job: Job, plan: Plan, which: Callable[[tuple[float, ...]], float]) -> list[Job]:
-    """A job for each method, with the least or the most of the plan's alphas."""
+def kinds(
+    experiment: Experiment, plan: Plan, which: Callable[[tuple[float, ...]], float]
+) -> list[Experiment]:
+    """An experiment for each method, with the least or the greatest of the plan's alphas."""
     ends = (plan.alphas.low, plan.alphas.high) if isinstance(plan.alphas, Span) else plan.alphas
     degrees = plan.temperatures
     degree = degrees.low if isinstance(degrees, Span) else degrees[0] if degrees else None
-    settings = [plan.setting(one, which(ends), degree, job.recipe.loss) for one in plan.methods]
-    recipe = job.recipe
-    return [replace(job, recipe=replace(recipe, loss=one.loss(recipe.loss))) for one in settings]
+    recipe, alpha = experiment.recipe, which(ends)
+    settings = [plan.setting(method, alpha, degree, recipe.loss) for method in plan.methods]
+    return [
+        replace(experiment, recipe=replace(recipe, loss=setting.loss(recipe.loss)))
+        for setting in settings
+    ]

@@ -1,9 +1,9 @@
 """Distil with pictures that nobody has labelled: the teacher's answers are enough.
 
-    python examples/unlabelled_pool.py
+    python examples/unlabeled_images.py
 
 Few labelled images train a teacher; the student learns from its answers on these and on a pool of
-others. On the command line: `tutelage distill ... --unlabelled pool/`.
+others. On the command line: `tutelage distill ... --unlabeled pool/`.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
     runs = tempfile.mkdtemp()  # side by side, so that the teacher is trained once
     few = tutelage.distill(**shared, settings=settings | {"loss.alpha": 1.0}, out=f"{runs}/few")
     more = tutelage.distill(
-        **shared, settings=settings, unlabelled=images[labelled:], out=f"{runs}/more"
+        **shared, settings=settings, unlabeled=images[labelled:], out=f"{runs}/more"
     )
     accuracies = {"labelled images alone": few, "and the pool": more}
     return {
