@@ -196,7 +196,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the quantizer, and its advice to prepare the graph, which `fold_batch_norm` has done."""
+    """Silence the quantizer, and its advice to prepare the graph, which folding has done."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)
