@@ -40,7 +40,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     held_out: dict[str, dict[str, float]] = {}
     corrected: dict[str, dict[str, float]] = {}
     for stage in experiment.stages:
-        outputs, validation_logits, size = _predictions(stage, experiment, folder)
+        outputs, validation_logits, size = _logits(stage, experiment, folder)
         if outputs is not None:
             logits[stage.name] = outputs
             figures[stage.name] = {
@@ -96,7 +96,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return results
 
 
-def _predictions(
+def _logits(
     stage: StageSpec, experiment: Experiment, folder: RunFolder
 ) -> tuple[np.ndarray | None, np.ndarray, dict[str, int]]:
     """A stage's logits on test and validation images, and its size where it is a Keras model.
@@ -107,8 +107,8 @@ def _predictions(
     if stage.given is None or stage.given.model is not None:
         model, size = _load(stage, folder)
         return loading.logits(model, test), loading.logits(model, validation), size
-    if predict := stage.given.answer:
-        return predict(test, "float32"), predict(validation, "float32"), {}
+    if compute := stage.given.answer:
+        return compute(test, "float32"), compute(validation, "float32"), {}
     stored = experiment.given_logits(validation=True)
     assert stored is not None
     return None, stored, {}

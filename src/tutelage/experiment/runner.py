@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import keras
 
 from tutelage import recipe as recipes
-from tutelage import storage
 from tutelage.data import datasets
 from tutelage.errors import DataNotFoundError
 from tutelage.evaluation import evaluate
@@ -19,7 +17,7 @@ from tutelage.experiment import measure, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment, StageSpec, hash_of
 from tutelage.models import loading, resolve
-from tutelage.progress import Progress
+from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Recipe
 from tutelage.runs import run_folder
 from tutelage.runs.run_folder import RunFolder
@@ -150,11 +148,11 @@ def _seconds_of_logits(stage: StageSpec, teacher: StageSpec) -> float:
         return 0.0
     images = stage.train.images[: loading.BATCH]
     given = teacher.given
-    predict = given.answer if given else partial(loading.logits, teacher.build())
-    assert predict is not None
-    predict(images, stage.precision)  # the first call also builds
+    logits = given.answer if given else partial(loading.logits, teacher.build())
+    assert logits is not None
+    logits(images, stage.precision)  # the first call also builds
     began = time.monotonic()
-    predict(images, stage.precision)
+    logits(images, stage.precision)
     batches = len(stage.train) / len(images)
     return stage.targets.passes * (time.monotonic() - began) * batches
 
@@ -177,27 +175,30 @@ def _note_models(experiment: Experiment, progress: Progress) -> None:
 
 
 def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
-    """Have a stage's network in the run's folder: given, copied or trained."""
+    """Have a stage's network in the run's folder."""
     if stage.name in folder.stages:
         progress.note(f"{stage.name}: already trained")
-    elif stage.given is not None:
-        entry = {"key": stage.key, "seconds": 0.0, "history": []}
-        if stage.given.model is None:
-            folder.finish_stage(stage.name, entry)  # its file stays where it is
-        else:
-            _save(stage.given.model, stage.name, entry, folder)
-        progress.note(f"{stage.name}: taken from {stage.given.name}")
+        return
+    entry: dict[str, Any] = {"key": stage.key, "seconds": 0.0, "history": []}
+    network: keras.Model | Path | None
+    if stage.given is not None:
+        network, source = stage.given.model, stage.given.name  # no Keras model: stays where it is
     elif stage.shared and (found := folder.neighbour(stage.name, stage.key)):
-        file, entry = found
-        with storage.replacing(folder.model(stage.name)) as temporary:
-            shutil.copyfile(file, temporary)
-        _finish(stage.name, entry, folder)
-        progress.note(f"{stage.name}: taken from {file.parent}, which has trained the same")
+        network, entry = found
+        source = f"{network.parent}, which has trained the same"
     else:
-        _train(stage, folder, progress)
+        network, history, seconds = _train(stage, folder, progress)
+        entry |= {"seconds": seconds, "history": history}
+        source = ""
+    folder.finish_stage(stage.name, entry, network)
+    if source:
+        progress.note(f"{stage.name}: taken from {source}")
 
 
-def _train(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
+def _train(
+    stage: StageSpec, folder: RunFolder, progress: Progress
+) -> tuple[keras.Model, list[EpochLog], float]:
+    """Train a stage; its model, a row for each epoch, and the seconds, those of logits too."""
     targets, logits_seconds = None, 0.0
     if stage.targets is not None:
         teacher = folder.model(stage.targets.teacher)
@@ -212,15 +213,4 @@ def _train(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
         progress=progress,
         on_epoch=lambda rows: folder.write_history(stage.role, rows),
     )
-    entry = {"key": stage.key, "seconds": logits_seconds + seconds, "history": history}
-    _save(model, stage.name, entry, folder)
-
-
-def _save(model: keras.Model, name: str, entry: dict[str, Any], folder: RunFolder) -> None:
-    with storage.replacing(folder.model(name)) as temporary:
-        model.save(temporary)
-    _finish(name, entry, folder)
-
-
-def _finish(name: str, entry: dict[str, Any], folder: RunFolder) -> None:
-    folder.finish_stage(name, entry | {"sha256": storage.sha256(folder.model(name))})
+    return model, history, logits_seconds + seconds

@@ -63,13 +63,13 @@ def targets(
     images, given = stage.train.images, spec.given
     teachers: tuple[int, ...] = ()  # of an ensemble, whose losses are averaged
     if given is not None and given.answer is not None and given.model is None:
-        digest, predict = given.digest, given.apart or given.answer
-        teachers = predict(images[:1], stage.precision).shape[1:-1]
+        digest, compute = given.digest, given.apart or given.answer
+        teachers = compute(images[:1], stage.precision).shape[1:-1]
     else:
         model = loading.load_model(teacher)
         if from_recipe.reads_layers(spec.loss):
             return replace(known, teacher=model), 0.0
-        digest, predict = loading.digest(model), partial(loading.logits, model)
+        digest, compute = loading.digest(model), partial(loading.logits, model)
     origin = Origin(
         teacher=digest,
         images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
@@ -81,7 +81,7 @@ def targets(
         shape=(len(images), *teachers, len(stage.classes)),
     )
     cache = LogitCache(home() / origin.key(), origin)
-    cache.ask(lambda views: predict(views, stage.precision), images, spec.passes, progress)
+    cache.ask(lambda views: compute(views, stage.precision), images, spec.passes, progress)
     return replace(known, logits=cache), cache.seconds(spec.passes)
 
 

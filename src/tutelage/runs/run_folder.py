@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +64,22 @@ class RunFolder:
         with storage.replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def finish_stage(self, stage: str, entry: dict[str, Any]) -> None:
-        """Record that a stage is done; its model file is already there."""
+    def finish_stage(self, stage: str, entry: dict[str, Any], network: Any = None) -> None:
+        """Store a stage's network and record that the stage is done.
+
+        Args:
+            stage: its name.
+            entry: its `key`, `seconds` and `history`.
+            network: a Keras model to save, or a `.keras` file to copy; None where the network is
+                no Keras model and stays where it is.
+        """
+        if network is not None:
+            with storage.replacing(self.model(stage)) as temporary:
+                if isinstance(network, Path):
+                    shutil.copyfile(network, temporary)
+                else:
+                    network.save(temporary)
+            entry = entry | {"sha256": storage.sha256(self.model(stage))}
         self.stages[stage] = entry
         self._write_manifest()
         self.write_history()
