@@ -114,7 +114,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["run", "digits", "--set", "loss.name=fitnet", "--temperature", "2"],
-            "expected temperature with kd",
+            "temperature is for kd",
         ),
         (["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"], "together"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),

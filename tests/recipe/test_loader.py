@@ -37,6 +37,10 @@ def smallest(tmp_path: Path) -> Path:
     return file
 
 
+SCHEDULE = "expected one of schedule.teacher, schedule.student, schedule.precision"
+VIEWS = "expected one of views.flip, views.shift, views.distinct"
+
+
 def refusal(source: str | Path, overrides: dict[str, object] | None = None) -> str:
     with pytest.raises(RecipeError) as caught:
         recipe.load(source, overrides or {})
@@ -247,6 +251,15 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
         ("model", "did you mean teacher.model or student.model?"),
         ("name", "did you mean data.name or loss.name?"),
         ("schedul", "did you mean schedule?"),
+        ("scedule.teacher.epochs", "did you mean schedule.teacher.epochs?"),
+        ("vews.x", "did you mean views?"),
+        ("views.flpi", "did you mean views.flip?"),
+        ("schedule.student.learn_rate", "did you mean schedule.student.learning_rate?"),
+        ("data.val", "did you mean data.validation?"),
+        ("schedule.device", SCHEDULE),
+        ("schedule.lr", SCHEDULE),
+        ("views.rotate", VIEWS),
+        ("views.views_per_image", VIEWS),
         (
             "loss.xyz",
             "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
@@ -261,13 +274,20 @@ def test_an_unknown_key_leads_to_the_nearest_valid_one(key: str, expected: str) 
     assert mistake(key, 0.5) == f"unknown key, {expected}"
 
 
+@pytest.mark.parametrize("key", ["data.train_size", "loss.optimizer_name", "teacher.layers", "lr"])
+def test_an_unrelated_key_is_never_a_suggestion(key: str) -> None:
+    message = mistake(key, 0.5)
+    section = key.rpartition(".")[0]
+    assert "did you mean" not in message
+    assert all(name.startswith(section) for name in message.split("one of ")[1].split(", "))
+
+
 def test_unknown_keys_and_sections_of_the_file_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text('name = "x"\n' + SMALLEST + "epoch = 3\n[los]\n", encoding="utf-8")
     assert refusal(file) == (
         f"{file}: 3 mistakes: name: unknown key, did you mean data.name or loss.name?; "
-        "schedule.epoch: unknown key, "
-        "did you mean schedule.teacher.epochs or schedule.student.epochs?; "
+        f"schedule.epoch: unknown key, {SCHEDULE}; "
         "los: unknown key, did you mean loss?"
     )
 
@@ -294,11 +314,11 @@ def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_image
     told = recipe.load("digits", given | {"student.file": "mine:net", "student.scale": 255})
     assert (told.teacher.file, told.teacher.size, told.teacher.mean) == ("t.onnx", (64, 64), (0.5,))
     assert (told.student.file, told.student.scale) == ("mine:net", 255.0)
-    with pytest.raises(ValueError, match=r"expected model, one of .*, or file, found neither"):
+    with pytest.raises(ValueError, match="found neither"):
         recipe.schema._known(recipe.Network())
     assert refusal("digits", {"student.scale": 255}) == (
-        "digits.toml: 1 mistake: student: expected scale with a file alone, as digits-student "
-        "takes images as they are, found 255.0"
+        "digits.toml: 1 mistake: student: scale applies only to a model from a file, found "
+        "scale = 255.0 with model digits-student"
     )
     wrong = refusal("digits", {"teacher.std": [0], "teacher.file": "t.onnx", "teacher.mean": 3})
     assert "teacher.std: expected a list, each a finite number above 0, found [0]" in wrong
@@ -320,7 +340,7 @@ def test_what_is_no_toml_is_told_with_file_and_line(
     file = tmp_path / "broken.toml"
     file.write_bytes(content)
     message = refusal(file)
-    assert message.startswith(f"{file}: expected TOML, found a mistake: ")
+    assert message.startswith(f"{file}: invalid TOML: ")
     assert found in message
 
 
@@ -360,20 +380,20 @@ def test_a_setting_is_read_as_toml_or_a_bare_word(text: str, expected: object) -
 
 @pytest.mark.parametrize("text", ["", "loss.alpha", "=1", "loss.alpha=", "a b=1", ".a=1", "a.=1"])
 def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"expected section\.key=value, such as") as caught:
+    with pytest.raises(RecipeError, match=r"loss\.alpha") as caught:
         recipe.parse_setting(text)
     assert repr(text) in str(caught.value)
 
 
 def test_a_setting_can_not_bring_in_a_second_one() -> None:
-    with pytest.raises(RecipeError, match=r"expected section\.key=value") as caught:
+    with pytest.raises(RecipeError, match=r"loss\.alpha") as caught:
         recipe.parse_setting("loss.alpha=1\nseed=2")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["data.size=[32,", 'data.path="a', "data.path='a", "loss={a"])
 def test_a_setting_that_opens_what_it_does_not_close_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError, match="expected a TOML value, found"):
+    with pytest.raises(RecipeError, match="TOML value"):
         recipe.parse_setting(text)
 
 
@@ -388,10 +408,10 @@ def test_reading_a_recipe_loads_neither_keras_nor_pytorch() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"loss.beta": 2}, "expected beta with dkd, dist alone, found beta = 2.0 with kd"),
+        ({"loss.beta": 2}, "beta is for dkd, dist, found beta = 2.0 with kd"),
         (
             {"loss.name": "dkd", "loss.gamma": 2},
-            "expected gamma with nkd, dist alone, found gamma = 2.0 with dkd",
+            "gamma is for nkd, dist, found gamma = 2.0 with dkd",
         ),
     ],
 )
@@ -402,12 +422,12 @@ def test_a_weight_of_another_loss_is_refused(settings: dict[str, object], said: 
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ({"name": "fitnet", "temperature": 2}, "loss: expected temperature with kd, "),
+        ({"name": "fitnet", "temperature": 2}, "loss: temperature is for kd, "),
         (
             {"name": "fitnet", "teacher_layer": "a"},
-            "loss: expected teacher_layer and",
+            "loss: expected both teacher_layer",
         ),
-        ({"warmup": 0.5}, 'loss: expected warmup with ramp = "linear" alone'),
+        ({"warmup": 0.5}, 'loss: warmup requires ramp = "linear"'),
         ({"ramp": "square"}, "loss.ramp: expected one of linear, cosine, found 'square'"),
         ({"more": 3}, "loss.more: expected a list of sections, found 3"),
         (
@@ -415,7 +435,7 @@ def test_a_weight_of_another_loss_is_refused(settings: dict[str, object], said: 
             "loss.more.1.weight: expected a finite",
         ),
         ({"more": [{"nam": "rkd"}]}, "loss.more.0.nam: unknown key, did you mean loss.more.name?"),
-        ({"more": [{"name": "rkd", "beta": 2}]}, "loss.more.0: expected beta with dkd, dist alone"),
+        ({"more": [{"name": "rkd", "beta": 2}]}, "loss.more.0: beta is for dkd, dist"),
         ({"more": [{"name": "rkd", "alpha": 2}]}, "loss.more.0.alpha: unknown key"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A recipe says everything that an experiment is: data, views, models, loss and schedule."""
+"""Recipes: the data, augmentation, models, loss and schedule of an experiment."""
 
 from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
 from tutelage.recipe.overrides import is_path, overrides

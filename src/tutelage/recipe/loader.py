@@ -1,6 +1,5 @@
-"""Recipes as files: read, overridden, checked, written."""
+"""Recipe files: reading, overriding, validating, writing."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -25,18 +24,18 @@ _RECIPE = TypeAdapter(Recipe)
 
 
 def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None = None) -> Recipe:
-    """Read a recipe and check all of it.
+    """Read and validate a recipe.
 
     Args:
         source: the name of a bundled recipe or the path of a TOML file.
-        overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, put over the file's. Another
-            `loss.name` drops the file's settings of its own loss; alpha stays.
+        overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, that replace the file's. A
+            different `loss.name` drops the settings of the file's loss, except alpha.
 
     Returns:
         The recipe, named after its file.
 
     Raises:
-        RecipeError: no such recipe, no valid TOML, or mistakes: all are named in one line.
+        RecipeError: no such recipe, invalid TOML, or invalid values, all named in one line.
 
     Example:
         >>> load("digits", {"loss.alpha": 0.5}).loss.alpha
@@ -49,7 +48,7 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     mistakes: dict[str, str] = {}
     if "name" in tree:
         mistakes["name"] = suggestions.unknown("name", _keys())
-    _forget_another_loss(tree, (overrides or {}).get("loss.name"))
+    _drop_loss_settings(tree, (overrides or {}).get("loss.name"))
     for key, value in (overrides or {}).items():
         if key in _keys():
             _put(tree, key, value)
@@ -61,23 +60,23 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
         mistakes |= _mistakes(error, tree)
     if mistakes:
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        told = "; ".join(f"{key}: {text}" for key, text in mistakes.items())
-        raise RecipeError(f"{origin}: {count}: {told}")
+        lines = "; ".join(f"{key}: {text}" for key, text in mistakes.items())
+        raise RecipeError(f"{origin}: {count}: {lines}")
     return recipe
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """Read a setting as it is given on the command line.
+    """Parse a setting of the command line.
 
     Args:
-        text: `section.key=value`. The value is TOML (`0.5`, `true`, `[32, 32]`); what is no
-            TOML and doesn't begin like a TOML string, list or table is taken as a plain string.
+        text: `section.key=value`. The value is TOML (`0.5`, `true`, `[32, 32]`); other text
+            that doesn't begin like a TOML string, list or table is a plain string.
 
     Returns:
         The dotted key and its value, as `load` takes them in `overrides`.
 
     Raises:
-        RecipeError: no key, no value, or a value that is no TOML.
+        RecipeError: no key, no value, or a value that is not valid TOML.
 
     Example:
         >>> parse_setting("loss.alpha=0.5"), parse_setting("data.path=my images.zip")
@@ -91,19 +90,19 @@ def parse_setting(text: str) -> tuple[str, object]:
     except tomllib.TOMLDecodeError:
         if value[0] in "\"'[{":
             raise RecipeError(
-                f"setting {text!r}: expected a TOML value, found {value}; close what it opens"
+                f"setting {text!r}: expected a TOML value, found {value}; close it"
             ) from None
     return key, value
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Give a recipe as plain nested dicts, as its TOML file holds it.
+    """Convert a recipe to plain nested dicts, as in its TOML file.
 
     Args:
         recipe: the recipe.
 
     Returns:
-        Sections, keys and values; the name and what is None are left out, tuples are lists.
+        Sections, keys and values, without the name and None values; tuples become lists.
 
     Example:
         >>> to_dict(load("digits"))["loss"]
@@ -129,7 +128,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def key(recipe: Recipe) -> str:
-    """Identify what a recipe says, whatever it is called.
+    """Hash the content of a recipe; its name is not part of it.
 
     Args:
         recipe: the recipe.
@@ -146,17 +145,17 @@ def key(recipe: Recipe) -> str:
 
 
 def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
-    """Give a recipe with its own seed and the ones that follow.
+    """Copy a recipe for its own seed and the seeds that follow.
 
     Args:
         recipe: the recipe.
         count: how many seeds, at least 1.
 
     Returns:
-        A recipe for each seed, alike but for it.
+        One recipe for each seed.
 
     Raises:
-        RecipeError: there are not so many seeds, or less than one is asked for.
+        RecipeError: `count` is below 1, or the last seed would be too large.
 
     Example:
         >>> [one.seed for one in with_seeds(load("digits"), 3)]
@@ -174,7 +173,7 @@ def _read(source: str | os.PathLike[str]) -> bytes:
             return (resources.files("tutelage.recipe") / "presets" / f"{source}.toml").read_bytes()
         return Path(source).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        near = difflib.get_close_matches(str(source), BUNDLED, n=1)
+        near = suggestions.nearest(str(source), BUNDLED)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise RecipeError(
             f"no recipe {str(source)!r}: expected {', '.join(BUNDLED)} "
@@ -189,14 +188,14 @@ def _read(source: str | os.PathLike[str]) -> bytes:
 def _parse(content: bytes, origin: str) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode())
-    except ValueError as error:  # no UTF-8 or no TOML
+    except ValueError as error:  # not UTF-8 or not TOML
         last = content.rstrip().count(b"\n") + 1
-        found = str(error).replace("at end of document", f"at line {last}, the last")
-        raise RecipeError(f"{origin}: expected TOML, found a mistake: {found}") from error
+        reason = str(error).replace("at end of document", f"at line {last}, the last")
+        raise RecipeError(f"{origin}: invalid TOML: {reason}") from error
 
 
-def _forget_another_loss(tree: dict[str, Any], name: object) -> None:
-    """Drop a file's settings of one loss where another is put in its place."""
+def _drop_loss_settings(tree: dict[str, Any], name: object) -> None:
+    """Drop the settings of the file's loss if an override names a different one."""
     section = tree.get("loss")
     if name is not None and isinstance(section, dict) and section.get("name", "kd") != name:
         for setting in ("weight", "ramp", "warmup", *SETTINGS):
@@ -217,7 +216,7 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
     for detail in error.errors():
         path = list(detail["loc"])
         if detail["type"] != "value_error" and path and isinstance(path[-1], int):
-            path.pop()  # a mistake of a value in a list is told of the whole list
+            path.pop()  # name the list, not the index of the value
         dotted = ".".join(str(part) for part in path)
         key = ".".join(part for part in path if isinstance(part, str))
         if detail["type"] == "unexpected_keyword_argument":
@@ -233,5 +232,5 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
 @cache
 def _keys() -> dict[str, dict[str, Any]]:
     schema = _RECIPE.json_schema()
-    del schema["properties"]["name"]  # the file's name says it
+    del schema["properties"]["name"]  # the recipe is named after its file
     return suggestions.dotted_keys(schema)

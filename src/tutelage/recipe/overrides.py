@@ -1,4 +1,4 @@
-"""What users bring, as a recipe says it: a teacher, a student, data."""
+"""A user's teacher, student and data as recipe overrides."""
 
 import os
 from pathlib import Path
@@ -8,16 +8,16 @@ from tutelage.recipe.schema import MODELS, DataName
 
 
 def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -> dict[str, object]:
-    """What a teacher, a student and data are in a recipe.
+    """Express a teacher, a student and data as recipe overrides.
 
     Args:
         teacher: as `distill` takes it.
-        student: likewise.
-        data: likewise.
-        unlabeled: likewise.
+        student: as `distill` takes it.
+        data: as `distill` takes it.
+        unlabeled: as `distill` takes it.
 
     Returns:
-        Values by dotted key. What is no name and no path is told by its kind alone.
+        Values by dotted key. An object that is neither a name nor a path appears as its type.
 
     Example:
 
@@ -25,25 +25,25 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
     >>> recipe.overrides(teacher="t.keras", student="student-300k", data="digits")
     {'teacher.file': 't.keras', 'student.model': 'student-300k', 'data.name': 'digits'}
     """
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for role, source in (("teacher", teacher), ("student", student)):
         known = isinstance(source, str) and source in MODELS
-        found[f"{role}.{'model' if known else 'file'}"] = _told(source)
+        values[f"{role}.{'model' if known else 'file'}"] = _described(source)
     if isinstance(teacher, str | os.PathLike) and Path(teacher).suffix == ".npy":
-        # Its logits are of the images as they are.
-        found |= {"views.flip": False, "views.shift": 0, "views.distinct": 1}
-        found["schedule.student.cutout"] = 0
+        # The stored logits belong to the unaugmented images.
+        values |= {"views.flip": False, "views.shift": 0, "views.distinct": 1}
+        values["schedule.student.cutout"] = 0
     if isinstance(data, str) and data in get_args(DataName) and data != "folder":
-        found["data.name"] = data
+        values["data.name"] = data
     else:
-        found |= {"data.name": "folder", "data.path": _told(data)}
+        values |= {"data.name": "folder", "data.path": _described(data)}
     if unlabeled is not None:
-        found |= {"data.unlabeled": _told(unlabeled), "loss.alpha": 1.0}
-    return found
+        values |= {"data.unlabeled": _described(unlabeled), "loss.alpha": 1.0}
+    return values
 
 
 def is_path(source: Any) -> bool:
-    """Whether a recipe can name it: a path or name, a list of those, or None.
+    """Whether a recipe can hold this source: a path or name, a list of those, or None.
 
     Args:
         source: a teacher, a student or data, as `tutelage.distill` takes them.
@@ -55,7 +55,7 @@ def is_path(source: Any) -> bool:
     return source is None or all(isinstance(one, str | os.PathLike) for one in several)
 
 
-def _told(source: Any) -> Any:
+def _described(source: Any) -> Any:
     if isinstance(source, list | tuple) and is_path(source):
         return [os.fspath(one) for one in source]
     if isinstance(source, str | os.PathLike):

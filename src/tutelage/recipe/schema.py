@@ -1,4 +1,4 @@
-"""The sections of a recipe, and what each key may be."""
+"""The sections and keys of a recipe, and the values each key allows."""
 
 from typing import Annotated, Literal, get_args
 
@@ -21,7 +21,7 @@ OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
 LossName = Literal[OnLogits, OnFeatures]
 LOSSES: tuple[str, ...] = get_args(LossName)
-SETTINGS: dict[str, tuple[str, ...]] = {  # which losses have each
+SETTINGS: dict[str, tuple[str, ...]] = {  # the losses that have each setting
     "temperature": get_args(OnLogits),
     "beta": ("dkd", "dist"),
     "gamma": ("nkd", "dist"),
@@ -46,18 +46,18 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
-    """The images: which data set, where it is, and how it is split.
+    """The data set, its location and its split.
 
     Args:
         name: the data set; `folder` is any image folder or archive of one.
-        path: where it is; empty means the usual places.
-        validation: the part of the training images kept for validation, above 0 and below 0.5.
-        split_seed: the seed of the split into training and validation.
-        size: (height, width) in pixels that images are resized to; None leaves them alone.
+        path: its location; empty: the usual places.
+        validation: fraction of the training images held out for validation, above 0 and below 0.5.
+        split_seed: seed of the split into training and validation.
+        size: (height, width) in pixels that images are resized to; None: no resizing.
         unlabeled: a folder of further images, without labels, that the student learns from by its
             teacher alone; then alpha must be 1. None means none.
-        transfer: the names of the classes whose images student and baseline learn from; the teacher
-            learns from all, and all are in the validation and test parts. None means all.
+        transfer: names of the classes whose images student and baseline are trained on. The
+            teacher is trained on all classes; validation and test hold all. None: all.
 
     Example:
         >>> Data(name="cifar10", size=(32, 32)).size
@@ -75,13 +75,13 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Views:
-    """How training images are varied from epoch to epoch.
+    """Augmentation of the training images.
 
     Args:
-        flip: mirror left-right, alternating each epoch.
-        shift: the largest move in each direction, in pixels, 0 to 32; a schedule may have its own.
-        distinct: how many views of an image student and baseline see, again and again in turn;
-            0 means a new one each epoch, as the teacher always does.
+        flip: flip horizontally in every other epoch.
+        shift: largest random shift in each direction, in pixels, 0 to 32.
+        distinct: number of augmented views of an image that student and baseline reuse in turn;
+            0: a new view each epoch, as always for the teacher.
 
     Example:
         >>> Views(flip=False)
@@ -95,20 +95,19 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Network:
-    """A model: one of this package by name, or another by where it is.
+    """A model: one of this package by name, or one from a file.
 
     Args:
-        model: one of `MODELS`; needed where there is no file.
-        file: a model to take instead: of a teacher, a trained `.keras` or `.onnx` file, a run
-            folder, or a `.npy` file of its logits; of a student, a `.keras` file to begin from; of
-            both, `package.module:function`, which returns the model. A teacher's may be a list:
-            an ensemble.
-        combine: what a student learns from an ensemble: the mean of its `logits` or of its
-            `probabilities`, or the mean of its `losses` with each; None means logits.
-        size: (height, width) in pixels that a model of a file takes; None means the images' own.
-        scale: what it takes pixels, of 0 to 255, divided by; None means as they are.
-        mean: what is then subtracted, a number a channel.
-        std: what is then divided by, a number a channel.
+        model: one of `MODELS`; required unless `file` is set.
+        file: used instead of `model`. Teacher: a trained `.keras` or `.onnx` file, a run folder,
+            or a `.npy` file of its logits; a list is an ensemble. Student: a `.keras` file whose
+            weights it starts from. Both: `package.module:function`, which returns the model.
+        combine: how an ensemble is averaged: the mean of its `logits`, of its `probabilities`, or
+            of the distillation `losses` with each member; None: logits.
+        size: input (height, width) in pixels of a model from a file; None: that of the images.
+        scale: divisor of the pixels (0 to 255); None: 1.
+        mean: subtracted after scaling, one number a channel.
+        std: divisor after that, one number a channel.
 
     Example:
         >>> Network(model="digits-teacher").file
@@ -133,21 +132,21 @@ class Term:
     Args:
         name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on inner layers
             `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`.
-        weight: it is multiplied by this, at least 0; None means the usual: 100 for `fitnet`, 1000
+        weight: factor of the loss, at least 0; None: its default: 100 for `fitnet`, 1000
             for `attention-transfer`, 3000 for `similarity-preserving`, 5 for `reviewkd`, 1 for the
             others.
-        ramp: how the weight changes: `linear` from 0 up in the first part of the steps, `cosine`
-            down to 0 over all of them; None means not at all.
-        warmup: that first part of `linear`, above 0, up to 1; None means a tenth.
-        temperature: T of a loss on logits, above 0; None means its authors' choice.
-        beta: of `dkd` the weight of the classes beside the label, of `dist` of the rows; None means
-            its authors' choice.
-        gamma: of `nkd` the weight of the classes beside the label, of `dist` of the columns; None
-            means its authors' choice.
-        distance_weight: of `rkd`, of distances; None means its authors' choice.
-        angle_weight: of `rkd`, of angles; None means its authors' choice.
-        teacher_layer: the teacher's layer that a loss on inner layers reads; None means picked.
-        student_layer: the student's layer; None means picked.
+        ramp: schedule of the weight: `linear` rises from 0 in the first steps, `cosine` falls to 0
+            over all steps; None: constant.
+        warmup: fraction of the steps in which `linear` rises, above 0, up to 1; None: 0.1.
+        temperature: T of a loss on logits, above 0; None: its authors' value.
+        beta: `dkd`: weight of the non-target classes; `dist`: of the rows; None: the authors'
+            value.
+        gamma: `nkd`: weight of the non-target classes; `dist`: of the columns; None: the authors'
+            value.
+        distance_weight: `rkd`: weight of the distances; None: the authors' value.
+        angle_weight: `rkd`: weight of the angles; None: the authors' value.
+        teacher_layer: the teacher's layer that a feature loss uses; None: chosen automatically.
+        student_layer: the student's layer; None: chosen automatically.
 
     Source:
         The losses are those of `tutelage.losses`, where their sources are named.
@@ -174,27 +173,24 @@ def _own_settings(term: Term) -> Term:
     for name, owners in SETTINGS.items():
         if (value := getattr(term, name)) is not None and term.name not in owners:
             raise ValueError(
-                f"expected {name} with {', '.join(owners)} alone, found {name} = {value} with "
-                f"{term.name}"
+                f"{name} is for {', '.join(owners)}, found {name} = {value} with {term.name}"
             )
     if (term.teacher_layer is None) != (term.student_layer is None):
-        raise ValueError(
-            "expected teacher_layer and student_layer together, found one of them alone"
-        )
+        raise ValueError("expected both teacher_layer and student_layer, found only one")
     if term.warmup is not None and term.ramp != "linear":
-        raise ValueError('expected warmup with ramp = "linear" alone, found it without')
+        raise ValueError('warmup requires ramp = "linear"')
     return term
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Loss(Term):
-    """What the student minimises: `alpha * sum(weight * loss) + (1 - alpha) * hard_loss`.
+    """The loss the student minimizes: `alpha * sum(weight * loss) + (1 - alpha) * hard_loss`.
 
     Args:
-        alpha: the weight of the distillation losses, 0 to 1.
-        more: further losses beside the first, each with its settings and weight.
-        generations: how many students are trained, each begun anew and taught by the one before
-            it; the last is the run's. None means one.
+        alpha: weight of the distillation losses, 0 to 1.
+        more: additional losses, each with its settings and weight.
+        generations: number of students trained in sequence, each from its initial weights with the
+            previous one as its teacher; the run keeps the last. None: one.
 
     Example:
         >>> Loss(alpha=1).name
@@ -208,29 +204,29 @@ class Loss(Term):
     generations: Count | None = None
 
     def terms(self) -> tuple[Term, ...]:
-        """All losses, the first one first."""
+        """All losses, the main one first."""
         return (self, *(self.more or ()))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedule:
-    """How one model is trained.
+    """Training settings of one model.
 
     Args:
-        epochs: passes over the training part, at least 1.
+        epochs: passes over the training set, at least 1.
         batch_size: images per step, at least 1.
-        optimizer: `muon` orthogonalises the steps of stochastic gradient descent, `sgd` does not.
-        learning_rate: the highest rate, above 0.
-        warmup: the part of all steps in which the rate rises, from 0 to below 1.
-        momentum: Nesterov's, from 0 to below 1.
-        weight_decay: decoupled from the gradient, at least 0.
-        label_smoothing: the part of each label spread over all classes, from 0 to below 1.
-        dropout: the part of the epochs, from the first on, in which dropout layers drop, 0 to 1.
-        cutout: the side of a square that is hidden in each view, in pixels, 0 for none, up to 32.
-        shift: the largest move of its views instead of `views.shift`; None means that one.
+        optimizer: `sgd` with Nesterov momentum, or `muon`, which orthogonalizes its updates.
+        learning_rate: peak rate, above 0.
+        warmup: fraction of the steps in which the rate rises, from 0 to below 1.
+        momentum: Nesterov momentum, from 0 to below 1.
+        weight_decay: decoupled weight decay, at least 0.
+        label_smoothing: fraction of each label spread over all classes, from 0 to below 1.
+        dropout: dropout layers are active in this first fraction of the epochs, 0 to 1.
+        cutout: side of the square masked in each view, in pixels, 0 (none) to 32.
+        shift: overrides `views.shift` for this model; None: no override.
 
     Source:
-        arXiv 2303.01500, section 5: dropout early in training alone, for models that underfit.
+        arXiv 2303.01500, section 5: early dropout.
         arXiv 1708.04552: cutout.
 
     Example:
@@ -253,12 +249,12 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedules:
-    """How the models are trained; the student's schedule is also the baseline's.
+    """Training settings of all models; the student's schedule also applies to the baseline.
 
     Args:
         teacher: the teacher's schedule.
         student: the student's and the baseline's schedule.
-        precision: of the arithmetic in training; `auto` is the one this machine is fastest in.
+        precision: of training; `auto`: bfloat16 where the hardware supports it, else float32.
 
     Example:
         >>> fast = Schedule(epochs=1, learning_rate=0.1)
@@ -277,33 +273,33 @@ def _known(network: Network) -> Network:
     for name in ("size", "scale", "mean", "std"):
         if (value := getattr(network, name)) is not None and not network.file:
             raise ValueError(
-                f"expected {name} with a file alone, as {network.model} takes images as they are, "
-                f"found {value}"
+                f"{name} applies only to a model from a file, found {name} = {value} with "
+                f"model {network.model}"
             )
     if network.combine is not None and isinstance(network.file, str):
-        raise ValueError("expected combine with a list of files alone, found one file or none")
+        raise ValueError("combine requires a list of files, found one file or none")
     return network
 
 
 def _alone(network: Network) -> Network:
     if not isinstance(network.file, str):
-        raise ValueError(f"expected one file, as there is one student, found {network.file}")
+        raise ValueError(f"expected one file, found {network.file}")
     return network
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
-    """Everything that an experiment is.
+    """The complete definition of an experiment.
 
     Args:
-        name: the stem of the file it was read from; no key of the file.
-        seed: of initial weights, order and views, 0 to 2**31 - 1.
-        data: the images.
-        views: how they are varied.
-        teacher: the big model.
+        name: stem of the file it was read from; not a key of the file.
+        seed: seed for initial weights, order and augmentation, 0 to 2**31 - 1.
+        data: the data set.
+        views: augmentation.
+        teacher: the large model.
         student: the small model.
-        loss: what the student minimises.
-        schedule: how both are trained.
+        loss: the loss the student minimizes.
+        schedule: training settings.
 
     Example:
         >>> from tutelage import recipe

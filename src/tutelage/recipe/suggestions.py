@@ -1,8 +1,8 @@
-"""What a recipe's mistakes are called: keys, expectations and findings in words."""
+"""The words of a recipe's errors: the nearest key, what was expected, what was found."""
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
 from typing import Any
 
 Schema = dict[str, Any]
@@ -12,39 +12,84 @@ def dotted_keys(schema: Schema) -> dict[str, Schema]:
     """Give every valid dotted key of a JSON schema, sections too, with its own schema."""
     keys: dict[str, Schema] = {}
 
-    def meant(inner: Schema) -> Schema:
+    def resolve(inner: Schema) -> Schema:
         return schema["$defs"][inner["$ref"].split("/")[-1]] if "$ref" in inner else inner
 
     def walk(section: Schema, prefix: str) -> None:
         for name, inner in section.get("properties", {}).items():
-            inner = meant(inner)
+            inner = resolve(inner)
             keys[prefix + name] = inner
-            walk(meant(_some(inner).get("items", inner)), f"{prefix}{name}.")
+            walk(resolve(_some(inner).get("items", inner)), f"{prefix}{name}.")
 
     walk(schema, "")
     return keys
 
 
 def unknown(dotted: str, keys: dict[str, Schema]) -> str:
-    """Say of a key that there is none such, and which valid keys are nearest."""
-    # The last name tells most: `alpha` and `views.alpha` should both lead to `loss.alpha`.
-    section, _, last = dotted.rpartition(".")
-    scores = {
-        known: _likeness(dotted, known)
-        for known in keys
-        if _likeness(last, known.rpartition(".")[2]) > 0.5
+    """Say that a key does not exist, and name the key that was meant or those that exist.
+
+    A misspelling is looked for among the keys of the same section, a misplaced key by its exact
+    name in the other sections.
+    """
+    parts = dotted.split(".")
+    depth = next(i for i in range(len(parts)) if ".".join(parts[: i + 1]) not in keys)
+    section, rest = parts[:depth], parts[depth + 1 :]
+    names = [known.rpartition(".")[2] for known in _inside(section, keys)]
+    meant = [".".join([*section, name]) for name in nearest(parts[depth], names)]
+    if rest:
+        meant = [full for one in meant if (full := ".".join([one, *rest])) in keys] or meant
+    else:
+        meant = meant or _elsewhere(parts, keys)
+    if meant:
+        return f"unknown key, did you mean {' or '.join(meant)}?"
+    while not (valid := _inside(section, keys)):
+        section.pop()
+    return f"unknown key, expected one of {', '.join(valid)}"
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that a word may be a misspelling or an abbreviation of, the nearest first.
+
+    One edit is allowed in a word of up to 7 letters, one more for every 4 further ones.
+    """
+    distances = {
+        other: 1 if len(word) > 2 and other.startswith(word) else _distance(word, other)
+        for other in known
     }
-    if scores:
-        best = max(scores.values())
-        near = [known for known, score in scores.items() if score == best]
-        return f"unknown key, did you mean {' or '.join(near)}?"
-    beside = [known for known in keys if known.rpartition(".")[0] == section]
-    top = [known for known in keys if "." not in known]
-    return f"unknown key, expected one of {', '.join(beside or top)}"
+    allowed = {other: max(1, len(other) // 4) for other in distances}
+    least = min(distances.values(), default=0)
+    return [other for other, n in distances.items() if n == least <= allowed[other]]
+
+
+def _inside(section: list[str], keys: dict[str, Schema]) -> list[str]:
+    """The dotted keys directly inside a section; of the top level for an empty path."""
+    return [known for known in keys if known.split(".")[:-1] == section]
+
+
+def _elsewhere(parts: list[str], keys: dict[str, Schema]) -> list[str]:
+    """Keys of the same name in other sections: the paths that share the most, the shortest."""
+    paths = [path for known in keys if (path := known.split("."))[-1] == parts[-1]]
+    scores = [(len(set(parts) & set(path)), -len(path)) for path in paths]
+    return [
+        ".".join(path) for path, score in zip(paths, scores, strict=True) if score == max(scores)
+    ]
+
+
+def _distance(one: str, other: str) -> int:
+    """Edits between two words: insert, delete, replace, or swap neighbouring letters."""
+    before, row = [0] * len(other), list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        older, before, row = before, row, [i + 1]
+        for j, beside in enumerate(other):
+            cost = min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != beside))
+            if i and j and letter == other[j - 1] and beside == one[i - 1]:
+                cost = min(cost, older[j - 1] + 1)
+            row.append(cost)
+    return row[-1]
 
 
 def found(tree: Any, path: list[str | int]) -> str:
-    """Say what stands at a path of nested dicts and lists."""
+    """Describe the value at a path of nested dicts and lists."""
     for part in path:
         if isinstance(part, str) and part not in tree:
             return "nothing"
@@ -55,7 +100,7 @@ def found(tree: Any, path: list[str | int]) -> str:
 
 
 def expected(schema: Schema) -> str:
-    """Say in words what a JSON schema admits."""
+    """Describe the values that a JSON schema allows."""
     schema = _some(schema)
     if "const" in schema or "enum" in schema:
         names = schema.get("enum") or [schema["const"]]
@@ -85,9 +130,5 @@ def expected(schema: Schema) -> str:
 
 
 def _some(schema: Schema) -> Schema:
-    """A schema without its "or null", which TOML can't say."""
+    """A schema without its "or null", which TOML can't express."""
     return schema["anyOf"][0] if "anyOf" in schema else schema
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
