@@ -1,4 +1,4 @@
-"""Who hears how training goes."""
+"""The interface through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ EpochLog = dict[str, float]
 
 
 class Progress:
-    """Hears how training goes; this one keeps it to itself."""
+    """Receives progress reports; this base class ignores them."""
 
     def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
-        """A stage begins: its epochs, how many are already done, steps an epoch.
+        """A stage starts: number of epochs, epochs already done, steps per epoch.
 
-        The unit is what an epoch of it is called.
+        `unit` names an epoch of the stage: `epoch`, `pass`, `round`.
         """
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """A step of the current epoch has ended; steps count from 1."""
 
     def epoch(self, row: EpochLog) -> None:
-        """An epoch has ended and is safe on disk."""
+        """An epoch has ended and is saved on disk."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage import cli
+from tutelage import cli, recipe
 from tutelage._version import __version__
 
 SMALL = [
@@ -74,6 +75,12 @@ def test_help_and_usage_errors_load_neither_keras_nor_torch() -> None:
     assert "[default: runs/RECIPE-HASH" in done.stdout
 
 
+@pytest.mark.parametrize("name", sorted(recipe.BUNDLED))
+def test_help_lists_every_bundled_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--help"]) == 0
+    assert re.search(rf"RECIPE .*\b{name}\b", capsys.readouterr().out)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"tutelage {__version__}\n"
@@ -116,7 +123,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["run", "digits", "--set", "loss.name=fitnet", "--temperature", "2"],
             "temperature is for kd",
         ),
-        (["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"], "together"),
+        (["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"], "teacher_layer"),
+        (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
+        (["knowledge"], "cache"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),
         (["predict", "absent.keras", "x.png"], "absent.keras"),
     ],
@@ -156,7 +165,7 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert cli.main([*line, "--dry-run"]) == 0
     plan = capsys.readouterr().out
     assert 'file = "mine:teacher"' in plan
-    assert "teacher: taken from mine:teacher" in plan
+    assert "teacher: loaded from mine:teacher" in plan
     assert "student: 650 parameters" in plan
     assert not (tmp_path / "runs").exists()
     assert cli.main(line) == 0
@@ -319,22 +328,22 @@ def test_predict_names_the_classes_of_the_run(
     refused(capsys, "predict", folder / "teacher.keras", picture, bad, names="bad.png")
 
 
-def test_knowledge_is_shown_and_forgotten(
+def test_the_cache_is_shown_and_cleared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    assert cli.main(["knowledge"]) == 0
-    assert "kept: 0.00 MB" in capsys.readouterr().out
+    assert cli.main(["cache"]) == 0
+    assert "cached: 0.00 MB" in capsys.readouterr().out
     assert cli.main(["run", "digits", *SMALL, "--out", str(tmp_path / "run")]) == 0
-    assert "knowledge 2/2" in capsys.readouterr().err
-    assert cli.main(["knowledge", "--json"]) == 0
+    assert "caching teacher logits 2/2" in capsys.readouterr().err
+    assert cli.main(["cache", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["views"], entry["origin"]["shape"]) == (2, [1221, 10])
-    assert cli.main(["knowledge"]) == 0
+    assert cli.main(["cache"]) == 0
     assert "2 views of 1,221 images, 10 classes, 0.05 MB" in capsys.readouterr().out
-    assert cli.main(["knowledge", "--clear"]) == 0
-    assert "forgotten: 0.05 MB" in capsys.readouterr().out
-    assert cli.main(["knowledge", "--json"]) == 0
+    assert cli.main(["cache", "--clear"]) == 0
+    assert "deleted: 0.05 MB" in capsys.readouterr().out
+    assert cli.main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
@@ -371,7 +380,7 @@ def test_run_killed_by_the_system_goes_on_with_the_same_command(tmp_path: Path) 
     assert resumed.returncode == 0, resumed.stderr
     assert "teacher: already trained" in resumed.stderr
     done = len(before) - 4
-    where = f"baseline: going on after epoch {done} of 4"
+    where = f"baseline: resuming after epoch {done} of 4"
     assert where in resumed.stderr or "baseline: already trained" in resumed.stderr
     after = list(csv.DictReader((tmp_path / "killed" / "history.csv").read_text().splitlines()))
     assert after[: len(before)] == before

@@ -108,8 +108,14 @@ def test_a_stage_gone_on_with_says_from_where() -> None:
     progress.stage("student", epochs=9, done=4, steps=10)
     progress.epoch(row(5))
     begun, epoch = file.getvalue().splitlines()
-    assert begun == "student: going on after epoch 4 of 9"
+    assert begun == "student: resuming after epoch 4 of 9"
     assert epoch.startswith("student 5/9  ")
+
+
+def test_a_stage_names_its_unit_in_the_plural() -> None:
+    progress, file = plain()
+    progress.stage("caching teacher logits", epochs=25, done=0, steps=10, unit="pass")
+    assert file.getvalue() == "caching teacher logits: 25 passes\n"
 
 
 def test_time_left_follows_from_the_epochs_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:

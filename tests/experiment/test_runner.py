@@ -61,7 +61,7 @@ class Notes(Progress):
 
     def epoch(self, row: EpochLog) -> None:
         self.now = int(row["epoch"])
-        if self.name == "knowledge":
+        if self.name == "caching teacher logits":
             return
         self.trained.append((self.name, self.now))
 
@@ -332,7 +332,12 @@ def test_each_role_trains_on_its_own_shifts(
 
     monkeypatch.setattr(augmentation, "view", noted)
     runner.run(resolved(views__shift=0, schedule__teacher__shift=2), tmp_path / "run", notes)
-    assert set(seen) == {("teacher", 2), ("baseline", 0), ("knowledge", 0), ("student", 0)}
+    assert set(seen) == {
+        ("teacher", 2),
+        ("baseline", 0),
+        ("caching teacher logits", 0),
+        ("student", 0),
+    }
 
 
 def test_students_see_the_transferred_classes_alone(tmp_path: Path) -> None:

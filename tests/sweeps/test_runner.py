@@ -342,7 +342,7 @@ def test_teacher_of_a_run_beside_the_sweep_is_taken_and_asked_once(tmp_path: Pat
     assert "teacher" not in again.trained
     assert any("which has trained the same" in text for text in again.told)
     # Only what the best student is to see is new: the images' hash is another.
-    assert Counter(again.trained)["knowledge"] == 0
+    assert Counter(again.trained)["caching teacher logits"] == 0
 
 
 def test_methods_on_logits_and_on_layers_share_a_sweep(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, render."""
+"""The command line: parse arguments, call the package, print results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from tutelage._version import __version__
+from tutelage.cli.cache import cache
 from tutelage.cli.compare import compare
 from tutelage.cli.export import export, profile
 from tutelage.cli.output import fail
-from tutelage.cli.predict import evaluate, knowledge, predict
+from tutelage.cli.predict import evaluate, predict
 from tutelage.cli.report import report
 from tutelage.cli.run import distill, run
 from tutelage.cli.serve import serve
@@ -32,12 +33,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "profile": profile,
     "serve": serve,
-    "knowledge": knowledge,
+    "cache": cache,
 }
+# Earlier names, by the position where they are refused: the command itself, or any option.
+_RENAMED = {"knowledge": "cache", "--unlabelled": "--unlabeled"}
 
 app = typer.Typer(
     name="tutelage",
-    help="Distil a big image classifier into a small one, and see what the teacher was worth.",
+    help="Distill a large image classifier into a small one, and measure whether it helped.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -54,9 +57,11 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     pass
 
@@ -69,17 +74,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: without the program's name; default: the process's own.
+        arguments: without the program name; default: those of the process.
 
     Returns:
-        The exit status: 0, 2 for a mistake the user can mend, 130 when interrupted.
+        The exit status: 0, 2 for an error that the user can correct, 130 when interrupted.
 
     Raises:
-        ModuleNotFoundError: if a part of this package itself is not there.
+        ModuleNotFoundError: a module of this package itself is missing.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"] or ["--help"]
+    for old in {arguments[0], *(word.split("=")[0] for word in arguments[1:] if word[0:1] == "-")}:
+        if new := _RENAMED.get(old):
+            fail(f"{old} is now {new}: use {new} instead")
+            return 2
     try:
         status = app(arguments, standalone_mode=False, prog_name="tutelage")
         return status if isinstance(status, int) else 0

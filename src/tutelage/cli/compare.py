@@ -1,4 +1,4 @@
-"""`tutelage compare`: was the teacher worth it?"""
+"""`tutelage compare`: several runs side by side."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from tutelage.cli.output import show_comparison
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs' folders, or folders of runs.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, or folders that contain them."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Compare runs: what the teacher was worth over seeds, and one recipe with another.
+    """Compare finished runs: seeds of one recipe, and different recipes.
 
-    Mean and standard deviation over seeds, paired differences with their 95 % interval,
-    McNemar's test on the test images, and whether the teacher was worth it in one sentence.
+    Prints means and standard deviations over seeds, paired differences with 95 % confidence
+    intervals, McNemar's test on the test images, and whether the teacher helped.
     """
     from tutelage.runs import compare, run_reader
 
-    found = [run_reader.read(folder) for folder in run_reader.find(runs)]
-    show_comparison(compare.compare(found), as_json)
+    records = [run_reader.read(folder) for folder in run_reader.find(runs)]
+    show_comparison(compare.compare(records), as_json)

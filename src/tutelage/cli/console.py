@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: progress while training goes on, then the table."""
+"""Terminal output: training progress and result tables."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tutelage import formatting
 from tutelage.formatting import HEADINGS, duration, rows
 from tutelage.progress import Progress
 
-# What a comparison shows at a glance.
+# Figures of a comparison.
 _COMPARED = ("accuracy", "precision", "recall", "NLL", "ECE", "agreement")
 
 
 def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """The table of results for a terminal: a column for each model, so that it fits 80 characters.
+    """Table of results with a column for each model, which fits 80 characters.
 
     Args:
         models: figures by name by model, as in `results.json`.
-        title: what stands above the table.
+        title: of the table.
 
     Returns:
-        A table that `rich` can print; figures that no model has are left out.
+        A `rich` table without the figures that no model has.
     """
     names, *figures = zip(HEADINGS, *rows(models), strict=True)
-    # As Text, for a name may hold brackets, which rich would take for a style.
+    # Text, because rich would read brackets in a name as a style.
     drawn = Table(title=Text(title), title_justify="left")
     for i, name in enumerate(("", *names[1:])):
         drawn.add_column(Text(name), justify="right" if i else "left", overflow="fold")
@@ -41,15 +41,15 @@ def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def costs(models: Sequence[Mapping[str, Any]]) -> Table:
-    """The table of what models cost, a column for each model.
+    """Table of size, memory and latency with a column for each model.
 
     Args:
         models: as `profiling.profile` gives them.
 
     Returns:
-        A table that `rich` can print.
+        A `rich` table.
     """
-    drawn = Table(title="What they cost", title_justify="left")
+    drawn = Table(title="Size, memory and latency", title_justify="left")
     drawn.add_column("")
     for one in models:
         heading = f"{one['name']}\n{one['format']}\n{one['precision']}"
@@ -67,24 +67,24 @@ def _costs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("file", formatting.megabytes(one["bytes"])),
         ("peak memory", f"{one['peak_memory'] / 1e6:,.0f} MB"),
         ("1 image, ms", f"{1000 * single['median']:.2f}"),
-        ("95 % within", f"{1000 * single['p95']:.2f}"),
+        ("95th percentile", f"{1000 * single['p95']:.2f}"),
         ("threads", str(single["threads"])),
         (f"{batch['images']} images, ms", f"{1000 * batch['median']:.1f}"),
-        ("95 % within", f"{1000 * batch['p95']:.1f}"),
+        ("95th percentile", f"{1000 * batch['p95']:.1f}"),
         ("threads", str(batch["threads"])),
         ("images/s", f"{batch['images_per_second']:,.0f}"),
     ]
 
 
 def spreads(group: Mapping[str, Any], data: str) -> Table:
-    """The table of a recipe's seeds: mean and standard deviation, a column for each model.
+    """Table of means and standard deviations over seeds, a column for each model.
 
     Args:
-        group: one of `comparison.compare`'s.
-        data: what the images are called.
+        group: one of `groups` from `runs.compare.compare`.
+        data: name of the data set.
 
     Returns:
-        A table that `rich` can print.
+        A `rich` table.
     """
     count = len(group["seeds"])
     title = f"{group['name']} on {data}, {count} seed{'s' if count > 1 else ''}"
@@ -98,18 +98,18 @@ def spreads(group: Mapping[str, Any], data: str) -> Table:
     return drawn
 
 
-def settings(found: Mapping[str, Any], search: str, title: str) -> list[Table]:
-    """What a sweep's settings reached: a map of alpha and temperature for each method.
+def settings(findings: Mapping[str, Any], search: str, title: str) -> list[Table]:
+    """Results of a sweep: a table of alpha by temperature for each method.
 
     Args:
-        found: from `findings.find`.
-        search: how it was searched; what is no grid is told as a list of the best ten.
-        title: what stands above.
+        findings: from `findings.find`.
+        search: `grid`, or a search whose ten best settings are listed instead.
+        title: of the tables.
 
     Returns:
-        Tables that `rich` can print, of mean validation accuracies in %; the best is marked.
+        `rich` tables of mean validation accuracies in %, the best one marked.
     """
-    ranked, best = found["settings"], found["best"]
+    ranked, best = findings["settings"], findings["best"]
     if search != "grid":
         drawn = Table(title=Text(f"{title}: the best of {len(ranked)} settings"))
         for heading in ("method", "alpha", "T", "accuracy"):
@@ -120,27 +120,29 @@ def settings(found: Mapping[str, Any], search: str, title: str) -> list[Table]:
         return [drawn]
     tables = []
     for method in dict.fromkeys(one["method"] for one in ranked):
-        own = {(one["alpha"], one["temperature"]): one for one in ranked if one["method"] == method}
-        degrees = sorted({degree for _, degree in own}, key=lambda x: x or 0)
+        cells = {
+            (one["alpha"], one["temperature"]): one for one in ranked if one["method"] == method
+        }
+        degrees = sorted({degree for _, degree in cells}, key=lambda x: x or 0)
         drawn = Table(title=Text(f"{title}, {method}: mean accuracy in %"), title_justify="left")
         drawn.add_column("alpha", justify="right")
         for degree in degrees:
             drawn.add_column("" if degree is None else f"T = {degree:g}", justify="right")
-        alone = f"{100 * found['baseline']['accuracy']:.2f}"
-        drawn.add_row("0", *(alone for _ in degrees))
-        for alpha in sorted({alpha for alpha, _ in own}):
-            cells = [_mean(own.get((alpha, degree)), best) for degree in degrees]
-            drawn.add_row(f"{alpha:g}", *cells)
+        baseline = f"{100 * findings['baseline']['accuracy']:.2f}"
+        drawn.add_row("0", *(baseline for _ in degrees))
+        for alpha in sorted({alpha for alpha, _ in cells}):
+            row = [_mean(cells.get((alpha, degree)), best) for degree in degrees]
+            drawn.add_row(f"{alpha:g}", *row)
         tables.append(drawn)
     return tables
 
 
 def _mean(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Text:
     if one is None:
-        return Text("")  # pruned, or it came to nothing
-    told = f"{100 * one['accuracy']:.2f}"
+        return Text("")  # pruned, failed or not part of the search
+    accuracy = f"{100 * one['accuracy']:.2f}"
     same = all(one[axis] == best[axis] for axis in ("method", "alpha", "temperature"))
-    return Text(f"* {told}", style="bold") if same else Text(told)
+    return Text(f"* {accuracy}", style="bold") if same else Text(accuracy)
 
 
 class ConsoleProgress(Progress):
@@ -153,17 +155,17 @@ class ConsoleProgress(Progress):
         self.name = ""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Print a line."""
         self.console.print(Text(text), soft_wrap=True)
 
     def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
-        """A stage begins: its epochs, how many are already done, steps an epoch."""
+        """Start a stage: number of epochs, epochs already done, steps per epoch."""
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.ran, self.accuracy = time.monotonic(), 0, ""
-        begun = f"going on after {unit} {done} of {epochs}"
-        where = begun if done else f"{epochs} {unit}{'s' if epochs > 1 else ''}"
-        self.note(f"{name}: {where}")
+        plural = "" if epochs == 1 else "es" if unit.endswith("s") else "s"
+        resumed = f"resuming after {unit} {done} of {epochs}"
+        self.note(f"{name}: {resumed if done else f'{epochs} {unit}{plural}'}")
         if self.console.is_terminal:
             self.bar = bars.Progress(
                 bars.TextColumn("{task.description}"),
@@ -179,14 +181,14 @@ class ConsoleProgress(Progress):
             )
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
-        """A step of the current epoch has ended; steps count from 1."""
+        """Show a finished step of the current epoch; steps count from 1."""
         if self.bar is not None and self.task is not None:
             done = self.now * self.steps + step
             figures = f"loss {logs['loss']:.3f}{self.accuracy}" if "loss" in logs else ""
             self.bar.update(self.task, completed=done, description=self._title(), figures=figures)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """An epoch has ended and is safe on disk."""
+        """Show a finished epoch, which is saved on disk."""
         self.now, self.ran = int(row["epoch"]), self.ran + 1
         spent = (time.monotonic() - self.began) / self.ran
         left = duration(spent * (self.epochs - self.now))
@@ -202,13 +204,13 @@ class ConsoleProgress(Progress):
             self.close()
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the progress bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
     def where(self) -> str:
-        """The stage and epoch under way, for the line that follows an interrupt."""
+        """The current stage and epoch."""
         return self._title() if self.name else "the start"
 
     def _title(self) -> str:

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -7,71 +7,77 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
+# From the files, as importing the recipe package would slow down `tutelage --help`.
+_PRESETS = Path(__file__).parents[1] / "recipe" / "presets"
+_BUNDLED = ", ".join(sorted(file.stem for file in _PRESETS.glob("*.toml")))
+
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON to standard output.")]
 DataPath = Annotated[
     str,
     typer.Option(
         "--data",
-        help="The data: an archive, a folder, or the name of a data set (digits, mnist, cifar10).",
+        help="Data set: digits, mnist, cifar10, or the path of an archive or image folder.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="The run's folder.  [default: runs/RECIPE-HASH, of the whole recipe]"),
+    typer.Option(help="Folder of the run.  [default: runs/RECIPE-HASH, a hash of the recipe]"),
 ]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and views.")]
+Seed = Annotated[int | None, typer.Option(help="Seed for weights, order and augmentation.")]
 Seeds = Annotated[
     int,
-    typer.Option(min=1, help="How many seeds, from --seed on, each a run; then they are compared."),
+    typer.Option(
+        min=1, help="Number of runs, with consecutive seeds from --seed; they are then compared."
+    ),
 ]
 Alpha = Annotated[float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")]
 Temperature = Annotated[
     float | None, typer.Option(help="Temperature of the soft targets, above 0.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of every stage.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of each model.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any key of the recipe."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override any recipe key."),
 ]
 RecipeName = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="digits, cifar10, distill, or the path of a .toml file."),
+    typer.Argument(metavar="RECIPE", help=f"{_BUNDLED}, or the path of a .toml file."),
 ]
-Place = Annotated[str | None, typer.Option(help="Where the data is: an archive or a folder.")]
+Place = Annotated[str | None, typer.Option(help="Path of the data: an archive or a folder.")]
 Teachers = Annotated[
     list[str] | None,
     typer.Option(
         metavar="RUN|FILE",
-        help="A trained teacher: a run's folder, a .keras or .onnx file; several: an ensemble.",
+        help="Trained teacher: run folder, .keras or .onnx file; repeat for an ensemble.",
     ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show the recipe, the models and the time; no more.")
+    bool, typer.Option("--dry-run", help="Print recipe, model sizes and estimated time, then exit.")
 ]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Write event files too: tensorboard --logdir RUN.")
+    bool, typer.Option("--tensorboard", help="Also write event files: tensorboard --logdir RUN.")
 ]
 
 
 def overrides(settings: Settings, data: Place, teacher: Teachers) -> dict[str, object]:
-    """What options say of a recipe, by dotted key.
+    """Recipe overrides of these options, by dotted key.
 
     Args:
-        settings: texts of the form `section.key=value`.
-        data: where the data is.
-        teacher: one or several.
+        settings: `section.key=value` each.
+        data: path of the data.
+        teacher: one teacher or several.
 
     Returns:
         Values, as `recipe.load` takes them.
     """
     from tutelage import recipe as recipes
 
-    found = dict(recipes.parse_setting(text) for text in settings or [])
-    found |= {} if data is None else {"data.path": data}
-    found |= {} if not teacher else {"teacher.file": one_or_all(teacher)}
-    return found
+    values = dict(recipes.parse_setting(text) for text in settings or [])
+    values |= {} if data is None else {"data.path": data}
+    values |= {} if not teacher else {"teacher.file": one_or_all(teacher)}
+    return values
 
 
 def one_or_all(teachers: list[str]) -> str | list[str]:
-    """A teacher as a recipe names it: several are a list."""
+    """A single teacher as a string, several as a list."""
     return teachers[0] if len(teachers) == 1 else teachers

@@ -1,4 +1,4 @@
-"""What every command says: figures as a table, a mistake in one line."""
+"""Output shared by the commands: result tables and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ if TYPE_CHECKING:
 
 
 def fail(text: str) -> None:
-    """Say what went wrong, in one line on standard error."""
+    """Print an error in one line on standard error."""
     print("tutelage: " + " ".join(text.split()), file=sys.stderr)
 
 
 @contextmanager
 def resumable(progress: ConsoleProgress, folder: Path) -> Iterator[None]:
-    """Close the progress at the end of work in a folder; of Ctrl-C say how the work goes on."""
+    """Close the progress display at the end; on Ctrl-C print how to resume."""
     try:
         yield
     except KeyboardInterrupt:
         progress.close()
-        fail(
-            f"interrupted at {progress.where()}: give the same command again to go on, in {folder}"
-        )
+        fail(f"interrupted at {progress.where()}; run the same command again to resume in {folder}")
         raise Exit(130) from None
     finally:
         progress.close()
 
 
 def show(models: dict[str, Any], title: str) -> None:
-    """Print models' figures as a table."""
+    """Print a table of results."""
     from rich.console import Console
 
     from tutelage.cli.console import table
@@ -44,10 +42,10 @@ def show(models: dict[str, Any], title: str) -> None:
     Console(highlight=False).print(table(models, title))
 
 
-def show_comparison(told: dict[str, Any], as_json: bool) -> None:
-    """Print what `comparison.compare` has found, as JSON or for people."""
+def show_comparison(comparison: dict[str, Any], as_json: bool) -> None:
+    """Print the result of `runs.compare.compare` as JSON or as tables."""
     if as_json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(comparison, indent=1))
         return
     from rich.console import Console
 
@@ -55,11 +53,11 @@ def show_comparison(told: dict[str, Any], as_json: bool) -> None:
     from tutelage.formatting import differences, points
 
     console = Console(highlight=False)
-    for group in told["groups"]:
-        console.print(spreads(group, told["data"]))
+    for group in comparison["groups"]:
+        console.print(spreads(group, comparison["data"]))
         for line in differences(group):
             print(line)
         print(group["verdict"])
-        if (against := group.get("against")) and (first := told["groups"][0]["name"]):
-            print(f"Its students less those of {first}: {points(against)}.")
-    print("Runs: " + " ".join(run for group in told["groups"] for run in group["runs"]))
+        if (against := group.get("against")) and (first := comparison["groups"][0]["name"]):
+            print(f"Student - student of {first}: {points(against)}.")
+    print("Runs: " + " ".join(run for group in comparison["groups"] for run in group["runs"]))

@@ -1,4 +1,4 @@
-"""`tutelage report`: runs as a page."""
+"""`tutelage report`: an HTML report of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from tutelage.cli.output import fail
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of runs or sweeps, or folders of those."),
+        typer.Argument(
+            metavar="RUN...", help="Run or sweep folders, or folders that contain them."
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The page.  [default: report.html, in the run's folder if there is one run]"
+            help="Output file.  [default: report.html, in the run folder if there is one run]"
         ),
     ] = None,
 ) -> None:
-    """Write a page that shows what the teacher was worth: one HTML file that needs no network.
+    """Write an HTML report of runs and sweeps: one file that needs no network.
 
-    Tables, training curves, mistakes, calibration, pictures and what a sweep has found. The charts
-    also come as PNG and SVG, in a folder beside the page. What an unfinished or damaged run
-    lacks is said.
+    It contains result tables, training curves, confusion matrices, calibration, example images
+    and sweep results. Charts are also saved as PNG and SVG in a folder next to it. Missing or
+    damaged parts of a run are listed.
     """
     from tutelage.report import html
 
     written = html.write(runs, out)
     if written.missing:
-        fail(f"not all could be read: {'; '.join(written.missing)}")
-    print(f"Page: {written.path}, its charts in {written.figures}")
+        fail(f"could not read all files: {'; '.join(written.missing)}")
+    print(f"Report: {written.path}, charts: {written.figures}")

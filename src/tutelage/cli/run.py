@@ -49,38 +49,39 @@ def run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a teacher, the student without it and with it, and compare the three.
+    """Train a teacher, a baseline without it and a distilled student, and compare them.
 
-    Give the same command again to go on after an interruption; a finished run
-    prints its table.
+    Run the same command again to resume after an interruption; a finished run prints its
+    results.
     """
     from tutelage import recipe as recipes
 
-    given = overrides(settings, data, teacher) | _given(seed, alpha, temperature, epochs)
-    _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
+    values = overrides(settings, data, teacher) | _shortcuts(seed, alpha, temperature, epochs)
+    _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
 
 def distill(
     teacher: Annotated[
         list[str],
         typer.Option(
-            help="A .keras, .onnx or .npy file, a run folder, package.module:function, or the "
-            "name of a model to train; again for an ensemble."
+            help=".keras, .onnx or .npy (logits) file, run folder, package.module:function, or "
+            "name of a model to train; repeat for an ensemble."
         ),
     ],
     data: DataPath,
     student: Annotated[
         str,
-        typer.Option(help="A .keras file, package.module:function, or a model's name."),
+        typer.Option(help=".keras file, package.module:function, or name of a model."),
     ] = "student-300k",
     unlabeled: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="Further pictures, learned from by the teacher's answers alone."
+            metavar="FOLDER", help="Unlabeled images, used with the teacher's soft targets only."
         ),
     ] = None,
     source: Annotated[
-        str, typer.Option("--recipe", help="All else: a bundled recipe or a .toml file.")
+        str,
+        typer.Option("--recipe", help="Recipe for all other settings: bundled or a .toml file."),
     ] = "distill",
     out: Out = None,
     seed: Seed = None,
@@ -93,21 +94,24 @@ def distill(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Distil a teacher of your own into a student, on your own images.
+    """Distill your own teacher into a student, on your own images.
 
-    The same student is trained without the teacher too, and the three are compared. How a
-    model takes its images is told by --set teacher.size=[64,64], teacher.scale=255 and so on.
+    Also trains the same student without the teacher and compares the three. Set a model's
+    preprocessing with --set teacher.size=[64,64], --set teacher.scale=255 and so on.
     """
     from tutelage import recipe as recipes
 
-    taught = one_or_all(teacher)
-    given = recipes.overrides(teacher=taught, student=student, data=data, unlabeled=unlabeled)
-    given |= overrides(settings, None, None) | _given(seed, alpha, temperature, epochs)
-    _go(recipes.load(source, given), seeds, out, tensorboard, dry_run, as_json)
+    values = recipes.overrides(
+        teacher=one_or_all(teacher), student=student, data=data, unlabeled=unlabeled
+    )
+    values |= overrides(settings, None, None) | _shortcuts(seed, alpha, temperature, epochs)
+    _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
 
-def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -> dict[str, Any]:
-    """What was given of the options that stand for keys of a recipe."""
+def _shortcuts(
+    seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs
+) -> dict[str, Any]:
+    """Recipe overrides of the options that have a name of their own."""
     options = {
         "seed": seed,
         "loss.alpha": alpha,
@@ -118,10 +122,10 @@ def _given(seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs) -
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _go(
+def _execute(
     recipe: Recipe, seeds: int, out: Path | None, tensorboard: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Run a recipe with each seed, or show what that would be."""
+    """Run a recipe with each seed, or print the plan."""
     from tutelage import recipe as recipes
     from tutelage.experiment import runner
     from tutelage.runs import compare, run_reader
@@ -130,7 +134,7 @@ def _go(
     if dry_run:
         _show_plan(runner.plan(recipe), recipes.to_toml(recipe), as_json)
         if seeds > 1 and not as_json:
-            print(f"and as much for each of the {seeds} seeds")
+            print(f"for each of {seeds} seeds")
         return
     if seeds == 1:
         results, folder, _ = _run(recipe, out, tensorboard)
@@ -140,21 +144,20 @@ def _go(
             show(results["models"], f"{recipe.name} on {results['data']['name']}")
             print(results["verdict"])
             print(f"Files: {folder} (report.md, student.keras, results.json)")
-            print(f"As a page with charts: tutelage report {shlex.quote(str(folder))}")
+            print(f"HTML report: tutelage report {shlex.quote(str(folder))}")
         return
     folders, data = [], None
-    for own in each:
-        place = None if out is None else out / f"seed-{own.seed}"
-        _, folder, data = _run(own, place, tensorboard, data)
+    for seeded in each:
+        target = None if out is None else out / f"seed-{seeded.seed}"
+        _, folder, data = _run(seeded, target, tensorboard, data)
         folders.append(folder)
-    told = compare.compare([run_reader.read(folder) for folder in folders])
-    show_comparison(told, as_json)
+    show_comparison(compare.compare([run_reader.read(folder) for folder in folders]), as_json)
 
 
 def _run(
     recipe: Recipe, out: Path | None, tensorboard: bool, data: Dataset | None = None
 ) -> tuple[dict[str, Any], Path, Dataset]:
-    """A recipe's results, with progress on standard error, their folder and the data."""
+    """Run a recipe with progress on standard error; its results, their folder and the data."""
     from tutelage.cli.console import ConsoleProgress
     from tutelage.experiment import runner
     from tutelage.experiment.prepare import prepare
@@ -162,16 +165,11 @@ def _run(
     progress = ConsoleProgress()
     folder = out or runner.default_folder(recipe)
     with resumable(progress, folder):
-        with progress.console.status("reading the data"):  # seen on a terminal alone
+        with progress.console.status("loading data"):  # shown only on a terminal
             experiment = prepare(recipe, data=data)
-        progress.note(
-            f"{recipe.name} on {experiment.data.name}, {experiment.precision}, in {folder}"
-        )
-        return (
-            runner.run(experiment, folder, progress, tensorboard=tensorboard),
-            folder,
-            experiment.data,
-        )
+        data = experiment.data
+        progress.note(f"{recipe.name} on {data.name}, {experiment.precision}, in {folder}")
+        return runner.run(experiment, folder, progress, tensorboard=tensorboard), folder, data
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:
@@ -183,12 +181,12 @@ def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:
     print(toml)
     for name, model in plan["models"].items():
         if "taken from" in model:
-            print(f"{name}: taken from {model['taken from']}")
+            print(f"{name}: loaded from {model['taken from']}")
             continue
         macs = f"{model['macs']:,} MACs, " if "macs" in model else ""
-        took = duration(model["seconds"])
-        print(f"{name}: {model['parameters']:,} parameters, {macs}about {took}")
+        time = duration(model["seconds"])
+        print(f"{name}: {model['parameters']:,} parameters, {macs}about {time}")
     print(
-        f"about {duration(plan['seconds'])} on this machine in {plan['precision']}"
-        f"{'' if plan['data']['found'] else '; the data is not here yet'}"
+        f"in total about {duration(plan['seconds'])} on this machine in {plan['precision']}"
+        f"{'' if plan['data']['found'] else '; the data set was not found on this machine'}"
     )

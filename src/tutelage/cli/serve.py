@@ -1,4 +1,4 @@
-"""`tutelage serve`: exported models as a page and a JSON interface."""
+"""`tutelage serve`: exported models on a web page and as a JSON API."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="RUN_OR_FILE...",
-            help="Exported files (.onnx), or folders of runs: all that they hold.",
+            help="Exported .onnx files, or run folders that contain them.",
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Where to listen; 0.0.0.0: the whole network can use it.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 admits the whole network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
-    threads: Annotated[int, typer.Option(min=1, help="How many pictures to answer at once.")] = 2,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
+    threads: Annotated[int, typer.Option(min=1, help="Pictures to process at once.")] = 2,
 ) -> None:
-    """Answer pictures in the browser: what each exported model sees on them, side by side.
+    """Serve exported models on a web page, and as a JSON API.
 
-    There is a JSON interface too. It needs ONNX Runtime, not Keras or PyTorch: see
-    docs/serving.md.
+    Upload a picture to see the predictions of all models side by side. Needs ONNX Runtime, not
+    Keras or PyTorch: see docs/serving.md.
     """
     from tutelage import server
 

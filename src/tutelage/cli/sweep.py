@@ -1,4 +1,4 @@
-"""`tutelage sweep`: which alpha, which temperature?"""
+"""`tutelage sweep`: a search over alpha, temperature and method."""
 
 from __future__ import annotations
 
@@ -17,39 +17,43 @@ def sweep(
     alpha: Annotated[
         str | None,
         typer.Option(
-            metavar="VALUES", help="0:1:0.1 (a range), 0.5,0.9 (a list), or 0.9. 0: the baseline."
+            metavar="VALUES", help="Range 0:1:0.1, list 0.5,0.9, or one value. 0 is the baseline."
         ),
     ] = None,
-    temperature: Annotated[str | None, typer.Option(metavar="VALUES", help="Likewise.")] = None,
+    temperature: Annotated[
+        str | None, typer.Option(metavar="VALUES", help="Range, list or value, like --alpha.")
+    ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Losses, such as kd,dkd.")
+        str | None, typer.Option(metavar="NAMES", help="List of losses: kd,dkd.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(metavar="N", help="How many seeds of each setting, from --seed on.")
+        int, typer.Option(metavar="N", help="Seeds per setting, consecutive from --seed.")
     ] = 1,
     search: Annotated[
         Literal["grid", "random", "guided"],
         typer.Option(
-            help="grid: all combinations; random: drawn; guided: drawn by what was found so far. "
-            "Where values are drawn, 0:1 is everything between."
+            help="grid: all combinations; random: random settings; guided: Optuna's TPE. For "
+            "random and guided, 0:1 is a continuous range."
         ),
     ] = "grid",
     trials: Annotated[
-        int | None, typer.Option(metavar="N", help="How many settings are drawn.")
+        int | None, typer.Option(metavar="N", help="Number of settings for random and guided.")
     ] = None,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Stop students early that are behind the others' median."),
+        typer.Option(
+            "--prune", help="Stop students early that are below the median of the others."
+        ),
     ] = False,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="How many processes train students here.")
+        int, typer.Option(metavar="N", help="Processes that train students on this machine.")
     ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="For several machines: postgresql://USER@HOST/DATABASE, and the same command on "
-            "each.  [default: a file in the folder]",
+            help="To share a sweep between machines: postgresql://USER@HOST/DATABASE, with the "
+            "same command on each.  [default: a file in the folder]",
         ),
     ] = None,
     data: Place = None,
@@ -57,20 +61,20 @@ def sweep(
     seed: Seed = None,
     settings: Settings = None,
     out: Annotated[
-        Path | None, typer.Option(help="The sweep's folder.  [default: runs/RECIPE-sweep-HASH]")
+        Path | None, typer.Option(help="Folder of the sweep.  [default: runs/RECIPE-sweep-HASH]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try alphas, temperatures and methods with one teacher, on the validation images.
+    """Search alpha, temperature and method with one teacher, scored on the validation images.
 
-    The best setting is trained anew on training and validation images, and tested once. Give
-    the same command again to go on after an interruption; a finished sweep prints its answer.
+    Retrains the best setting on training and validation images and tests it once. Run the same
+    command again to resume after an interruption; a finished sweep prints its results.
     """
     from tutelage import recipe as recipes
     from tutelage.sweeps import search_space
 
-    given = overrides(settings, data, teacher) | ({} if seed is None else {"seed": seed})
-    recipe = recipes.load(source, given)
+    values = overrides(settings, data, teacher) | ({} if seed is None else {"seed": seed})
+    recipe = recipes.load(source, values)
     plan = search_space.plan(
         recipe,
         alpha=alpha,
@@ -83,30 +87,30 @@ def sweep(
     )
 
     from tutelage.cli.console import ConsoleProgress, table
-    from tutelage.cli.console import settings as drawn
+    from tutelage.cli.console import settings as setting_tables
     from tutelage.experiment.prepare import prepare
     from tutelage.sweeps import runner as sweeps
 
     progress, folder = ConsoleProgress(), out or sweeps.default_folder(recipe, plan)
     with resumable(progress, folder):
-        with progress.console.status("reading the data"):  # seen on a terminal alone
+        with progress.console.status("loading data"):  # shown only on a terminal
             experiment = prepare(recipe)
         progress.note(
             f"{recipe.name} on {experiment.data.name}, {experiment.precision}: "
             f"{plan.students(recipe)} students, in {folder}"
         )
-        told = sweeps.run(
+        result = sweeps.run(
             experiment, plan, folder, workers=workers, storage_url=storage, progress=progress
         )
     if as_json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(result, indent=1))
         return
     from rich.console import Console
 
     console, name = Console(highlight=False), f"{recipe.name} on {experiment.data.name}"
-    for one in drawn(told["found"], plan.search, name):
+    for one in setting_tables(result["found"], plan.search, name):
         console.print(one)
-    console.print(table(told["best"]["models"], f"{name}, the best setting, test part"))
-    for line in told["said"]:
+    console.print(table(result["best"]["models"], f"{name}: best setting, test set"))
+    for line in result["said"]:
         print(line)
     print(f"Files: {folder} (sweep.json, trials.csv, trials/, best/)")

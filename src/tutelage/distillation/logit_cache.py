@@ -119,7 +119,7 @@ class LogitCache:
         with storage.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(asdict(self.origin), indent=1) + "\n")
         chunks = list(range(0, len(images), _CHUNK))
-        progress.stage("knowledge", count, count - len(missing), len(chunks), "view")
+        progress.stage("caching teacher logits", count, count - len(missing), len(chunks), "pass")
         for done, number in enumerate(missing, start=count - len(missing) + 1):
             began = time.monotonic()
             logits = np.empty(self.origin.shape, np.float16)
@@ -242,7 +242,7 @@ def _refuse_others(manifest: Path, origin: Origin) -> None:
         there["shape"] = tuple(there["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KnowledgeError(
-            f"{manifest} is damaged: clear it with `tutelage knowledge --clear`"
+            f"{manifest} is damaged: delete it with `tutelage cache --clear`"
         ) from error
     wanted = asdict(origin)
     different = [
