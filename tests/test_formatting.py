@@ -138,7 +138,9 @@ def test_durations_are_said_as_people_do(seconds: float, told: str) -> None:
 def test_the_page_tells_what_was_measured_where() -> None:
     text = page()
     assert text.startswith("# pets on Pets\n\nThe student closed half of it.\n")
-    assert "on the 60 test images, after training on 9,000 with 1,000 held out" in text
+    assert (
+        "on the 60 test images with the weights of the last epoch, after training on 9,000" in text
+    )
     assert "`tutelage run pets.toml`, commit 0123456789ab, 2026-01-02T03:04:05+00:00" in text
     assert "2 cores of Abacus 3, bfloat16." in text
     assert text.endswith("|\n")
@@ -169,7 +171,10 @@ def test_figures_of_classes_are_scikit_learn_s() -> None:
 def test_each_model_has_its_confusion_matrix() -> None:
     text = page()
     for name, table in zip(ANSWERS, tables(text)[2:], strict=True):
-        assert f"## Confusion of the {name}\n\nRows: true class. Columns: answer.\n" in text
+        assert (
+            f"## Confusion matrix of the {name}\n\nRows: true class. Columns: predicted class.\n"
+            in text
+        )
         counts = confusion_matrix(LABELS, ANSWERS[name].argmax(1)).tolist()
         rows = [[label, *map(str, row)] for label, row in zip(CLASSES, counts, strict=True)]
         assert table == [["", *CLASSES], *rows]

@@ -1,4 +1,4 @@
-"""Figures as people read them: counts, bytes, seconds, spreads, differences."""
+"""Formatting of numbers for output: counts, bytes, durations, spreads, differences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADINGS = (
 
 
 def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The table's rows, a model each, formatted for people.
+    """Format a table of results.
 
     Args:
         models: `models` of `results.json`: figures by name by model.
@@ -49,17 +49,17 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def thousands(count: int) -> str:
-    """Multiply-accumulates as people say them: `55.7 M`."""
+    """Format multiply-accumulates: `55.7 M`."""
     return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count / 1e3:,.1f} K"
 
 
 def megabytes(count: int) -> str:
-    """Bytes as people say them: `8.90 MB`."""
+    """Format bytes: `8.90 MB`."""
     return f"{count / 1e6:,.2f} MB"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `41 s`, `12 min 05 s`, `2 h 03 min`."""
+    """Format seconds: `41 s`, `12 min 05 s`, `2 h 03 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -68,8 +68,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-# How a figure is said: its heading, what it is multiplied by, digits, unit.
-_SAID = {
+# The format of each figure: heading, scale, digits, unit.
+_FORMATS = {
     "accuracy": ("accuracy", 100.0, 2, " %"),
     "precision": ("precision", 100.0, 2, " %"),
     "recall": ("recall", 100.0, 2, " %"),
@@ -82,62 +82,62 @@ _SAID = {
 
 
 def spreads(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Mean and standard deviation over seeds, a row for each figure that was measured.
+    """Format means and standard deviations over seeds.
 
     Args:
-        models: `models` of one of `comparison.compare`'s groups.
+        models: `models` of a group of `runs.compare.compare`.
 
     Returns:
-        Rows of a heading, then a cell for each model, empty where it has no such figure.
+        A row for each figure: its heading and a cell for each model, empty without that figure.
     """
     rows = []
-    for figure, (heading, scale, digits, unit) in _SAID.items():
+    for figure, (heading, scale, digits, unit) in _FORMATS.items():
         cells = []
         for model in models.values():
-            spread, told = model.get(figure), ""
+            spread, cell = model.get(figure), ""
             if spread is not None:
-                told = f"{scale * spread['mean']:.{digits}f}"
+                cell = f"{scale * spread['mean']:.{digits}f}"
                 if spread["std"] is not None:
-                    told += f" ± {scale * spread['std']:.{digits}f}"
-                told += unit
-            cells.append(told)
+                    cell += f" ± {scale * spread['std']:.{digits}f}"
+                cell += unit
+            cells.append(cell)
         if any(cells):
             rows.append((heading, *cells))
     return rows
 
 
 def points(difference: Mapping[str, Any]) -> str:
-    """A paired difference of accuracies as people say it: `+1.07 ± 0.22 points (0.52 to 1.62)`."""
-    told = f"{100 * difference['mean']:+.2f}"
+    """Format a paired difference of accuracies: `+1.07 ± 0.22 points (95 % interval ...)`."""
+    mean = f"{100 * difference['mean']:+.2f}"
     if difference["std"] is None:
-        return f"{told} points (one seed)"
+        return f"{mean} points (one seed)"
     low, high = (100 * difference[end] for end in ("low", "high"))
-    return f"{told} ± {100 * difference['std']:.2f} points (95 % interval {low:.2f} to {high:.2f})"
+    return f"{mean} ± {100 * difference['std']:.2f} points (95 % interval {low:.2f} to {high:.2f})"
 
 
 def differences(group: Mapping[str, Any]) -> list[str]:
-    """A recipe's paired differences and McNemar's tests, a line each.
+    """Format the paired differences and McNemar tests of a recipe.
 
     Args:
-        group: one of `comparison.compare`'s.
+        group: of `runs.compare.compare`.
 
     Returns:
-        Lines for people.
+        One line each.
     """
     lines = [f"student - baseline: {points(group['worth'])}"]
     if "short" in group:
         lines.append(f"student - teacher: {points(group['short'])}")
     tests = "; ".join(
-        f"seed {test['seed']}: {test['first']} to {test['second']}, p = {test['p']:.2g}"
+        f"seed {test['seed']}: {test['first']} / {test['second']}, p = {test['p']:.2g}"
         for test in group["mcnemar"]
     )
     if tests:
-        lines.append(f"images right in student or baseline alone (McNemar): {tests}")
+        lines.append(f"images classified correctly by student / baseline only (McNemar): {tests}")
     return lines
 
 
 def machine(environment: Mapping[str, Any]) -> str:
-    """Where a run was made: its accelerator, if it had one, and its processor."""
+    """Format the hardware of a run: its accelerator, if any, and its processor."""
     hardware = environment["hardware"]
-    told = f"{hardware['cores']} cores of {hardware['processor']}"
-    return f"{hardware['accelerator']}, {told}" if hardware["accelerator"] else told
+    processor = f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{hardware['accelerator']}, {processor}" if hardware["accelerator"] else processor

@@ -123,7 +123,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["run", "digits", "--set", "loss.name=fitnet", "--temperature", "2"],
             "temperature is for kd",
         ),
-        (["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"], "teacher_layer"),
+        (
+            ["run", "digits", "--set", "loss.name=rkd", "--set", "loss.teacher_layer=a"],
+            "teacher_layer",
+        ),
         (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
         (["knowledge"], "cache"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),
@@ -236,7 +239,7 @@ def test_folder_of_another_recipe_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["run", "digits", *SMALL, "--seed", "1", "--out", str(folder)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"tutelage: {folder} holds a run")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"tutelage: {folder} contains a run")
 
 
 def test_dry_run_describes_and_writes_nothing(
@@ -279,12 +282,12 @@ def test_seeds_are_run_and_compared_in_one_command(tmp_path: Path) -> None:
 def test_compare_refuses_what_is_no_finished_run(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refused(capsys, "compare", tmp_path, names=f"{tmp_path} holds no run")
+    refused(capsys, "compare", tmp_path, names=f"{tmp_path} contains no run")
     half = tmp_path / "half"
     shutil.copytree(folder, half)
     (half / "results.json").unlink()
-    refused(capsys, "compare", half, names="results.json is not there")
-    refused(capsys, "compare", folder, half, names="results.json is not there")
+    refused(capsys, "compare", half, names="results.json is missing")
+    refused(capsys, "compare", folder, half, names="results.json is missing")
     refused(capsys, "run", "digits", "--seeds", "0", names="--seeds")
     refused(capsys, "run", "digits", "--seed", 2**31 - 1, "--seeds", 2, names="expected 1 to 1")
 
@@ -441,7 +444,7 @@ def test_folder_that_can_not_be_made_is_told(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert cli.main(["run", "digits", "--out", str(tmp_path / "file" / "run")]) == 2
-    assert "give another --out" in capsys.readouterr().err.splitlines()[-1]
+    assert "--out" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_option_after_help_answers_at_once() -> None:

@@ -180,21 +180,21 @@ def test_classes_that_never_occur_neither_warn_nor_count_in_the_means() -> None:
             0.88,
             0.88,
             0.89,
-            "There was no gap to close, as the teacher equals the baseline; "
-            "the student is 1.00 points above the baseline all the same.",
+            "There was no gap to close: the teacher equals the baseline; "
+            "the student is 1.00 points above the baseline.",
         ),
         (
             0.88,
             0.88,
             0.88,
-            "There was no gap to close, as the teacher equals the baseline; "
+            "There was no gap to close: the teacher equals the baseline; "
             "the student equals the baseline, so the teacher did not help.",
         ),
         (
             0.87,
             0.88,
             0.86,
-            "There was no gap to close, as the teacher is 1.00 points below the baseline; "
+            "There was no gap to close: the teacher is 1.00 points below the baseline; "
             "the student is 2.00 points below the baseline, so the teacher did not help.",
         ),
     ],

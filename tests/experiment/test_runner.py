@@ -410,7 +410,7 @@ def test_baseline_and_first_student_begin_alike_and_further_generations_elsewher
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="run folder"):
         runner.run(resolved(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(RunError):

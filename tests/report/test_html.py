@@ -139,7 +139,7 @@ def test_the_numbers_beside_charts_are_those_of_the_predictions(runs: Path, page
     assert len(matrices) == 4
     counts = {}
     for stage, table in zip(("teacher", "baseline", "student"), matrices, strict=False):
-        given = record.answers[stage].argmax(axis=1)
+        given = record.logits[stage].argmax(axis=1)
         counts[stage] = [
             [int(((record.labels == i) & (given == j)).sum()) for j in range(3)] for i in range(3)
         ]
@@ -147,14 +147,14 @@ def test_the_numbers_beside_charts_are_those_of_the_predictions(runs: Path, page
     change = np.array(counts["student"]) - np.array(counts["baseline"])
     assert [[int(n) for n in row[1:]] for row in matrices[3][1:]] == change.tolist()
     (agreement,) = [t for t in tables if t[0] == ["class", "baseline", "student"]]
-    same = record.answers["student"].argmax(1) == record.answers["teacher"].argmax(1)
+    same = record.logits["student"].argmax(1) == record.logits["teacher"].argmax(1)
     for i, row in enumerate(agreement[1:]):
         assert row[2] == f"{100 * same[record.labels == i].mean():.2f} %"
 
 
 def test_pictures_are_those_that_the_teacher_alone_is_right_on(runs: Path, page: str) -> None:
     record = run_reader.read(runs / "seed-0")
-    answers = {stage: z.argmax(axis=1) for stage, z in record.answers.items()}
+    answers = {stage: z.argmax(axis=1) for stage, z in record.logits.items()}
     alone = (answers["teacher"] == record.labels) & (answers["student"] != record.labels)
     assert alone.any()
     shown = [given["alt"] for tag, given in Reader(page).tags if tag == "img"]
@@ -204,7 +204,7 @@ def test_seeds_are_told_with_their_spread_by_the_command_as_a_user_runs_it(
     line = [sys.executable, "-m", "tutelage", "report", str(runs / "seed-0"), str(runs / "seed-1")]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Page: report.html, its charts in report-figures\n"
+    assert done.stdout == "Report: report.html, charts: report-figures\n"
     assert (tmp_path / "report.html").stat().st_size < 1_000_000
     read = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
     models = [
@@ -215,7 +215,7 @@ def test_seeds_are_told_with_their_spread_by_the_command_as_a_user_runs_it(
     told = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} %"
     assert read.tables[0][1][3] == told
     assert "over 2 seeds the student is" in read.text
-    assert "The answers of 2 seeds are taken together" in read.text
+    assert "Predictions of 2 seeds are pooled" in read.text
 
 
 def test_times_are_shown_beside_the_accuracy_where_they_were_measured(
@@ -282,8 +282,8 @@ def test_damage_is_said_and_the_rest_is_shown(runs: Path, tmp_path: Path, name: 
     assert f"{name} is damaged" in read.text
     titles = {
         "results.json": "closed|did not help|no gap",
-        "history.csv": "Accuracy while training",
-        "predictions.npz": "Mistakes of the student",
+        "history.csv": "Accuracy during training",
+        "predictions.npz": "Confusion matrix of the student",
     }
     for file, expected in titles.items():
         assert bool(re.search(expected, read.text)) == (file != name), expected
@@ -300,24 +300,24 @@ def test_a_half_finished_run_shows_its_epochs(
         shutil.copy(runs / "seed-0" / name, folder)
     assert cli.main(["report", str(folder)]) == 0
     out, err = capsys.readouterr()
-    assert out == f"Page: {folder / 'report.html'}, its charts in {folder / 'report-figures'}\n"
+    assert out == f"Report: {folder / 'report.html'}, charts: {folder / 'report-figures'}\n"
     assert err.count("\n") == 1
-    assert f"{folder}: results.json is not there" in err
+    assert f"{folder}: results.json is missing" in err
     read = Reader((folder / "report.html").read_text(encoding="utf-8"))
-    assert "half, not finished" in read.text
-    assert "Accuracy while training" in read.text
+    assert "half (unfinished)" in read.text
+    assert "Accuracy during training" in read.text
     (folder / "recipe.toml").unlink()
     (folder / "history.csv").unlink()
     assert cli.main(["report", str(folder)]) == 2
-    assert "nothing that could be shown" in capsys.readouterr().err
+    assert "nothing to show" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "no run" in capsys.readouterr().err
     (tmp_path / "file").touch()
     folder = sweep(tmp_path / "sweep", [trial("kd", 0.5, 2.0)])
-    with pytest.raises(RunError, match="can't make the folder"):
+    with pytest.raises(RunError, match="report"):
         write([folder], tmp_path / "file" / "report.html")
 
 
@@ -370,7 +370,7 @@ def test_a_guided_sweep_is_shown_as_points(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     trials = [trial("../kd", a, 8 * a + 1, 0, a) for a in random.uniform(0, 1, 20)]
     written = write([sweep(tmp_path / "sweep", trials)])
-    assert "The star is the best." in written.path.read_text(encoding="utf-8")
+    assert "The star marks the best." in written.path.read_text(encoding="utf-8")
     assert [p.name for p in written.figures.glob("*.svg")] == ["sweep-1--kd.svg"]
 
 
@@ -408,7 +408,7 @@ def test_the_keyboard_reaches_contents_tables_and_numbers(browser: Browser, runs
         tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.textContent.trim().split('\\n')[0]"))
     titles = tab.locator("nav a").all_inner_texts()
-    assert reached[0] == "To the report"
+    assert reached[0] == "Skip to the report"
     assert reached[1 : len(titles) + 1] == titles
     assert tab.evaluate("document.activeElement.tagName") in ("DIV", "SUMMARY")
     tab.close()

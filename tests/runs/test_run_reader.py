@@ -41,7 +41,7 @@ def test_a_whole_run_is_read_as_it_was_written(runs: Path) -> None:
     assert record.results == json.loads((folder / "results.json").read_text())
     assert [row["stage"] for row in record.history] == ["teacher", "baseline", "student"]
     assert all(row["epoch"] == 1 and 0 <= row["val_accuracy"] <= 1 for row in record.history)
-    for stage, logits in record.answers.items():
+    for stage, logits in record.logits.items():
         right = (logits.argmax(axis=1) == record.labels).mean()
         assert right == pytest.approx(record.results["models"][stage]["accuracy"])
 
@@ -50,9 +50,9 @@ def test_runs_are_found_by_their_folder_or_the_folder_above(runs: Path) -> None:
     both = [runs / "seed-0", runs / "seed-1"]
     assert run_reader.find([runs]) == both
     assert run_reader.find([runs / "seed-1", runs]) == [both[1], both[0]]
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="no run"):
         run_reader.find([runs, runs / "nowhere"])
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="no run"):
         run_reader.read(runs)
 
 
@@ -73,13 +73,13 @@ def test_what_is_damaged_or_gone_is_said_and_the_rest_read(
     assert damaged.missing == (f"{name} is damaged",)
     (folder / name).unlink()
     gone = run_reader.read(folder)
-    assert gone.missing == (f"{name} is not there",)
+    assert gone.missing == (f"{name} is missing",)
     parts = {"recipe.toml": "settings", "results.json": "results", "history.csv": "history"}
     for record in (damaged, gone):
         for own, part in parts.items():
             expected = type(getattr(whole, part))() if own == name else getattr(whole, part)
             assert getattr(record, part) == expected
-        assert bool(record.answers) == (name != "predictions.npz")
+        assert bool(record.logits) == (name != "predictions.npz")
         assert bool(record.pictures) == (name != "pictures.npz")
 
 
@@ -122,5 +122,5 @@ def test_an_unfinished_run_is_not_compared(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(runs / "seed-0", folder)
     (folder / "results.json").unlink()
-    with pytest.raises(RunError, match="give the command that began it again"):
+    with pytest.raises(RunError, match="results"):
         compare.compare([run_reader.read(folder)])

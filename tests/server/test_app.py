@@ -145,7 +145,7 @@ def run(
     ):
         weights[stem] = write_exported(folder / f"{stem}.onnx", CLASSES, seed=seed, **about)
     images = RANDOM.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    chosen = example_images.Exhibits(np.array([0, 1]), np.array([1, 4]), 4.0)
+    chosen = example_images.Examples(np.array([0, 1]), np.array([1, 4]), 4.0)
     example_images.save(folder / "pictures.npz", chosen, images)
     np.save(folder / "images.npy", images)
     return folder, weights

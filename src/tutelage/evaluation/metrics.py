@@ -191,17 +191,16 @@ def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
 
 
 def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
-    """Say in one sentence what the teacher was worth.
+    """Describe in a sentence or two whether the teacher helped.
 
     Args:
-        teacher: its accuracy, 0 to 1; None where it is not known.
+        teacher: its accuracy, 0 to 1; None if unknown.
         baseline: accuracy of the student trained without the teacher, 0 to 1.
         student: accuracy of the student trained with the teacher, 0 to 1.
 
     Returns:
-        How much of the gap from baseline to teacher the student closed, in points (hundredths
-        of accuracy, to two decimals), or that the teacher did not help, or that it was no
-        better than the baseline.
+        How much of the gap from baseline to teacher the student closed, in percentage points; or
+        that the teacher did not help, or was not better than the baseline.
 
     Raises:
         ModelError: an accuracy that is not from 0 to 1.
@@ -219,22 +218,22 @@ def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
                 f"expected the {name}'s accuracy as a number from 0 to 1, "
                 f"found {accuracy}; divide a percentage by 100"
             )
-    # In whole hundredths of a point, so that the figures shown add up and equal means equal.
+    # In whole hundredths of a point, so that the figures shown add up.
     bottom, reached = round(10_000 * baseline), round(10_000 * student)
     gain = reached - bottom
     place = f"{_points(gain)} above" if gain > 0 else f"{_points(-gain)} below"
     beside = f"the student is {place} the baseline" if gain else "the student equals the baseline"
     if teacher is None:
-        return f"The teacher's accuracy on these images is not known; {beside}."
+        return f"The teacher's accuracy on these images is unknown; {beside}."
     gap = round(10_000 * teacher) - bottom
     if gap <= 0:
         why = f"is {_points(-gap)} below the baseline" if gap else "equals the baseline"
-        end = " all the same" if gain > 0 else ", so the teacher did not help"
-        return f"There was no gap to close, as the teacher {why}; {beside}{end}."
+        end = "" if gain > 0 else ", so the teacher did not help"
+        return f"There was no gap to close: the teacher {why}; {beside}{end}."
     if gain <= 0:
         return f"The teacher did not help: {beside}, which is {_points(gap)} below the teacher."
     if gain < gap:
-        part = min(round(100 * gain / gap), 99)  # 100 % would claim all of it
+        part = min(round(100 * gain / gap), 99)  # 100 % would mean all of it
         closed = f"closed {gain / 100:.2f} of the {_points(gap)}"
         return f"The student {closed} from baseline to teacher ({part} %)."
     end = f"is {_points(gain - gap)} above" if gain > gap else "equals"

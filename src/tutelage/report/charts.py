@@ -1,6 +1,6 @@
-"""Charts of what was measured: pure functions from numbers to matplotlib's figures.
+"""Charts: pure functions from numbers to matplotlib figures.
 
-Every chart is narrow enough for a phone. What is told by colour is told by shape or by dashes too.
+Every chart fits a phone, and no information is in color alone: shapes and dashes differ too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from numpy.typing import ArrayLike
 from tutelage.evaluation.metrics import BINS, Calibration
 
 INK, RULE, GROUND = "#1b1e23", "#c9ced6", "#ffffff"
-# Of Okabe and Ito, and a grey.
+# The palette of Okabe and Ito, and a gray.
 COLOURS = {"teacher": "#0072b2", "baseline": "#6e6e6e", "student": "#d55e00"}
 _OTHERS = ("#009e73", "#cc79a7", "#56b4e9")
 _MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 _DASHES = {"teacher": "-", "baseline": "--", "student": "-"}
 BETTER, WORSE = COLOURS["teacher"], COLOURS["student"]
-NAMED = 30  # classes up to which each is named
+NAMED = 30  # label every class up to this many
 STYLE: Any = {
     "figure.dpi": 144,
     "figure.facecolor": GROUND,
     "font.size": 11,
-    "text.parse_math": False,  # a name with dollars is a name
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -51,14 +51,14 @@ STYLE: Any = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "tutelage",  # the same bytes again
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "tutelage",  # reproducible output
 }
 styled: Any = matplotlib.rc_context(STYLE)
 
 
 def blank(height: float) -> Figure:
-    """A figure as wide as all are, of a height in inches."""
+    """An empty figure of the common width and a height in inches."""
     return Figure(figsize=(5.0, height), layout="constrained")
 
 
@@ -68,7 +68,7 @@ def _colour(model: str, models: Sequence[str]) -> str:
 
 
 def _legend(axes: Axes, count: int) -> None:
-    """Names above the chart, where they can hide nothing."""
+    """A legend above the axes, where it hides no data."""
     axes.legend(
         ncols=count,
         handletextpad=0.5,
@@ -87,14 +87,14 @@ def short(name: str, room: int = 14) -> str:
 
 @styled
 def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity: str) -> Figure:
-    """How a quantity goes with the epochs.
+    """A quantity by epoch.
 
     Args:
         lines: for each model the epochs and values of each seed.
-        quantity: what the values are, with its unit.
+        quantity: name and unit of the values.
 
     Returns:
-        A chart in which the first fifth of the epochs may lie outside the frame.
+        A chart; the first fifth of the epochs may be outside the axes.
     """
     figure = blank(3.4)
     axes = figure.add_subplot()
@@ -123,17 +123,17 @@ def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity:
 
 
 @styled
-def tries(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantity: str) -> Figure:
-    """A quantity at alphas and temperatures that form no grid; the highest is a star.
+def scatter(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantity: str) -> Figure:
+    """A quantity at scattered alphas and temperatures; the highest is a star.
 
     Args:
-        values: of each try, (n,).
-        alphas: likewise.
-        temperatures: likewise, above 0.
-        quantity: what the values are, with its unit.
+        values: of each setting, (n,).
+        alphas: of each setting, (n,).
+        temperatures: of each setting, (n,), above 0.
+        quantity: name and unit of the values.
 
     Returns:
-        A chart with a point for each try.
+        A chart with a point for each setting.
     """
     y, a, t = (np.asarray(x, float) for x in (values, alphas, temperatures))
     figure = blank(3.8)
@@ -160,15 +160,15 @@ def tries(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quantit
 
 @styled
 def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -> Figure:
-    """A row for each name, with a mark for each model.
+    """A row for each name, with a marker for each model.
 
     Args:
-        values: each model's, (names,); nan where there is none.
-        names: of the rows, from the top.
-        quantity: what the values are, with its unit.
+        values: of each model, (names,); nan where there is none.
+        names: of the rows, top to bottom.
+        quantity: name and unit of the values.
 
     Returns:
-        A chart as high as there are names.
+        A chart whose height depends on the number of names.
     """
     figure = blank(1.1 + 0.27 * max(len(names), 3))
     axes = figure.add_subplot()
@@ -177,7 +177,7 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
     some = ~np.isnan(table).all(axis=0)
     spans = np.nanmin(table[:, some], axis=0), np.nanmax(table[:, some], axis=0)
     axes.hlines(places[some], *spans, color=RULE, linewidth=2.5, zorder=1)
-    # Beside each other, so that none hides another of the same value.
+    # Side by side, so that equal values stay visible.
     beside = 0.17 * (np.arange(len(table)) - (len(table) - 1) / 2)
     for model, row, shift in zip(values, table, beside, strict=True):
         axes.plot(
@@ -199,32 +199,32 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
 
 
 @styled
-def reliability(found: Calibration, colour: str) -> Figure:
-    """How often answers are right that are so sure, and how many are.
+def reliability(bins: Calibration, colour: str) -> Figure:
+    """Reliability diagram: accuracy by confidence, and images per bin.
 
     Args:
-        found: from `metrics.calibration`.
+        bins: from `metrics.calibration`.
         colour: of the model.
 
     Returns:
-        A chart of bars beside the diagonal on which sureness is deserved.
+        A chart of bars with the diagonal of perfect calibration.
     """
     figure = blank(4.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = 100 * np.arange(BINS) / BINS
     width = 100 / BINS
     bars = {"width": 0.88 * width, "align": "edge", "color": colour}
-    above.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="as sure as right")
-    right = 100 * np.nan_to_num(found.accuracy)
-    above.bar(edges, right, alpha=0.75, label="right", **bars)
-    for edge, sure, hit in zip(edges, 100 * found.confidence, right, strict=True):
+    above.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="calibrated")
+    accuracy = 100 * np.nan_to_num(bins.accuracy)
+    above.bar(edges, accuracy, alpha=0.75, label="accuracy", **bars)
+    for edge, sure, right in zip(edges, 100 * bins.confidence, accuracy, strict=True):
         if not np.isnan(sure):
-            ends = (min(sure, hit), abs(sure - hit))
+            ends = (min(sure, right), abs(sure - right))
             above.broken_barh([(edge + 0.3 * width, 0.28 * width)], ends, color=INK, alpha=0.55)
     above.plot([], [], color=INK, alpha=0.55, linewidth=5, label="gap")
-    above.set(ylabel="right (%)", xlim=(0, 100), ylim=(0, 104))
+    above.set(ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 104))
     _legend(above, 3)
-    share = 100 * found.support / max(int(found.support.sum()), 1)
+    share = 100 * bins.support / max(int(bins.support.sum()), 1)
     below.bar(edges, share, alpha=0.75, **bars)
     below.set(xlabel="confidence (%)", ylabel="images (%)")
     return figure
@@ -235,12 +235,12 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
     """Accuracy against size.
 
     Args:
-        models: for each model its size, its accuracy in percent, and the standard deviation of that
-            over seeds, if known.
-        size: what the size counts.
+        models: size, accuracy in percent and its standard deviation over seeds, if known, of each
+            model.
+        size: unit of the size.
 
     Returns:
-        A chart with a point for each model, its size on a logarithmic axis.
+        A chart with a point for each model on a logarithmic size axis.
     """
     figure = blank(3.2)
     axes = figure.add_subplot()
@@ -249,7 +249,7 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
             count,
             accuracy,
             yerr=std or None,
-            fmt=_MARKERS.get(model) or "Dv>P<X"[place % 6],  # as colours come again
+            fmt=_MARKERS.get(model) or "Dv>P<X"[place % 6],  # as the colors repeat
             color=_colour(model, list(models)),
             markersize=9,
             capsize=4,

@@ -1,21 +1,22 @@
-"""What a page is made of, before it is HTML: sections with sentences, tables, charts, pictures."""
+"""The elements of a report before it is HTML: sections of text, tables, charts and images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells under headings; the first cell of each row names it.
+    """Cells under headings; the first cell of each row is its name.
 
     Attributes:
         headings: of the columns.
-        rows: cells as people read them.
-        title: what the table holds; empty where it stands alone.
+        rows: formatted cells.
+        title: caption of the table; may be empty.
     """
 
     headings: Sequence[str]
@@ -25,14 +26,14 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A figure and the same in words and numbers.
+    """A figure with its description and its numbers.
 
     Attributes:
-        name: of its files and its place in the page.
-        figure: what is drawn.
-        title: what it is about.
-        caption: how it is read.
-        table: the numbers that are drawn.
+        name: of its files, and its anchor in the page.
+        figure: the drawing.
+        title: of the chart.
+        caption: how to read it.
+        table: the numbers shown.
     """
 
     name: str
@@ -44,35 +45,35 @@ class Chart:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the test part and what models say of it.
+    """A test image with the predictions of models.
 
     Attributes:
-        source: the image itself as a `data:` address.
-        told: what is on it.
-        lines: what each model says.
-        shares: names and parts of 1, drawn as bars.
+        source: the image as a `data:` URL.
+        label: its class.
+        lines: the prediction of each model.
+        shares: class names and probabilities, drawn as bars.
     """
 
     source: str
-    told: str
+    label: str
     lines: Sequence[str] = ()
     shares: Sequence[tuple[str, float]] = ()
 
 
 @dataclass
 class Section:
-    """A part of the page with a heading.
+    """A section of the page.
 
     Attributes:
-        name: its place in the page, as in `page.html#name`.
+        name: its anchor, as in `page.html#name`.
         title: its heading.
         text: paragraphs.
-        points: a list of sentences.
-        tables: in the open.
-        charts: side by side where there is room.
-        pictures: likewise.
-        facts: terms and what they are.
-        folded: titles and texts shown on demand, as they are.
+        points: items of a list.
+        tables: shown directly.
+        charts: side by side if the page is wide enough.
+        pictures: side by side.
+        facts: terms and values.
+        folded: titles and preformatted texts, collapsed.
     """
 
     name: str
@@ -88,13 +89,13 @@ class Section:
 
 @dataclass
 class Part:
-    """What is told of one recipe's runs, or of one sweep.
+    """The part of the page on the runs of one recipe, or on one sweep.
 
     Attributes:
-        name: its place in the page.
+        name: its anchor.
         title: its heading.
-        verdict: what it comes to, in a sentence or two.
-        cards: each model with its accuracy and its size.
+        verdict: the result in a sentence or two.
+        cards: name, accuracy and size of each model.
         sections: in their order.
     """
 
@@ -103,3 +104,16 @@ class Part:
     verdict: str
     cards: list[tuple[str, str, str]] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
+
+
+def percent(share: float) -> str:
+    """Format a share of 1 as a percentage."""
+    return f"{100 * share:.2f} %"
+
+
+def percent_rows(names: Sequence[str], values: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
+    """Table rows of percentages: a row for each name, a column for each entry of `values`."""
+    return [
+        (name, *("" if np.isnan(row[i]) else percent(row[i]) for row in values.values()))
+        for i, name in enumerate(names)
+    ]

@@ -1,7 +1,6 @@
-"""Charts made of cells: pure functions from numbers to matplotlib's figures.
+"""Heatmaps: pure functions from numbers to matplotlib figures.
 
-A cell's colour lets the ground through, so that it suits light and dark pages, and ink can be
-read on it.
+Cell colors are translucent, so that they suit light and dark pages and text stays readable.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from tutelage.report.charts import BETTER, INK, NAMED, RULE, WORSE, blank, short, styled
 
-NUMBERED = 15  # classes up to which a cell has room for its number
-_ACROSS = 40  # letters that have room below a chart
+NUMBERED = 15  # show numbers in cells up to this many classes
+_ACROSS = 40  # characters that fit below a chart
 
 
 def _cells(
@@ -28,7 +27,7 @@ def _cells(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> None:
-    """Cells as dark as their strength: above 0 in one colour, below in the other, nan neutral."""
+    """Cells as dense as their strength: above 0 in one color, below in the other, nan neutral."""
     shown = np.zeros((*strength.shape, 4))
     known = np.nan_to_num(strength)
     shown[..., :3] = np.where(known[..., None] > 0, to_rgb(BETTER), to_rgb(WORSE))
@@ -56,13 +55,13 @@ def _cells(
 
 
 def _density(strength: np.ndarray, many: bool) -> np.ndarray:
-    """How dense a colour is: enough to be seen, in small cells too, and to read ink on it."""
+    """Opacity of a color: visible in small cells, and light enough to read text on."""
     least = 0.2 if many else 0.08
     return least + (0.7 - least) * np.abs(strength)
 
 
 def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> None:
-    """What the colours stand for, where no number does."""
+    """A color bar, for cells without numbers."""
     known = np.linspace(-1 if low < 0 else 0, 1, 41)
     shades = _density(known, many=True)
     colours = [BETTER if s > 0 and low < 0 else WORSE for s in known]
@@ -75,12 +74,12 @@ def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> Non
 
 @styled
 def confusion(counts: np.ndarray, classes: Sequence[str], peak: int) -> Figure:
-    """What a model takes for what: mistakes coloured, right answers not.
+    """A confusion matrix; only errors are colored.
 
     Args:
         counts: images, (classes, classes): a row for each true class.
         classes: their names.
-        peak: mistakes of one kind that have the full colour, so that models can be compared.
+        peak: count with the full color, the same for all models so that they compare.
 
     Returns:
         A chart with a number in each cell if there are 15 classes or fewer.
@@ -93,17 +92,17 @@ def confusion(counts: np.ndarray, classes: Sequence[str], peak: int) -> Figure:
     few = len(classes) <= NUMBERED
     _cells(axes, strength, numbers if few else None, classes, classes)
     if not few:
-        _key(figure, axes, 0, max(peak, 1), "images mistaken")
-    axes.set(xlabel="answer", ylabel="true class")
+        _key(figure, axes, 0, max(peak, 1), "misclassified images")
+    axes.set(xlabel="predicted class", ylabel="true class")
     return figure
 
 
 @styled
 def difference(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How two models' answers differ, better in one colour and worse in the other.
+    """Difference of two confusion matrices, better in one color and worse in the other.
 
     Args:
-        counts: images, (classes, classes), the one model's less the other's.
+        counts: images, (classes, classes), one model minus the other.
         classes: their names.
 
     Returns:
@@ -118,7 +117,7 @@ def difference(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     _cells(axes, better / peak, numbers if few else None, classes, classes)
     if not few:
         _key(figure, axes, -peak, peak, "images: worse (below 0), better (above)")
-    axes.set(xlabel="answer", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     return figure
 
 
@@ -126,13 +125,13 @@ def difference(counts: np.ndarray, classes: Sequence[str]) -> Figure:
 def grid(
     values: np.ndarray, alphas: Sequence[float], temperatures: Sequence[float], quantity: str
 ) -> Figure:
-    """A quantity over alpha and temperature, the highest cell framed.
+    """A quantity by alpha and temperature, with the highest cell framed.
 
     Args:
-        values: of shape (alphas, temperatures), nan where nothing was tried.
+        values: of shape (alphas, temperatures), nan for settings that were not run.
         alphas: of the rows.
-        temperatures: of the columns; nan where a method has none.
-        quantity: what the values are, with its unit.
+        temperatures: of the columns; nan for a method without one.
+        quantity: name and unit of the values.
 
     Returns:
         A chart with a number in each cell.
@@ -142,12 +141,12 @@ def grid(
     low, high = np.nanmin(values), np.nanmax(values)
     strength = (values - low) / ((high - low) or 1.0)
     numbers = [["" if np.isnan(v) else f"{v:.2f}" for v in row] for row in values]
-    told = (
+    labels = (
         [f"{alpha:g}" for alpha in alphas],
-        ["its own" if np.isnan(degree) else f"{degree:g}" for degree in temperatures],
+        ["default" if np.isnan(degree) else f"{degree:g}" for degree in temperatures],
     )
-    # The lowest cell has a little colour too: without any, nothing was tried.
-    _cells(axes, np.where(np.isnan(strength), 0.0, 0.05 + 0.95 * strength), numbers, *told)
+    # The lowest cell is tinted too: a blank cell was not run.
+    _cells(axes, np.where(np.isnan(strength), 0.0, 0.05 + 0.95 * strength), numbers, *labels)
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
     frame = Rectangle((float(column) - 0.5, float(row) - 0.5), 1, 1, fill=False, clip_on=False)
     frame.set(edgecolor=INK, linewidth=2.2, zorder=5)

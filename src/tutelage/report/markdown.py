@@ -1,4 +1,4 @@
-"""A run's figures as people read them, in tables and in the page `report.md`."""
+"""`report.md`: the results of a run as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.formatting import HEADINGS, machine, rows
 
 
 def conditions(results: Mapping[str, Any]) -> tuple[str, str]:
-    """On which images models were trained and measured, and what the validation images say.
+    """Describe the data splits and the validation results.
 
     Args:
         results: the contents of `results.json`.
@@ -22,31 +22,31 @@ def conditions(results: Mapping[str, Any]) -> tuple[str, str]:
     """
     data = results["data"]
     trained = f"{data['train']:,} with {data['validation']:,} held out for validation"
-    by = "by which settings may be chosen"
+    role = "used to select settings"
     if data.get("validation_in_train"):
-        trained = f"{data['train']:,}, the {data['validation']:,} validation images among them"
-        by = "which baseline and student have learned from here"
+        trained = f"{data['train']:,}, including the {data['validation']:,} validation images"
+        role = "which are training images of baseline and student here"
     held_out = ", ".join(
         f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
         for name, score in results["validation"].items()
     )
     return (
-        f"Measured once on the {data['test']:,} test images, after training on {trained}; the "
-        "weights are those of the last epoch. Precision, recall and F1 are means over classes, "
-        f"NLL is in nats, ECE has {metrics.BINS} bins; agreement and KL are with the teacher.",
-        f"On the validation images, {by}: {held_out}.",
+        f"Measured once on the {data['test']:,} test images with the weights of the last epoch, "
+        f"after training on {trained}. Precision, recall and F1 are macro averages, NLL is in "
+        f"nats, ECE has {metrics.BINS} bins; agreement and KL are relative to the teacher.",
+        f"On the validation images, {role}: {held_out}.",
     )
 
 
 def markdown(
-    results: Mapping[str, Any], answers: Mapping[str, np.ndarray], labels: np.ndarray
+    results: Mapping[str, Any], logits: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> str:
-    """The page `report.md`: the table, per-class figures and confusion matrices.
+    """Write `report.md`: results, results by class and confusion matrices.
 
     Args:
         results: the contents of `results.json`.
-        answers: each model's logits on the test part, (n, classes).
-        labels: the test part's classes, (n,).
+        logits: of each model on the test set, (n, classes).
+        labels: of the test set, (n,).
 
     Returns:
         Markdown.
@@ -73,8 +73,8 @@ def markdown(
         "",
     ]
     headings = ["class", "images"]
-    figures = {name: metrics.per_class(z, labels) for name, z in answers.items()}
-    for name in answers:
+    figures = {name: metrics.per_class(z, labels) for name, z in logits.items()}
+    for name in logits:
         headings += [f"{name} precision", f"{name} recall"]
     body = []
     for i, label in enumerate(classes):
@@ -83,9 +83,15 @@ def markdown(
             row += [f"{100 * figure.precision[i]:.2f} %", f"{100 * figure.recall[i]:.2f} %"]
         body.append(tuple(row))
     lines += _table(headings, body)
-    for name, z in answers.items():
+    for name, z in logits.items():
         matrix = metrics.confusion(z, labels)
-        lines += ["", f"## Confusion of the {name}", "", "Rows: true class. Columns: answer.", ""]
+        lines += [
+            "",
+            f"## Confusion matrix of the {name}",
+            "",
+            "Rows: true class. Columns: predicted class.",
+            "",
+        ]
         body = [
             (_cell(label), *(str(count) for count in row))
             for label, row in zip(classes, matrix, strict=True)
@@ -95,18 +101,18 @@ def markdown(
 
 
 def _unseen(results: Mapping[str, Any]) -> list[str]:
-    """What becomes of the classes that only the teacher has seen."""
+    """The results with bias correction, if only the teacher was trained on all classes."""
     if "corrected" not in results:
         return []
-    told = ", ".join(
+    scores = ", ".join(
         f"{name} {100 * one['accuracy']:.2f} % ({one['offset']:+.2f})"
         for name, one in results["corrected"].items()
     )
-    shown = ", ".join(results["recipe"]["data"]["transfer"])
+    classes = ", ".join(results["recipe"]["data"]["transfer"])
     return [
-        f"Baseline and student saw the {results['data']['transfer']:,} images of {shown} alone. "
-        "With one number, chosen on the validation images, added to the logits of the other "
-        f"classes: {told}.",
+        f"Baseline and student were trained only on the {results['data']['transfer']:,} images of "
+        f"{classes}. With one offset, selected on the validation images, added to the logits of "
+        f"the other classes: {scores}.",
         "",
     ]
 

@@ -1,4 +1,4 @@
-"""Charts as files, and as drawings inside a page that follow its colours."""
+"""Charts as PNG and SVG files, and as inline SVG that follows the colors of the page."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tutelage.report.charts import COLOURS, GROUND, INK, RULE, STYLE
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-# What the page has its own colours for, one for light and one for dark.
-_FOLLOWS = {INK: "currentColor", RULE: "var(--rule)", GROUND: "none"} | {
+# Colors with a light and a dark variant in the page.
+_PAGE_COLORS = {INK: "currentColor", RULE: "var(--rule)", GROUND: "none"} | {
     colour: f"var(--{model})" for model, colour in COLOURS.items()
 }
 
 
 def save(figure: Figure, path: Path) -> str:
-    """Write a chart as PNG and SVG, the same bytes each time.
+    """Write a chart as PNG and SVG; the output is reproducible.
 
     Args:
         figure: the chart.
-        path: of both files, but for their suffixes.
+        path: of both files, without their suffixes.
 
     Returns:
         The SVG.
@@ -37,27 +37,27 @@ def save(figure: Figure, path: Path) -> str:
     """
     text = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A browser has letters that matplotlib's own font lacks.
+        # Browsers have glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         with storage.replacing(path.with_name(f"{path.name}.svg")) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-        figure.set_layout_engine("none")  # it is laid out, which takes longer than to draw
+        figure.set_layout_engine("none")  # already laid out, which takes longer than drawing
         with storage.replacing(path.with_name(f"{path.name}.png")) as temporary:
             figure.savefig(temporary, dpi=160)
     return text.getvalue()
 
 
 def inline(text: str, name: str, label: str) -> str:
-    """A chart's SVG as part of an HTML page.
+    """Convert a chart's SVG to an element of an HTML page.
 
-    The page's colours take the place of the chart's, styles become attributes, as a strict policy
-    admits no others, and identifiers get a name before them, as a page holds many charts.
+    Colors become those of the page. Styles become attributes, as a strict content security policy
+    requires. Ids get a prefix, as the page has many charts.
 
     Args:
         text: from `save`.
-        name: of the chart, unlike those of the page's others.
-        label: what the chart shows, for those who can't see it.
+        name: of the chart, unique in the page.
+        label: text alternative of the chart.
 
     Returns:
         An `svg` element.
@@ -69,27 +69,29 @@ def inline(text: str, name: str, label: str) -> str:
             if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
                 parent.remove(child)
     for element in root.iter():
-        _own(element, name, used)
+        _adapt(element, name, used)
     view = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib |= {"viewBox": view, "role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _own(element: ElementTree.Element, name: str, used: set[str]) -> None:
-    """Make an element one of the page's."""
+def _adapt(element: ElementTree.Element, name: str, used: set[str]) -> None:
+    """Adapt an element to the page."""
     element.tag = element.tag.removeprefix(_SVG)
     if element.text and not element.text.strip():
         element.text = None
     element.tail = None
-    given = element.attrib
-    declared = [part.partition(":") for part in given.pop("style", "").split(";") if ":" in part]
+    attributes = element.attrib
+    declared = [
+        part.partition(":") for part in attributes.pop("style", "").split(";") if ":" in part
+    ]
     for key, _, value in declared:
         if key.strip() != "font-family":
-            given[key.strip()] = value.strip()
-    if (identity := given.pop("id", None)) in used:
-        given["id"] = f"{name}-{identity}"
-    if link := given.pop(_LINK, None):
-        given["href"] = f"#{name}-{link[1:]}" if link.startswith("#") else link
-    for key, value in given.items():
-        given[key] = _FOLLOWS.get(value, value).replace("url(#", f"url(#{name}-")
+            attributes[key.strip()] = value.strip()
+    if (identity := attributes.pop("id", None)) in used:
+        attributes["id"] = f"{name}-{identity}"
+    if link := attributes.pop(_LINK, None):
+        attributes["href"] = f"#{name}-{link[1:]}" if link.startswith("#") else link
+    for key, value in attributes.items():
+        attributes[key] = _PAGE_COLORS.get(value, value).replace("url(#", f"url(#{name}-")

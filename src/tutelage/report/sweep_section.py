@@ -1,4 +1,4 @@
-"""What a sweep shows: validation accuracy over alpha and temperature, a map for each method."""
+"""The section on a sweep: validation accuracy by alpha and temperature for each method."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tutelage.report.elements import Chart, Section, Table
 
 FILE = "sweep.json"
 _QUANTITY = "validation accuracy (%)"
-_LARGEST = 12  # rows or columns of a map whose cells still have room for their numbers
-# Seeds by alpha and temperature: accuracies and NLLs.
+_LARGEST = 12  # rows or columns of a heatmap with numbers in its cells
+# Accuracy and NLL of each seed, by alpha and temperature.
 Points = dict[tuple[float, float], list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it lies on disk.
+    """The content of a sweep folder.
 
     Attributes:
-        folder: where.
-        trials: those that have been trained and measured.
-        said: what it has found, in sentences.
-        missing: what is not there or can't be read, a line each.
+        folder: the sweep folder.
+        trials: the complete ones.
+        said: the result in sentences.
+        missing: a line for each missing or damaged file.
     """
 
     folder: Path
@@ -40,13 +40,13 @@ class Sweep:
 
 
 def read(folder: Path) -> Sweep:
-    """Read a sweep's folder; trials that came to nothing are left out.
+    """Read a sweep folder, without pruned and failed trials.
 
     Args:
-        folder: the folder of a sweep.
+        folder: the sweep folder.
 
     Returns:
-        All that could be read.
+        Everything that could be read.
     """
     try:
         tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -57,41 +57,39 @@ def read(folder: Path) -> Sweep:
         return Sweep(folder, missing=(f"{FILE} is damaged",))
 
 
-def _trial(told: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A trial with its figures as numbers; None if it has none."""
-    if told.get("accuracy") is None or told.get("state", "complete") != "complete":
+def _trial(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A trial with numeric figures; None if it is not complete."""
+    if row.get("accuracy") is None or row.get("state", "complete") != "complete":
         return None
-    degree = told.get("temperature")
+    degree = row.get("temperature")
     return {
-        "method": str(told["method"]),
-        "alpha": float(told["alpha"]),
+        "method": str(row["method"]),
+        "alpha": float(row["alpha"]),
         "temperature": np.nan if degree is None else float(degree),
-        "accuracy": float(told["accuracy"]),
-        "nll": float(told["nll"]),
+        "accuracy": float(row["accuracy"]),
+        "nll": float(row["nll"]),
     }
 
 
 def section(sweep: Sweep, name: str) -> Section:
-    """What a sweep has found, with a map for each method.
+    """Build the section on a sweep, with a heatmap for each method.
 
     Args:
         sweep: from `read`.
-        name: of its place in the page.
+        name: its anchor in the page.
 
     Returns:
         A section.
 
     Raises:
-        RunError: it has no trial to show.
+        RunError: it has no complete trial.
     """
     if not sweep.trials:
-        told = "; ".join(sweep.missing) or "no trial has been measured yet"
-        raise RunError(f"{sweep.folder}: expected a sweep with trials, but {told}")
+        reason = "; ".join(sweep.missing) or "no trial is complete yet"
+        raise RunError(f"{sweep.folder}: expected a sweep with complete trials, but {reason}")
     methods = dict.fromkeys(trial["method"] for trial in sweep.trials)
-    found = Section(name, f"Alpha and temperature: {sweep.folder.name}", points=list(sweep.said))
-    found.text.append(
-        "Each student was judged on the validation images; the test part has no say in this."
-    )
+    result = Section(name, f"Alpha and temperature: {sweep.folder.name}", points=list(sweep.said))
+    result.text.append("Students are scored on the validation images; the test set is not used.")
     for method in methods:
         gathered: Points = {}
         for trial in sweep.trials:
@@ -100,10 +98,10 @@ def section(sweep: Sweep, name: str) -> Section:
                 gathered.setdefault(place, []).append((trial["accuracy"], trial["nll"]))
         gathered = dict(sorted(gathered.items(), key=lambda item: str(item[0])))
         if method == "baseline" or len(gathered) < 2:
-            found.points += [_line(method, *item) for item in gathered.items()]
+            result.points += [_line(method, *item) for item in gathered.items()]
         else:
-            found.charts.append(_chart(method, gathered, f"{name}-{_slug(method)}"))
-    return found
+            result.charts.append(_chart(method, gathered, f"{name}-{_slug(method)}"))
+    return result
 
 
 def _on_grid(gathered: Points) -> tuple[np.ndarray, list[float], list[float]]:
@@ -123,24 +121,23 @@ def _chart(method: str, gathered: Points, name: str) -> Chart:
     dense = max(values.shape) <= _LARGEST and 2 * len(gathered) >= values.size
     if dense:
         figure = heatmaps.grid(100 * values, alphas, degrees, _QUANTITY)
-        how = "The framed cell is the best; an empty one was not tried."
+        how = "The best cell is framed; blank cells were not run."
     else:
-        found = 100 * np.array(list(means.values()))
-        tried, degrees_tried = np.array(list(means)).T
-        figure = charts.tries(found, tried, degrees_tried, _QUANTITY)
-        how = "The star is the best."
+        x, y = np.array(list(means)).T
+        figure = charts.scatter(100 * np.array(list(means.values())), x, y, _QUANTITY)
+        how = "The star marks the best."
     counts = {len(seeds) for seeds in gathered.values()}
-    seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{counts.pop()}"
+    per_setting = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{counts.pop()}"
     where = f"alpha {alpha:.3g}" + ("" if np.isnan(degree) else f", temperature {degree:.3g}")
     body = [
-        (f"{a:.3g}", _degree(t), str(len(of)), *_means(of))
-        for (a, t), of in sorted(gathered.items(), key=lambda item: -means[item[0]])
+        (f"{a:.3g}", _degree(t), str(len(seeds)), *_means(seeds))
+        for (a, t), seeds in sorted(gathered.items(), key=lambda item: -means[item[0]])
     ]
     return Chart(
         name,
         figure,
-        f"Students taught by {method}",
-        f"Accuracy on the validation images, mean over seeds ({seeds} a setting). {how} "
+        f"Students distilled with {method}",
+        f"Accuracy on the validation images, mean over seeds ({per_setting} per setting). {how} "
         f"Best: {where}, with {100 * means[best]:.2f} %.",
         Table(("alpha", "temperature", "seeds", "accuracy", "NLL"), body, "Best first"),
     )
@@ -160,7 +157,7 @@ def _slug(name: str) -> str:
 
 
 def _degree(degree: float) -> str:
-    return "its own" if np.isnan(degree) else f"{degree:.3g}"
+    return "default" if np.isnan(degree) else f"{degree:.3g}"
 
 
 def _means(seeds: Sequence[tuple[float, float]]) -> tuple[str, str]:

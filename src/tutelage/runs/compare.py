@@ -1,4 +1,4 @@
-"""What a teacher was worth over several seeds, and whether chance would do as much."""
+"""Compares runs over seeds and recipes, with confidence intervals and significance tests."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from tutelage.runs.run_reader import Record
 
 
 def compare(records: Sequence[Record]) -> dict[str, Any]:
-    """Compare finished runs: seeds of one recipe, and different recipes with each other.
+    """Compare finished runs: seeds of one recipe, and different recipes.
 
     Args:
-        records: of runs on the same test images, as `records.read` gives them.
+        records: from `run_reader.read`, of runs on the same test images.
 
     Returns:
-        `data`, `test` (images) and `groups`, one for each recipe, seeds aside: `name` (what
-        tells it from the others), `runs`, `seeds`, `models` (mean and standard deviation of each
-        figure), `worth` (student less baseline), `short` (student less teacher, where its
-        accuracy is known), `mcnemar` (student and baseline, a seed each) and `verdict`; of every
-        group but the first also `against`: its students less the first group's, by seed.
+        `data`, `test` (images) and `groups`, one for each recipe regardless of the seed: `name`
+        (the keys that differ), `runs`, `seeds`, `models` (mean and standard deviation of each
+        figure), `worth` (student - baseline), `short` (student - teacher, if its accuracy is
+        known), `mcnemar` (student and baseline, for each seed) and `verdict`; all groups but the
+        first also `against`: student - student of the first group, paired by seed.
 
     Raises:
-        RunError: a run isn't done, or they are of different data.
+        RunError: a run is not finished, or their data differ.
     """
     _check(records)
     gathered: dict[str, list[Record]] = {}
-    told = [_flat(record.settings) for record in records]
+    recipes = [_flat(record.settings) for record in records]
     varied = {
         key
-        for key in set().union(*told)
-        if key != "seed" and len({str(one.get(key)) for one in told}) > 1
+        for key in set().union(*recipes)
+        if key != "seed" and len({str(recipe.get(key)) for recipe in recipes}) > 1
     }
-    for record, settings in sorted(
-        zip(records, told, strict=True), key=lambda pair: int(pair[1]["seed"])
+    for record, recipe in sorted(
+        zip(records, recipes, strict=True), key=lambda pair: int(pair[1]["seed"])
     ):
-        given = [f"{k}={_plain(settings[k])}" for k in sorted(varied) if k in settings]
-        name = ", ".join(given) or record.results["name"]
+        settings = [f"{k}={_plain(recipe[k])}" for k in sorted(varied) if k in recipe]
+        name = ", ".join(settings) or record.results["name"]
         gathered.setdefault(name, []).append(record)
     groups: list[dict[str, Any]] = []
-    for name, own in gathered.items():
-        group = _group(name, own)
+    for name, seeds in gathered.items():
+        group = _group(name, seeds)
         if groups:
-            group["against"] = _against(own, next(iter(gathered.values())))
+            group["against"] = _against(seeds, next(iter(gathered.values())))
         groups.append(group)
     data = records[0].results["data"]
     return {"data": data["name"], "test": data["test"], "groups": groups}
 
 
-def worth(difference: Difference, chance: Sequence[dict[str, Any]] = ()) -> str:
-    """Say in one sentence whether the teacher was worth it.
+def verdict(difference: Difference, tests: Sequence[dict[str, Any]] = ()) -> str:
+    """Describe in a sentence or two whether the teacher helped.
 
     Args:
-        difference: student less baseline, accuracies from 0 to 1.
-        chance: McNemar's test of each seed, if known.
+        difference: student - baseline, accuracies from 0 to 1.
+        tests: McNemar's test of each seed, if known.
 
     Returns:
-        A sentence, in points (hundredths of accuracy).
+        Text, with differences in percentage points.
 
     Example:
 
     >>> from tutelage.evaluation.statistics import paired
-    >>> from tutelage.runs.compare import worth
-    >>> worth(paired([0.87, 0.88, 0.89], [0.86, 0.86, 0.86]))
-    'Not shown: over 3 seeds the student is 2.00 points above the baseline, but its 95 % interval, \
--0.48 to 4.48, holds 0.'
+    >>> from tutelage.runs.compare import verdict
+    >>> verdict(paired([0.87, 0.88, 0.89], [0.86, 0.86, 0.86]))
+    'Not significant: over 3 seeds the student is 2.00 points above the baseline (95 % interval \
+-0.48 to 4.48, includes 0).'
     """
     points = 100 * difference.mean
     where = f"{abs(points):.2f} points {'below' if points < 0 else 'above'} the baseline"
@@ -77,26 +77,25 @@ def worth(difference: Difference, chance: Sequence[dict[str, Any]] = ()) -> str:
         where = "as accurate as the baseline"
     if difference.low is None or difference.high is None:
         beside = ""
-        if chance:
-            one = chance[0]
+        if tests:
+            one = tests[0]
             beside = (
-                f" ({one['first']} images right in the student alone, {one['second']} in the "
-                f"baseline alone, McNemar's p = {_p(one['p'])})"
+                f" (images classified correctly by the student only: {one['first']}, by the "
+                f"baseline only: {one['second']}; McNemar's p = {_p(one['p'])})"
             )
         return (
-            f"Not known: in one seed the student is {where}{beside}, and how much another seed "
-            "would differ takes more of them, such as --seeds 5."
+            f"With one seed the student is {where}{beside}. Run several seeds to measure the "
+            "spread, e.g. --seeds 5."
         )
     interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}"
     over = f"over {difference.count} seeds the student is {where}"
     if difference.low > 0:
-        return f"Yes: {over} (95 % interval {interval})."
+        return f"The teacher helped: {over} (95 % interval {interval})."
     if difference.high < 0:
-        return f"No, it did harm: {over} (95 % interval {interval})."
+        return f"The teacher hurt: {over} (95 % interval {interval})."
     if difference.low == difference.high:
-        return f"No: {over} in every one of them."
-    link = "but" if points > 0 else "and"
-    return f"Not shown: {over}, {link} its 95 % interval, {interval}, holds 0."
+        return f"The teacher made no difference: {over} in every one."
+    return f"Not significant: {over} (95 % interval {interval}, includes 0)."
 
 
 def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
     tests = [
         {"seed": _seed(record)} | mcnemar(_right(record, "student"), _right(record, "baseline"))
         for record in records
-        if {"student", "baseline"} <= record.answers.keys()
+        if {"student", "baseline"} <= record.logits.keys()
     ]
     gain = paired(_accuracies(records, "student"), _accuracies(records, "baseline"))
     group: dict[str, Any] = {
@@ -124,7 +123,7 @@ def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
         "models": models,
         "worth": asdict(gain),
         "mcnemar": tests,
-        "verdict": worth(gain, tests),
+        "verdict": verdict(gain, tests),
     }
     if "teacher" in models:
         short = paired(_accuracies(records, "student"), _accuracies(records, "teacher"))
@@ -132,14 +131,14 @@ def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
     return group
 
 
-def _against(own: Sequence[Record], first: Sequence[Record]) -> dict[str, Any] | None:
-    """Students less the first group's students, where both have a seed."""
+def _against(records: Sequence[Record], first: Sequence[Record]) -> dict[str, Any] | None:
+    """Student - student of the first group, over the seeds of both."""
     others = {_seed(record): record for record in first}
-    pairs = [(record, others[_seed(record)]) for record in own if _seed(record) in others]
+    pairs = [(record, others[_seed(record)]) for record in records if _seed(record) in others]
     if not pairs:
         return None
-    mine, theirs = zip(*pairs, strict=True)
-    return asdict(paired(_accuracies(mine, "student"), _accuracies(theirs, "student")))
+    ours, firsts = zip(*pairs, strict=True)
+    return asdict(paired(_accuracies(ours, "student"), _accuracies(firsts, "student")))
 
 
 def _check(records: Sequence[Record]) -> None:
@@ -148,25 +147,22 @@ def _check(records: Sequence[Record]) -> None:
     for record in records:
         absent = [name for name in ("recipe.toml", "results.json") if _lacks(record, name)]
         if absent:
-            told = "; ".join(line for line in record.missing if line.split()[0] in absent)
+            lines = "; ".join(line for line in record.missing if line.split()[0] in absent)
             raise RunError(
-                f"{record.folder}: expected a finished run, but {told}: give the command that "
-                "began it again"
+                f"{record.folder}: expected a finished run, but {lines}: run its command again"
             )
     known = {record.results["data"]["fingerprint"]: record for record in records}
     if len(known) > 1:
         one, other, *_ = known.values()
         raise RunError(
-            f"{one.folder} and {other.folder} are of different data: only what was measured on "
-            "the same images can be compared"
+            f"{one.folder} and {other.folder} have different data: compare runs on the same images"
         )
     seen: dict[str, Record] = {}
     for record in records:
         same = seen.setdefault(str(sorted(_flat(record.settings).items(), key=str)), record)
         if same is not record:
             raise RunError(
-                f"{same.folder} and {record.folder} are the same recipe with the same seed: "
-                "give one of them"
+                f"{same.folder} and {record.folder} have the same recipe and seed: compare only one"
             )
 
 
@@ -175,14 +171,14 @@ def _lacks(record: Record, name: str) -> bool:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted key; where data lies is none, as its fingerprint is compared."""
-    found: dict[str, Any] = {}
+    """Settings by dotted key, without the path of the data, whose fingerprint is compared."""
+    settings: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
+            settings |= _flat(value, f"{prefix}{key}.")
         elif f"{prefix}{key}" != "data.path":
-            found[f"{prefix}{key}"] = value
-    return found
+            settings[f"{prefix}{key}"] = value
+    return settings
 
 
 def _plain(value: Any) -> str:
@@ -198,7 +194,7 @@ def _accuracies(records: Sequence[Record], stage: str) -> list[float]:
 
 
 def _right(record: Record, stage: str) -> np.ndarray:
-    return np.asarray(record.answers[stage].argmax(axis=1) == record.labels)
+    return np.asarray(record.logits[stage].argmax(axis=1) == record.labels)
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

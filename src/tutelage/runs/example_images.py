@@ -1,4 +1,4 @@
-"""Which test images to show: what the student alone got wrong, and what a teacher knows beside."""
+"""Selects test images for the report: student errors, and informative soft targets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MISSED = 24
 TELLING = 6
 
 
-class Exhibits(NamedTuple):
-    """Test images worth a look, by their numbers.
+class Examples(NamedTuple):
+    """Indices of selected test images.
 
     Args:
-        missed: the teacher is right and the student wrong; the surest teacher first.
-        telling: the teacher is right, and its second guess weighs much; no two of one class.
-        temperature: that softens the teacher's answers.
+        missed: correct by the teacher, wrong by the student; most confident teacher first.
+        telling: correct by the teacher, with a probable second class; one per class at most.
+        temperature: of the soft targets.
     """
 
     missed: np.ndarray
@@ -27,33 +27,33 @@ class Exhibits(NamedTuple):
     temperature: float
 
 
-def choose(answers: Mapping[str, np.ndarray], labels: np.ndarray, temperature: float) -> Exhibits:
-    """Choose the test images that show best what teacher and student know.
+def choose(logits: Mapping[str, np.ndarray], labels: np.ndarray, temperature: float) -> Examples:
+    """Select test images for the report.
 
     Args:
-        answers: each model's logits on the test part, (n, classes).
-        labels: the test part's classes, (n,).
-        temperature: above 0, of the teacher's softened answers.
+        logits: of each model on the test set, (n, classes).
+        labels: of the test set, (n,).
+        temperature: of the soft targets, above 0.
 
     Returns:
-        At most 24 images that were missed and 6 that are telling; none without a teacher's answers.
+        At most 24 `missed` and 6 `telling` images; none without the teacher's logits.
 
     Example:
 
     >>> import numpy as np
     >>> from tutelage.runs import example_images
     >>> teacher = np.array([[4.0, 0.0], [3.0, 2.0], [0.0, 1.0]])
-    >>> answers = {"teacher": teacher, "student": -teacher}
-    >>> chosen = example_images.choose(answers, np.array([0, 0, 1]), temperature=4.0)
+    >>> logits = {"teacher": teacher, "student": -teacher}
+    >>> chosen = example_images.choose(logits, np.array([0, 0, 1]), temperature=4.0)
     >>> chosen.missed.tolist(), chosen.telling.tolist()
     ([0, 1, 2], [1, 2])
     """
     nothing = np.empty(0, np.int64)
-    if not {"teacher", "student"} <= answers.keys():
-        return Exhibits(nothing, nothing, temperature)
-    teacher = np.asarray(answers["teacher"], np.float64)
+    if not {"teacher", "student"} <= logits.keys():
+        return Examples(nothing, nothing, temperature)
+    teacher = np.asarray(logits["teacher"], np.float64)
     right = teacher.argmax(axis=1) == labels
-    missed = np.flatnonzero(right & (answers["student"].argmax(axis=1) != labels))
+    missed = np.flatnonzero(right & (logits["student"].argmax(axis=1) != labels))
     sure = softmax(teacher[missed], axis=1).max(axis=1)
     missed = missed[np.argsort(-sure, kind="stable")][:MISSED]
     second = np.sort(softmax(teacher / temperature, axis=1), axis=1)[:, -2]
@@ -65,16 +65,16 @@ def choose(answers: Mapping[str, np.ndarray], labels: np.ndarray, temperature: f
             seen.add(int(labels[image]))
         if len(telling) == TELLING:
             break
-    return Exhibits(missed, np.array(telling, np.int64), temperature)
+    return Examples(missed, np.array(telling, np.int64), temperature)
 
 
-def save(path: Path, chosen: Exhibits, images: np.ndarray) -> None:
-    """Write the chosen images with their numbers.
+def save(path: Path, chosen: Examples, images: np.ndarray) -> None:
+    """Write the selected images and their indices.
 
     Args:
         path: the `.npz` file.
-        chosen: which.
-        images: the test part's, uint8 of shape (n, height, width, channels).
+        chosen: the selection.
+        images: of the test set, uint8 of shape (n, height, width, channels).
     """
     np.savez_compressed(
         path,

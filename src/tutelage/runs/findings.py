@@ -1,4 +1,4 @@
-"""What a sweep has found: which setting is best, by how much, and what can't be told apart."""
+"""Ranks the settings of a sweep and describes the result in sentences."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from tutelage.errors import RunError
 from tutelage.evaluation.statistics import paired
 from tutelage.formatting import points
 
-ALPHA, TEMPERATURE = 0.8, 4.0  # what is quoted most
-_NOTHING = 1e-12  # sums of the same figures in another order differ by less
+ALPHA, TEMPERATURE = 0.8, 4.0  # the most common choices
+_NOTHING = 1e-12  # larger than rounding differences between orders of summation
 AXES = ("method", "alpha", "temperature")
 
 Trial = Mapping[str, Any]
 
 
 def find(rows: Sequence[Trial]) -> dict[str, Any]:
-    """Rank a sweep's settings by what their students reached on the validation images.
+    """Rank the settings of a sweep by mean validation accuracy.
 
-    All differences are paired by seed. A setting that a seed is missing of, as it was pruned or
-    came to nothing, is not ranked.
+    All differences are paired by seed. A setting with a pruned or failed seed is not ranked.
 
     Args:
-        rows: of each student `method` (`baseline` of those without a teacher), `alpha`,
-            `temperature` (or None), `seed`, `accuracy` (0 to 1, None if it came to nothing),
-            `nll` and `state`, which is `complete`, `pruned` or `failed`.
+        rows: for each student `method` (`baseline`: no teacher), `alpha`, `temperature` (or
+            None), `seed`, `accuracy` (0 to 1, None if it failed), `nll` and `state`, which is
+            `complete`, `pruned` or `failed`.
 
     Returns:
-        `seeds`; `baseline` and `best`, each with its `accuracy` and `nll` (means over seeds) and
-        the `accuracies`' standard deviation `std`; `gain`, best less baseline; `settings`, ranked,
-        each with its difference to the best, `short`, and whether it is `level` with the best,
-        that is, can't be told from it; `alpha` and `temperature`, what the nearest to 0.8 and to
-        4 gives at best; `dropped`, how many were not ranked.
+        `seeds`; `baseline` and `best`, each with `accuracy`, `nll` (means over seeds) and the
+        standard deviation `std` of the `accuracies`; `gain`, best - baseline; `settings`, ranked,
+        each with its difference from the best, `short`, and whether that is not significant,
+        `level`; `alpha` and `temperature`, the best setting with the values closest to 0.8 and 4;
+        `dropped`, the number of settings not ranked.
 
     Raises:
         RunError: no setting is complete.
@@ -56,25 +55,26 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
         gathered.setdefault(tuple(row[name] for name in AXES), {})[row["seed"]] = row
     seeds = sorted({row["seed"] for row in rows})
     whole = {
-        key: [of[seed] for seed in seeds]
-        for key, of in gathered.items()
-        if set(of) == set(seeds) and all(row["state"] == "complete" for row in of.values())
+        key: [by_seed[seed] for seed in seeds]
+        for key, by_seed in gathered.items()
+        if set(by_seed) == set(seeds)
+        and all(row["state"] == "complete" for row in by_seed.values())
     }
-    alone = [key for key in whole if key[0] == "baseline"]
-    taught = [key for key in whole if key[0] != "baseline"]
-    if not alone or not taught:
+    baselines = [key for key in whole if key[0] == "baseline"]
+    distilled = [key for key in whole if key[0] != "baseline"]
+    if not baselines or not distilled:
         raise RunError(
-            "expected a baseline and a setting whose students have all been trained, found none: "
-            "all were pruned or came to nothing; try lower learning rates, or no --prune"
+            "expected a baseline and a setting with every seed trained, found none: all others "
+            "were pruned or failed; try lower learning rates, or no --prune"
         )
-    figures = {key: _figures(key, own) for key, own in whole.items()}
-    baseline = figures[alone[0]]
-    ranked = sorted((figures[key] for key in taught), key=_rank)
+    figures = {key: _figures(key, trials) for key, trials in whole.items()}
+    baseline = figures[baselines[0]]
+    ranked = sorted((figures[key] for key in distilled), key=_rank)
     best = ranked[0]
     for one in ranked:
         short = paired(one["accuracies"], best["accuracies"])
         one["short"] = asdict(short)
-        # A single seed tells nothing apart but what is equal.
+        # Without an interval (one seed), nothing counts as level.
         one["level"] = short.high is not None and short.high >= -_NOTHING
     return {
         "seeds": seeds,
@@ -89,13 +89,13 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
 
 
 def say(found: Mapping[str, Any]) -> list[str]:
-    """Say in plain sentences what a sweep has found.
+    """Describe the result of a sweep.
 
     Args:
         found: from `find`.
 
     Returns:
-        Sentences, each a line. That the teacher did not help is said first, where it is so.
+        Sentences, one a line; the first says so if the teacher did not help.
     """
     best, baseline, gain = found["best"], found["baseline"], found["gain"]
     count = len(found["seeds"])
@@ -107,46 +107,46 @@ def say(found: Mapping[str, Any]) -> list[str]:
             f"baseline, {_accuracy(baseline)}."
         )
     lines.append(
-        f"Best on the validation images: {name(best)}, with {_accuracy(best)} ({over}); the "
-        f"baseline has {_accuracy(baseline)}. Best less baseline: {points(gain)}."
+        f"Best setting on the validation images: {name(best)}, {_accuracy(best)} ({over}); "
+        f"baseline {_accuracy(baseline)}, difference {points(gain)}."
     )
     if count == 1:
-        lines.append(
-            "How much of that another seed would leave is not known: give several, such as "
-            "--seeds 3."
-        )
+        lines.append("Run several seeds to measure the spread, e.g. --seeds 3.")
     elif gain["mean"] > _NOTHING >= gain["low"]:
-        lines.append("The interval holds 0: these seeds do not tell it from the baseline.")
+        lines.append(
+            "The interval includes 0: the difference from the baseline is not significant."
+        )
     level = [one for one in found["settings"][1:] if one["level"]]
     if level:
         more = f" and {len(level) - 5} more" if len(level) > 5 else ""
         lines.append(
-            f"As good for all that these seeds can tell ({len(level)} of "
-            f"{len(found['settings']) - 1} others): {'; '.join(map(name, level[:5]))}{more}."
+            f"Not significantly different from the best: {len(level)} of "
+            f"{len(found['settings']) - 1} other settings: "
+            f"{'; '.join(map(name, level[:5]))}{more}."
         )
     elif count > 1 and len(found["settings"]) > 1:
-        lines.append("Every other setting is worse, by these seeds.")
+        lines.append("Every other setting is significantly worse than the best.")
     for axis, usual, letter in (("alpha", ALPHA, "alpha"), ("temperature", TEMPERATURE, "T")):
         if one := found[axis]:
-            nearest = "" if one[axis] == usual else f", the nearest here to the usual {usual:g}"
-            rest = "which is the best of all"
+            nearest = "" if one[axis] == usual else f", the closest to the common {usual:g}"
+            rest = "the best setting overall"
             if name(one) != name(best):
-                rest = f"{name(one)}; less the best of all: {points(one['short'])}"
-            lines.append(
-                f"With {letter} = {one[axis]:g}{nearest}: {_accuracy(one)} at best, {rest}."
-            )
+                rest = f"{name(one)}; difference from the best {points(one['short'])}"
+            lines.append(f"Best with {letter} = {one[axis]:g}{nearest}: {_accuracy(one)}, {rest}.")
     if found["dropped"]:
-        lines.append(f"Not ranked, as pruned or come to nothing: {found['dropped']} settings.")
+        lines.append(
+            f"Not ranked because a seed was pruned or failed: {found['dropped']} settings."
+        )
     if len(found["settings"]) > 1:
         lines.append(
-            "The best of many is flattered by having been chosen on these images; the test part, "
-            "on which nothing was chosen, says what it is worth."
+            "The validation accuracy of the best setting is optimistic, as it was selected on "
+            "these images; its accuracy on the test set is not."
         )
     return lines
 
 
 def name(setting: Mapping[str, Any]) -> str:
-    """What a setting is called."""
+    """Format a setting."""
     if setting["method"] == "baseline":
         return "baseline"
     degree = setting["temperature"]
@@ -172,7 +172,7 @@ def _rank(figures: Mapping[str, Any]) -> tuple[float, float]:
 def _nearest(
     ranked: Sequence[dict[str, Any]], axis: str, distance: Callable[[float], float]
 ) -> dict[str, Any] | None:
-    """The best of those nearest to the usual; None where the axis was not varied."""
+    """The best setting with the value closest to the common one; None for a constant axis."""
     present = {one[axis] for one in ranked if one[axis] is not None}
     if len(present) < 2:
         return None

@@ -1,4 +1,4 @@
-"""A run's folder: its manifest, its history, and who may write to it."""
+"""The folder of a run: manifest, history, lock."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ COLUMNS = (
 
 
 class RunFolder:
-    """The folder of one job, opened for writing.
+    """The folder of one run, opened for writing.
 
     Attributes:
         path: the folder.
-        key: hash of the job it belongs to.
+        key: hash of the run it belongs to.
         stages: each finished stage's `key`, `seconds` and `history`.
-        events: where TensorBoard hears of the epochs, if it does.
+        events: the TensorBoard log, if any.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class RunFolder:
         self.path, self.key, self.stages, self.events = path, key, stages, events
 
     def model(self, stage: str) -> Path:
-        """Where a stage's model file is, or will be."""
+        """Path of a stage's model file."""
         return self.path / f"{stage}.keras"
 
     def checkpoint(self, stage: str) -> Path:
-        """Where a running stage's state is."""
+        """Path of a running stage's checkpoint."""
         return self.path / f".{stage}.npz"
 
     def write_text(self, name: str, text: str) -> None:
-        """Write one of the folder's text files, whole or not at all."""
+        """Write a text file of the folder atomically."""
         with storage.replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -70,8 +70,8 @@ class RunFolder:
         Args:
             stage: its name.
             entry: its `key`, `seconds` and `history`.
-            network: a Keras model to save, or a `.keras` file to copy; None where the network is
-                no Keras model and stays where it is.
+            network: a Keras model to save, or a `.keras` file to copy; None if the network is
+                not a Keras model and stays where it is.
         """
         if network is not None:
             with storage.replacing(self.model(stage)) as temporary:
@@ -86,7 +86,7 @@ class RunFolder:
         self.checkpoint(stage).unlink(missing_ok=True)
 
     def write_history(self, running: str = "", rows: list[dict[str, float]] | None = None) -> None:
-        """Write `history.csv`: the finished stages' epochs, then the running one's."""
+        """Write `history.csv`: the epochs of the finished stages and of the running one."""
         histories = {name: entry["history"] for name, entry in self.stages.items()}
         if running:
             histories[running] = rows or []
@@ -101,7 +101,7 @@ class RunFolder:
         self.write_text("history.csv", text.getvalue())
 
     def neighbour(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
-        """The model file of a run beside this one that has finished the same stage."""
+        """The model file of an adjacent run folder that has finished the same stage."""
         for manifest in sorted(self.path.parent.glob("*/run.json")):
             try:
                 entry = json.loads(manifest.read_text(encoding="utf-8"))["stages"][stage]
@@ -109,7 +109,7 @@ class RunFolder:
                 if entry["key"] == key and entry["sha256"] == storage.sha256(model):
                     return model, entry
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # another run's damaged or unfinished folder is no reason to stop
+                continue  # skip a damaged or unfinished folder of another run
         return None
 
     def _write_manifest(self) -> None:
@@ -120,21 +120,21 @@ class RunFolder:
 
 @contextmanager
 def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> Iterator[RunFolder]:
-    """Open a job's folder, alone; made if absent.
+    """Lock and open the folder of a run; create it if it does not exist.
 
     Args:
         path: the folder.
-        key: hash of the job.
+        key: hash of the run.
         recipe: the recipe as TOML, written to a new folder.
-        tensorboard: whether to write event files, in its folder `tensorboard`.
+        tensorboard: whether to write event files to the subfolder `tensorboard`.
 
     Yields:
         The folder.
 
     Raises:
-        RunError: if the folder belongs to another job, holds something else, is in use, or
-            can't be written; nothing in it is changed then.
-        RecipeError: if TensorBoard is asked for and not installed.
+        RunError: the folder belongs to another run, is not a run folder, is in use, or can't be
+            written; it is left unchanged.
+        RecipeError: `tensorboard` is set and TensorBoard is not installed.
     """
     events = EventLog(path / "tensorboard") if tensorboard else None
     stages = _known_stages(path, key)
@@ -146,22 +146,22 @@ def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> I
         raise RunError(f"{path} is in use by another process: wait for it to end") from error
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(f"can't write {path}: {reason}: give another --out") from error
+        raise RunError(f"can't write {path}: {reason}: choose another --out") from error
     try:
         folder = RunFolder(path, key, stages or {}, events)
         if stages is None:
-            folder._write_manifest()  # first, for it says whose the folder is
+            folder._write_manifest()  # first, as it identifies the folder
         if not (path / "recipe.toml").exists():
             folder.write_text("recipe.toml", recipe)
         yield folder
     finally:
         if events is not None:
             events.close()
-        lock.release()  # its file stays: another process may be holding on to it
+        lock.release()  # keep its file: another process may have it open
 
 
 def finished(path: Path, *keys: str) -> dict[str, Any] | None:
-    """The results of an experiment, by one of its keys, that is done; else None."""
+    """The results of a finished run with one of these keys, else None."""
     try:
         if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] not in keys:
             return None
@@ -172,21 +172,21 @@ def finished(path: Path, *keys: str) -> dict[str, Any] | None:
 
 
 def _known_stages(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
-    """The finished stages of this job's folder; None where there is no run yet."""
+    """The finished stages in this run's folder; None if there is no run yet."""
     manifest = path / "run.json"
     if not manifest.exists():
-        # What a killed process left unfinished begins with a dot.
+        # Unfinished files of a killed process begin with a dot.
         if path.exists() and not (path.is_dir() and all(f.name[0] == "." for f in path.iterdir())):
-            raise RunError(f"{path} is there and holds no run: give another --out")
+            raise RunError(f"{path} exists and is not a run folder: choose another --out")
         return None
     try:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
         owner, stages = stored["key"], dict(stored["stages"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{manifest} is damaged: give another --out") from error
+        raise RunError(f"{manifest} is damaged: choose another --out") from error
     if owner != key:
         raise RunError(
-            f"{path} holds a run of another recipe or of other data, and nothing there was "
-            "changed: give another --out"
+            f"{path} contains a run of another recipe or other data and was left unchanged: "
+            "choose another --out"
         )
     return stages

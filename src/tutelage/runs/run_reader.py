@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: what is there is read, and what is missing is said."""
+"""Reads run folders, including unfinished and damaged ones."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFil
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a run has left, also one that was interrupted or damaged.
+    """The content of a run folder; parts of an unfinished or damaged run are empty.
 
     Attributes:
-        folder: where it lies.
-        settings: its recipe, as nested dicts; empty if it can't be read.
-        results: what `results.json` holds; empty where the run isn't done.
-        history: a row for each epoch of each stage: `stage`, `epoch` and what was measured.
-        answers: each model's logits on the test part, float32 of shape (n, classes).
-        labels: the test part's classes, integers of shape (n,); empty without answers.
-        pictures: what `exhibits.save` has written; empty where it has not.
-        costs: a row for each file that `tutelage profile` has measured there, if it has.
-        missing: what is not there or can't be read, a line each.
+        folder: the run folder.
+        settings: the recipe as nested dicts.
+        results: the content of `results.json`.
+        history: a row for each epoch of each stage: `stage`, `epoch` and the metrics.
+        logits: of each model on the test set, float32 of shape (n, classes).
+        labels: of the test set, integers of shape (n,); empty without logits.
+        pictures: the arrays of `example_images.save`.
+        costs: a row for each file measured by `tutelage profile`.
+        missing: a line for each missing or damaged file.
     """
 
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    answers: dict[str, np.ndarray] = field(default_factory=dict)
+    logits: dict[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     costs: list[dict[str, Any]] = field(default_factory=list)
@@ -48,26 +48,26 @@ class Record:
 
 
 def read(folder: Path) -> Record:
-    """Read a run's folder; a file that is missing or damaged is no reason to stop.
+    """Read a run folder, skipping missing and damaged files.
 
     Args:
-        folder: the folder of a run.
+        folder: the run folder.
 
     Returns:
-        All that could be read.
+        Everything that could be read.
 
     Raises:
-        RunError: there is no run at all.
+        RunError: it is not a run folder.
     """
     if not (folder / "run.json").is_file():
-        raise RunError(f"{folder} holds no run: expected a folder that `tutelage run` has made")
+        raise RunError(f"{folder} contains no run: expected a folder written by `tutelage run`")
     missing: list[str] = []
 
     def part(name: str, reader: Callable[[bytes], Any], otherwise: Any) -> Any:
         try:
             return reader((folder / name).read_bytes())
         except FileNotFoundError:
-            missing.append(f"{name} is not there")
+            missing.append(f"{name} is missing")
         except _DAMAGE:
             missing.append(f"{name} is damaged")
         return otherwise
@@ -75,37 +75,37 @@ def read(folder: Path) -> Record:
     settings = part("recipe.toml", lambda _: _settings(folder / "recipe.toml"), {})
     history = part("history.csv", _rows, [])
     results = part("results.json", _results, {})
-    answers, labels = part("predictions.npz", _predictions, ({}, np.empty(0, np.int64)))
+    logits, labels = part("predictions.npz", _predictions, ({}, np.empty(0, np.int64)))
     pictures = part("pictures.npz", lambda content: _pictures(content, len(labels)), {})
     costs: list[dict[str, Any]] = []
-    if (folder / "profile.json").exists():  # which a run needs not have
+    if (folder / "profile.json").exists():  # optional
         costs = part("profile.json", _costs, [])
     return Record(
-        folder, settings, results, history, answers, labels, pictures, costs, tuple(missing)
+        folder, settings, results, history, logits, labels, pictures, costs, tuple(missing)
     )
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The folders of runs that paths name: each a run, or a folder of runs.
+    """List the run folders at the given paths.
 
     Args:
-        paths: as a user gives them.
+        paths: run folders, or folders that contain them.
 
     Returns:
-        Folders of runs in the order given, each once.
+        Run folders in the given order, without duplicates.
 
     Raises:
-        RunError: a path leads to no run.
+        RunError: a path contains no run.
     """
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         inside = sorted(manifest.parent for manifest in path.glob("*/run.json"))
         if (path / "run.json").is_file():
             inside = [path]
         if not inside:
-            raise RunError(f"{path} holds no run: expected a run's folder, or a folder of runs")
-        found += inside
-    return list(dict.fromkeys(found))
+            raise RunError(f"{path} contains no run: expected a run folder, or a folder of runs")
+        folders += inside
+    return list(dict.fromkeys(folders))
 
 
 def _settings(path: Path) -> dict[str, Any]:
