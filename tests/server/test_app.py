@@ -855,7 +855,7 @@ def test_the_keyboard_reaches_and_opens_the_chooser(
         for _ in range(2):
             tab.keyboard.press("Tab")
             names.append(tab.evaluate("document.activeElement.id || document.activeElement.hash"))
-        assert names == ["#answers", "choose"]
+        assert names == ["#predictions", "choose"]
         outline = tab.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert outline == "3px"
         chooser = opened(tab, lambda: tab.keyboard.press("Enter"))

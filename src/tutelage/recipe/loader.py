@@ -225,7 +225,7 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
             expected = suggestions.expected(_keys()[key])
-            mistakes[dotted] = f"expected {expected}, found {suggestions.found(tree, path)}"
+            mistakes[dotted] = f"expected {expected}, found {suggestions.value_at(tree, path)}"
     return mistakes
 
 

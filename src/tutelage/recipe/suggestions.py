@@ -88,7 +88,7 @@ def _distance(one: str, other: str) -> int:
     return row[-1]
 
 
-def found(tree: Any, path: list[str | int]) -> str:
+def value_at(tree: Any, path: list[str | int]) -> str:
     """Describe the value at a path of nested dicts and lists."""
     for part in path:
         if isinstance(part, str) and part not in tree:

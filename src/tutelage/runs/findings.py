@@ -43,11 +43,11 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
 
     >>> from tutelage.runs import findings
     >>> row = {"temperature": 4.0, "nll": 0.1, "state": "complete"}
-    >>> found = findings.find([
+    >>> ranking = findings.find([
     ...     row | {"method": "baseline", "alpha": 0.0, "seed": 0, "accuracy": 0.90},
     ...     row | {"method": "kd", "alpha": 0.5, "seed": 0, "accuracy": 0.91},
     ... ])
-    >>> found["best"]["alpha"], round(found["gain"]["mean"], 4)
+    >>> ranking["best"]["alpha"], round(ranking["gain"]["mean"], 4)
     (0.5, 0.01)
     """
     gathered: dict[tuple[Any, ...], dict[int, Trial]] = {}
@@ -88,17 +88,17 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def say(found: Mapping[str, Any]) -> list[str]:
+def say(ranking: Mapping[str, Any]) -> list[str]:
     """Describe the result of a sweep.
 
     Args:
-        found: from `find`.
+        ranking: from `find`.
 
     Returns:
         Sentences, one a line; the first says so if the teacher did not help.
     """
-    best, baseline, gain = found["best"], found["baseline"], found["gain"]
-    count = len(found["seeds"])
+    best, baseline, gain = ranking["best"], ranking["baseline"], ranking["gain"]
+    count = len(ranking["seeds"])
     over = f"mean of {count} seeds" if count > 1 else "one seed"
     lines = []
     if gain["mean"] <= _NOTHING:
@@ -116,28 +116,28 @@ def say(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             "The interval includes 0: the difference from the baseline is not significant."
         )
-    level = [one for one in found["settings"][1:] if one["level"]]
+    level = [one for one in ranking["settings"][1:] if one["level"]]
     if level:
         more = f" and {len(level) - 5} more" if len(level) > 5 else ""
         lines.append(
             f"Not significantly different from the best: {len(level)} of "
-            f"{len(found['settings']) - 1} other settings: "
+            f"{len(ranking['settings']) - 1} other settings: "
             f"{'; '.join(map(name, level[:5]))}{more}."
         )
-    elif count > 1 and len(found["settings"]) > 1:
+    elif count > 1 and len(ranking["settings"]) > 1:
         lines.append("Every other setting is significantly worse than the best.")
     for axis, usual, letter in (("alpha", ALPHA, "alpha"), ("temperature", TEMPERATURE, "T")):
-        if one := found[axis]:
+        if one := ranking[axis]:
             nearest = "" if one[axis] == usual else f", the closest to the common {usual:g}"
             rest = "the best setting overall"
             if name(one) != name(best):
                 rest = f"{name(one)}; difference from the best {points(one['short'])}"
             lines.append(f"Best with {letter} = {one[axis]:g}{nearest}: {_accuracy(one)}, {rest}.")
-    if found["dropped"]:
+    if ranking["dropped"]:
         lines.append(
-            f"Not ranked because a seed was pruned or failed: {found['dropped']} settings."
+            f"Not ranked because a seed was pruned or failed: {ranking['dropped']} settings."
         )
-    if len(found["settings"]) > 1:
+    if len(ranking["settings"]) > 1:
         lines.append(
             "The validation accuracy of the best setting is optimistic, as it was selected on "
             "these images; its accuracy on the test set is not."

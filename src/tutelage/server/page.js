@@ -2,10 +2,10 @@
 
 const $ = id => document.getElementById(id);
 let limits = null;
-let asking = null; // the request under way, which a new picture takes the place of
-let shown = null; // the URL of the picture that is shown
+let request = null; // the pending request, which a new picture aborts
+let shown = null; // the URL of the displayed picture
 
-// No line ends between a number and its unit.
+// No line break between a number and its unit.
 const percent = share => `${(100 * share).toFixed(1)}\u00a0%`;
 const megabytes = bytes => `${(bytes / 1e6).toFixed(2)}\u00a0MB`;
 const size = one => `${one.width}\u00a0×\u00a0${one.height}`;
@@ -24,32 +24,32 @@ function problem(text) {
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
-// Which models say what: "All 3 models say cat.", "Teacher says cat; student and tiny say dog."
+// "All 3 models predict cat.", "Teacher predicts cat; student and tiny predict dog."
 function verdict(titles, names) {
   if (names.length > 1 && names.every(name => name === names[0])) {
-    return `All ${names.length} models say ${names[0]}.`;
+    return `All ${names.length} models predict ${names[0]}.`;
   }
   const parts = [...new Set(names)].map(name => {
     const who = titles.filter((_, i) => names[i] === name);
     const last = who.pop();
-    return who.length ? `${who.join(", ")} and ${last} say ${name}` : `${last} says ${name}`;
+    return who.length ? `${who.join(", ")} and ${last} predict ${name}` : `${last} predicts ${name}`;
   });
   const text = parts.join("; ");
   return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
-// What the server answers; its refusals come as errors with its own words.
-async function ask(path, options) {
+// The JSON of a response; an error status throws the message of the server.
+async function fetchJson(path, options) {
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server can't be reached: is it still running?");
+    throw new Error("the server is unreachable: is it still running?");
   }
-  const told = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(told.error || `the server answered with status ${response.status}`);
-  return told;
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(content.error || `the server returned status ${response.status}`);
+  return content;
 }
 
 function facts(model) {
@@ -63,7 +63,7 @@ function facts(model) {
 function card(model) {
   const kind = ["teacher", "student"].includes(model.name) ? model.name : "other";
   const title = make("h3", [make("span", model.title), make("small", [])]);
-  return make("article", [title, make("p", "Waits for a picture.", { class: "waiting" }), facts(model)],
+  return make("article", [title, make("p", "No picture yet.", { class: "waiting" }), facts(model)],
     { class: kind, "aria-label": model.title });
 }
 
@@ -80,35 +80,35 @@ function bar(share) {
 
 function show(models) {
   [...$("models").children].forEach((article, i) => {
-    const answer = models[i];
-    const lines = answer.classes.map(one =>
+    const prediction = models[i];
+    const lines = prediction.classes.map(one =>
       make("li", [make("span", one.name), make("span", percent(one.probability)), bar(one.probability)]));
     article.children[1].replaceWith(make("ol", lines));
-    article.querySelector("small").textContent = `${answer.milliseconds.toFixed(1)}\u00a0ms`;
+    article.querySelector("small").textContent = `${prediction.milliseconds.toFixed(1)}\u00a0ms`;
   });
   const titles = [...$("models").children].map(article => article.getAttribute("aria-label"));
-  $("verdict").textContent = verdict(titles, models.map(answer => answer.classes[0].name));
+  $("verdict").textContent = verdict(titles, models.map(prediction => prediction.classes[0].name));
   $("verdict").scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
 }
 
 function showPicture(picture, blob) {
   if (shown) URL.revokeObjectURL(shown);
   shown = URL.createObjectURL(blob);
-  const given = $("given");
-  given.hidden = false;
-  given.querySelector("img").src = shown;
-  given.querySelector("figcaption").textContent = `as it came: ${size(picture)}`;
+  const upload = $("upload");
+  upload.hidden = false;
+  upload.querySelector("img").src = shown;
+  upload.querySelector("figcaption").textContent = `original: ${size(picture)}`;
   const seen = picture.seen.map(one => make("figure", [
-    make("img", [], { src: one.png, alt: "The picture as the models see it" }),
-    make("figcaption", `as the models see it: ${size(one)}`),
+    make("img", [], { src: one.png, alt: "The model input" }),
+    make("figcaption", `model input: ${size(one)}`),
   ], { class: "seen" }));
-  $("shown").replaceChildren(given, ...seen);
+  $("shown").replaceChildren(upload, ...seen);
   $("shown").hidden = false;
 }
 
-async function answer(blob) {
-  asking?.abort();
-  const own = asking = new AbortController();
+async function classify(blob) {
+  request?.abort();
+  const current = request = new AbortController();
   problem("");
   $("models").setAttribute("aria-busy", "true");
   try {
@@ -116,31 +116,31 @@ async function answer(blob) {
       throw new Error(`expected a picture of at most ${megabytes(limits.bytes)}, ` +
         `found ${megabytes(blob.size)}; make it smaller`);
     }
-    const told = await ask("predict?preview=true", {
+    const result = await fetchJson("predict?preview=true", {
       method: "POST",
       body: blob,
-      headers: { "Content-Type": "application/octet-stream" }, // the bytes say what it is
-      signal: own.signal,
+      headers: { "Content-Type": "application/octet-stream" }, // the server detects the format
+      signal: current.signal,
     });
-    showPicture(told.picture, blob);
-    show(told.models);
+    showPicture(result.picture, blob);
+    show(result.models);
   } catch (error) {
     if (error.name !== "AbortError") problem(error.message);
   } finally {
-    if (asking === own) $("models").removeAttribute("aria-busy");
+    if (request === current) $("models").removeAttribute("aria-busy");
   }
 }
 
 function take(files, otherwise) {
-  if (files.length) answer(files[0]);
+  if (files.length) classify(files[0]);
   else problem(otherwise);
 }
 
 async function example(number) {
   try {
-    answer(await (await fetch(`examples/${number}.png`)).blob());
+    classify(await (await fetch(`examples/${number}.png`)).blob());
   } catch {
-    problem("the server can't be reached: is it still running?");
+    problem("the server is unreachable: is it still running?");
   }
 }
 
@@ -148,12 +148,12 @@ function listen() {
   for (const [button, input] of [["choose", "file"], ["take", "photo"]]) {
     $(button).addEventListener("click", () => $(input).click());
     $(input).addEventListener("change", () => {
-      if ($(input).files.length) answer($(input).files[0]);
+      if ($(input).files.length) classify($(input).files[0]);
       $(input).value = ""; // so that the same file can be chosen again
     });
   }
-  // The given picture may be of a format that the browser can't show.
-  $("given").querySelector("img").addEventListener("error", () => { $("given").hidden = true; });
+  // The browser may not support the format of the picture.
+  $("upload").querySelector("img").addEventListener("error", () => { $("upload").hidden = true; });
   let depth = 0; // of elements that a file is dragged over
   const over = change => {
     depth = Math.max(0, depth + change);
@@ -165,7 +165,7 @@ function listen() {
   document.addEventListener("drop", event => {
     event.preventDefault();
     over(-depth);
-    take(event.dataTransfer.files, "expected a picture's file, found something else dropped");
+    take(event.dataTransfer.files, "expected an image file, found something else");
   });
   document.addEventListener("paste", event => {
     take(event.clipboardData.files, "expected a picture in the clipboard, found none");
@@ -175,23 +175,23 @@ function listen() {
 async function start() {
   listen();
   try {
-    const told = await ask("models");
-    limits = told.limits;
-    const data = told.models[0].data;
-    const names = told.classes.slice(0, 20).join(", ") + (told.classes.length > 20 ? " and more" : "");
-    $("about").textContent = `The models here know ${told.classes.length} classes` +
-      `${data ? ` of ${data}` : ""}: ${names}. They know nothing else.`;
+    const info = await fetchJson("models");
+    limits = info.limits;
+    const data = info.models[0].data;
+    const names = info.classes.slice(0, 20).join(", ") + (info.classes.length > 20 ? " and more" : "");
+    $("about").textContent = `The models distinguish ${info.classes.length} classes` +
+      `${data ? ` of ${data}` : ""}: ${names}. They assign every picture to one of these.`;
     $("allowed").textContent = "PNG, JPEG, WebP, GIF, BMP or TIFF; " +
       `at most ${limits.bytes / 1e6}\u00a0MB and ${limits.pixels / 1e6}\u00a0megapixels.`;
-    $("models").replaceChildren(...told.models.map(card));
-    const buttons = Array.from({ length: told.examples }, (_, i) => {
+    $("models").replaceChildren(...info.models.map(card));
+    const buttons = Array.from({ length: info.examples }, (_, i) => {
       const picture = make("img", [], { src: `examples/${i}.png`, alt: "", loading: "lazy" });
       const button = make("button", picture, { type: "button", "aria-label": `Example ${i + 1}` });
       button.addEventListener("click", () => example(i));
       return make("li", button);
     });
     $("examples").querySelector("ul").replaceChildren(...buttons);
-    $("examples").hidden = !told.examples;
+    $("examples").hidden = !info.examples;
   } catch (error) {
     problem(error.message);
   }
