@@ -163,7 +163,7 @@ def table(folder: Path) -> str:
         cell = json.loads(file.read_text())
         found.setdefault(cell["method"], []).append(cell)
     lines = [
-        "| method | settings | seeds | accuracy | NLL | agreement | time an epoch |",
+        "| method | settings | seeds | accuracy | NLL | agreement | time per epoch |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     if not found:
