@@ -51,7 +51,9 @@ def reference(capsys: pytest.CaptureFixture[str]) -> str:
         ]
     parts += ["", "## Recipes", "", "Every key, as the bundled recipes set it."]
     for name in recipe.BUNDLED:
-        text = (REPOSITORY / "src" / "tutelage" / "recipes" / f"{name}.toml").read_text("utf-8")
+        text = (REPOSITORY / "src" / "tutelage" / "recipe" / "presets" / f"{name}.toml").read_text(
+            "utf-8"
+        )
         parts += ["", f"### {name}", "", "```toml", text.strip(), "```"]
     return "\n".join(parts) + "\n"
 
@@ -100,7 +102,9 @@ def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_recipes_that_the_documentation_shows_load(tmp_path: Path) -> None:
     shown = blocks((REPOSITORY / "docs" / "concepts.md").read_text(encoding="utf-8"), "toml")
     assert shown
-    digits = (REPOSITORY / "src" / "tutelage" / "recipes" / "digits.toml").read_text("utf-8")
+    digits = (REPOSITORY / "src" / "tutelage" / "recipe" / "presets" / "digits.toml").read_text(
+        "utf-8"
+    )
     for text in shown:
         section = text.split("]")[0] + "]"
         before, _, rest = digits.partition(section)
@@ -126,6 +130,17 @@ def test_links_inside_the_project_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_of_the_package_that_the_documentation_names_exist() -> None:
+    package = REPOSITORY / "src" / "tutelage"
+    named = set()
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        named |= set(re.findall(r"`(\w+/[\w/]+\.(?:py|c))`", page.read_text(encoding="utf-8")))
+    folders = ("benchmarks", "tests", "examples")
+    missing = {name for name in named if not name.startswith(folders)}
+    assert {name for name in missing if not (package / name).is_file()} == set()
+    assert "losses/features.py" in named
 
 
 def test_readme_names_the_two_commands_and_the_targets_exist() -> None:
