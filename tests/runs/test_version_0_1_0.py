@@ -30,7 +30,7 @@ def test_every_file_of_a_run_is_read(name: str) -> None:
     assert record.missing == ()
     assert record.results == json.loads((OLD / name / "results.json").read_text())
     assert [row["stage"] for row in record.history][-1] == "student"
-    assert set(record.answers) == {"teacher", "baseline", "student"}
+    assert set(record.logits) == {"teacher", "baseline", "student"}
     assert record.settings["data"].get("unlabeled") == ("pool" if name == "unlabelled" else None)
 
 

@@ -51,7 +51,7 @@ def export(
     models = {which: size | result["models"][which] for which in ("keras", "exported")}
     models["keras"]["bytes"] = result["source_bytes"]
     models["exported"]["bytes"] = result["bytes"]
-    show(models, f"{result['name']}, {result['precision']}, on {result['data']['name']}, test part")
+    show(models, f"{result['name']}, {result['precision']}, on {result['data']['name']}, test set")
     parity = result["parity"]
     print(
         f"Against Keras on {parity['images']:,} test images: largest logit difference "
