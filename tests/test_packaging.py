@@ -44,8 +44,18 @@ def pins(name: str) -> dict[str, Requirement]:
 
 
 DECLARED = requirements(PYPROJECT["project"]["dependencies"])
-EXTRAS = PYPROJECT["project"]["optional-dependencies"].values()
-OPTIONAL = requirements([line for extra in EXTRAS for line in extra])
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+
+
+def optional(*extras: str) -> dict[str, Requirement]:
+    """What these extras add; a package of several has the same range in each."""
+    lines = {line for extra in extras for line in EXTRAS[extra]}
+    return requirements([line for line in lines if not line.startswith("tutelage[")])
+
+
+SHOWN = optional("serve", "sweep", "report", "export")  # in the README
+OTHERS = optional("jax", "postgres", "tensorboard")
+OPTIONAL = optional(*EXTRAS)
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
 SERVE = pins("requirements-serve.txt")
@@ -62,18 +72,6 @@ def needs(name: str) -> set[str]:
     found = [Requirement(line) for line in importlib.metadata.requires(name) or []]
     here = [need for need in found if not need.marker or need.marker.evaluate({"extra": ""})]
     return {canonicalize_name(need.name) for need in here}
-
-
-def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints, with these environment variables changed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize("requirement", [*RUN.values(), *DEV.values()], ids=lambda r: r.name)
@@ -107,8 +105,8 @@ def test_the_two_files_pin_nothing_twice():
 @pytest.mark.parametrize(
     ("declared", "pinned"),
     [
-        *[pytest.param(r, RUN, id=name) for name, r in DECLARED.items()],
-        *[pytest.param(r, DEV, id=name) for name, r in OPTIONAL.items()],
+        *[pytest.param(r, RUN, id=name) for name, r in (DECLARED | SHOWN).items()],
+        *[pytest.param(r, DEV, id=name) for name, r in OTHERS.items()],
     ],
 )
 def test_a_declared_range_admits_its_pin(declared, pinned):
@@ -124,13 +122,52 @@ def test_pins_are_closed_under_what_they_need(pinned):
 
 
 def test_nothing_is_pinned_for_a_run_that_no_dependency_needs():
-    reached, waiting = set(), set(DECLARED)
+    reached, waiting = set(), set(DECLARED | SHOWN)
     while waiting:
         name = waiting.pop()
         reached.add(name)
         waiting |= (needs(name) & RUN.keys()) - reached
     here = {n for n, r in RUN.items() if not r.marker or r.marker.evaluate()}
     assert here == reached & here
+
+
+def test_an_extra_adds_to_the_core_and_all_is_all_of_them():
+    assert not DECLARED.keys() & OPTIONAL.keys()
+    (everything,) = EXTRAS["all"]
+    assert Requirement(everything).extras == EXTRAS.keys() - {"all"}
+
+
+def test_without_the_extras_a_command_names_the_one_it_needs(tmp_path):
+    (tmp_path / "net.onnx").touch()
+    owners = importlib.metadata.packages_distributions()
+    absent = [
+        m for m, names in owners.items() if OPTIONAL.keys() & set(map(canonicalize_name, names))
+    ]
+    needs = {
+        "report .": "report",
+        "serve net.onnx": "serve",
+        "predict net.onnx picture.png": "export",
+        "evaluate net.onnx --data digits": "export",
+        "export .": "export",
+        "sweep digits --alpha 0.9": "sweep",
+        "run digits --tensorboard": "tensorboard",
+    }
+    code = f"""
+import os, sys
+sys.modules.update(dict.fromkeys({absent}))
+os.chdir({str(tmp_path)!r})
+import tutelage
+from tutelage import cli
+tutelage.Distiller, tutelage.distill
+for command in {list(needs)}:
+    print(cli.main(command.split()), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("tutelage: ", "2"))]
+    assert lines[1::2] == ["2"] * len(needs)
+    for line, (command, extra) in zip(lines[::2], needs.items(), strict=True):
+        assert line.endswith(f"is not installed: pip install 'tutelage[{extra}]'"), command
 
 
 def test_third_party_imports_are_those_declared():
@@ -166,8 +203,13 @@ def test_the_build_backend_is_pinned_alike():
 def test_a_wheel_holds_the_recipes_the_page_and_the_type_marker():
     files = WheelBuilder(str(REPOSITORY)).recurse_included_files()
     names = {file.distribution_path for file in files}
-    recipes = {f"tutelage/recipes/{path.name}" for path in PACKAGE.glob("recipes/*.toml")}
-    assert {"tutelage/recipes/digits.toml", "tutelage/recipes/cifar10.toml"} <= recipes
+    recipes = {
+        f"tutelage/recipe/presets/{path.name}" for path in PACKAGE.glob("recipe/presets/*.toml")
+    }
+    assert {
+        "tutelage/recipe/presets/digits.toml",
+        "tutelage/recipe/presets/cifar10.toml",
+    } <= recipes
     page = {"tutelage/report/page.html", "tutelage/report/page.css"}
     page |= {f"tutelage/server/page.{kind}" for kind in ("html", "css", "js")}
     assert recipes | page | {"tutelage/py.typed", "tutelage/__init__.py"} <= names
@@ -199,7 +241,7 @@ def test_a_machine_that_only_serves_needs_no_framework(write_exported, tmp_path)
     done = subprocess.run(run, env=clean, capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "is not installed: this machine may serve exported files alone" in line
+    assert line.endswith("is not installed: pip install 'tutelage'")
     line = [inside / "tutelage", "serve", tmp_path / "tiny.onnx", "--port", "0"]
     with subprocess.Popen(
         line, env=clean, cwd=tmp_path, stderr=subprocess.PIPE, text=True
@@ -224,31 +266,6 @@ def test_a_machine_that_only_serves_needs_no_framework(write_exported, tmp_path)
     assert told["picture"] == {"width": 2, "height": 1}
     (model,) = told["models"]
     assert sum(one["probability"] for one in model["classes"]) == pytest.approx(1)
-
-
-def test_importing_the_package_loads_no_framework():
-    code = "import sys, tutelage; print({'keras', 'torch', 'numpy'} & set(sys.modules))"
-    assert python(code) == "set()"
-
-
-@pytest.mark.parametrize(
-    ("given", "used"), [("jax", "jax"), ("torch", "torch"), ("", "torch")], ids=str
-)
-def test_an_existing_choice_of_backend_is_kept(given, used):
-    code = "import os, tutelage; print(os.environ['KERAS_BACKEND'])"
-    assert python(code, KERAS_BACKEND=given) == used
-
-
-def test_pytorch_is_the_backend_unless_another_is_chosen():
-    code = """
-import os
-os.environ.pop("KERAS_BACKEND", None)
-import tutelage
-tutelage.losses
-import keras
-print(keras.backend.backend())
-"""
-    assert python(code) == "torch"
 
 
 def test_every_promised_name_can_be_had():

@@ -19,7 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.special import log_softmax
 from scipy.special import softmax as softmax_of
 
-from tutelage.errors import KnowledgeError, ModelError, RecipeError, TutelageError
+from tutelage.errors import (
+    KnowledgeError,
+    MissingExtraError,
+    ModelError,
+    RecipeError,
+    TutelageError,
+)
 from tutelage.models import loading, resolve
 from tutelage.models.resolve import Preprocessing
 
@@ -712,7 +718,7 @@ def test_onnx_files_that_do_not_fit_are_refused(
     path.write_bytes(path.read_bytes()[:100])
     refused(ModelError, r"net\.onnx can't be read as an ONNX model", path)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    refused(ModelError, "not installed: pip install onnxruntime", path)
+    refused(MissingExtraError, r"onnxruntime.*tutelage\[export\]", path)
 
 
 def test_stored_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:

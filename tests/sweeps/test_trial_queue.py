@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from tutelage import recipe
-from tutelage.errors import RunError
+from tutelage.errors import MissingExtraError, RunError
 from tutelage.sweeps import search_space, trial_queue
 from tutelage.sweeps.search_space import Plan, Setting, TrialSpec
 from tutelage.sweeps.trial_queue import TrialQueue
@@ -282,7 +282,7 @@ def test_databases_that_can_not_be_used_are_told_without_the_password(
 
 def test_a_missing_driver_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(RunError, match=r"pip install 'tutelage\[postgres\]'"):
+    with pytest.raises(MissingExtraError, match=r"psycopg2.*tutelage\[postgres\]"):
         study("postgresql://somebody@somewhere/there")
 
 

@@ -105,13 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         fail(str(error))
         return 2
-    except ModuleNotFoundError as error:  # on a machine that only serves
+    except ModuleNotFoundError as error:  # the machine only serves, or lacks Keras' backend
         if str(error.name).startswith("tutelage"):
             raise
         if debug:
             traceback.print_exc()
-        fail(
-            f"{error.name} is not installed: this machine may serve exported files alone; "
-            "pip install tutelage installs what other commands need"
-        )
+        backends = {"jax": "tutelage[jax]", "tensorflow": "tensorflow"}
+        package = backends.get(str(error.name), "tutelage")
+        fail(f"{error.name} is not installed: pip install '{package}'")
         return 2

@@ -52,7 +52,7 @@ def run(
     Raises:
         RunError: if the folder belongs to another recipe or can't be written.
         TrainingError: if a loss is not finite.
-        RecipeError: if TensorBoard is asked for and not installed.
+        MissingExtraError: if TensorBoard is asked for and not installed.
     """
     progress, key = progress or Progress(), experiment.key()
     if results := run_folder.finished(path, key, hash_of(experiment.former_keys())):

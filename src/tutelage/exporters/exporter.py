@@ -12,8 +12,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnx
-import onnxruntime
 from scipy.special import log_softmax
 
 from tutelage import environment, storage
@@ -21,12 +19,17 @@ from tutelage import recipe as recipes
 from tutelage._version import __version__
 from tutelage.data import datasets
 from tutelage.data.datasets import Dataset, Part
-from tutelage.errors import ModelError, RecipeError
+from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
-from tutelage.exporters import fold_batch_norm, quantization
 from tutelage.models import loading
 from tutelage.models.onnx_model import ABOUT, CLASSES, Exported
 from tutelage.progress import Progress
+
+with extra("export"):
+    import onnx
+    import onnxruntime
+
+    from tutelage.exporters import fold_batch_norm, quantization
 
 ModelFunction = Callable[[np.ndarray], np.ndarray]
 

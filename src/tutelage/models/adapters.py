@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from keras import layers, ops
 
-from tutelage.errors import ModelError, RecipeError, TutelageError
+from tutelage.errors import ModelError, RecipeError, TutelageError, extra
 from tutelage.models import loading
 
 TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
@@ -197,14 +197,11 @@ def from_onnx(
 
     Raises:
         RecipeError: if `entry` scales images for a model of uint8 images.
-        ModelError: if it can't be read, or doesn't fit, or there is no ONNX Runtime.
+        ModelError: if it can't be read, or doesn't fit.
+        MissingExtraError: if there is no ONNX Runtime.
     """
-    try:
+    with extra("export"):
         import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            f"{path} needs ONNX Runtime, which is not installed: pip install onnxruntime"
-        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # its warnings are about the graph, not for who uses it

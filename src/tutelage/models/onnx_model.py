@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from scipy.special import softmax
 
 from tutelage.data import datasets
-from tutelage.errors import ModelError, RecipeError
+from tutelage.errors import ModelError, RecipeError, extra
 
 # Where a file says what it is, among its metadata: both are JSON.
 CLASSES = "classes"  # the classes' names, a list
@@ -38,6 +37,7 @@ class Exported:
     Raises:
         RecipeError: if `threads` is below 1.
         ModelError: if there is no such file, or it is none of `tutelage export`.
+        MissingExtraError: if there is no ONNX Runtime.
 
     Example:
 
@@ -54,6 +54,8 @@ class Exported:
             raise RecipeError(f"threads: expected at least 1, found {threads}")
         if not self.path.is_file():
             raise ModelError(f"no file {self.path}: expected one of tutelage export")
+        with extra("export"):
+            import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -9,25 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tutelage import storage
 from tutelage._version import __version__
-from tutelage.errors import RunError
+from tutelage.errors import RunError, extra
 from tutelage.formatting import machine, spreads
-from tutelage.report import (
-    example_gallery,
-    learning_curves,
-    predictions,
-    result_tables,
-    svg,
-    sweep_section,
-)
-from tutelage.report.elements import Part, Section
-from tutelage.report.sweep_section import Sweep
 from tutelage.runs import compare, run_reader
 from tutelage.runs.run_folder import STAGES
 from tutelage.runs.run_reader import Record
+
+with extra("report"):
+    import jinja2
+
+    from tutelage.report import (
+        example_gallery,
+        learning_curves,
+        predictions,
+        result_tables,
+        svg,
+        sweep_section,
+    )
+    from tutelage.report.elements import Part, Section
+    from tutelage.report.sweep_section import Sweep
 
 NAME = "report.html"
 

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage.data import image_folder
-from tutelage.server.app import application
-from tutelage.server.http_server import bind, run
-from tutelage.server.middleware import LOCAL
-from tutelage.server.models import load
-from tutelage.server.uploads import Limits
+from tutelage.errors import extra
+
+with extra("serve"):
+    from tutelage.server.app import application
+    from tutelage.server.http_server import bind, run
+    from tutelage.server.middleware import LOCAL
+    from tutelage.server.models import load
+    from tutelage.server.uploads import Limits
 
 __all__ = ["Limits", "application", "load", "serve"]
 

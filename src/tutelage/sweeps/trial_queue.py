@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
-import sqlalchemy
-from optuna.trial import FrozenTrial, TrialState
-
-from tutelage.errors import RunError
+from tutelage.errors import RunError, extra
 from tutelage.recipe import Recipe
 from tutelage.sweeps.search_space import Axis, Plan, Span, TrialSpec
+
+with extra("sweep"):
+    import optuna
+    import sqlalchemy
+    from optuna.trial import FrozenTrial, TrialState
 
 HEARTBEAT = 2.0  # seconds from one heartbeat to the next
 GRACE_PERIOD = 20.0  # without one, a trial goes back to the queue
@@ -258,13 +259,8 @@ def _opened(url: str) -> optuna.storages.RDBStorage:
         place = sqlalchemy.make_url(url)
         kind = place.get_backend_name()
         if kind == "postgresql":
-            try:
+            with extra("postgres"):
                 import psycopg2  # noqa: F401
-            except ImportError as error:
-                raise RunError(
-                    "PostgreSQL needs a driver that is not installed: "
-                    "pip install 'tutelage[postgres]'"
-                ) from error
             place = place.set(drivername="postgresql+psycopg2")
             options: dict[str, Any] = {"pool_pre_ping": True}
         elif kind == "sqlite":

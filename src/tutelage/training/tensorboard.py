@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import RecipeError
+from tutelage.errors import extra
 from tutelage.progress import EpochLog
 
 
@@ -21,7 +21,7 @@ class EventLog:
         folder: where `tensorboard --logdir` will look.
 
     Raises:
-        RecipeError: TensorBoard isn't installed.
+        MissingExtraError: TensorBoard isn't installed.
 
     Example:
 
@@ -34,13 +34,8 @@ class EventLog:
     """
 
     def __init__(self, folder: Path):
-        try:
+        with extra("tensorboard"):
             from tensorboard.summary import Writer
-        except ImportError as error:
-            raise RecipeError(
-                "event files need TensorBoard, which isn't installed: "
-                "pip install 'tutelage[tensorboard]', or go without --tensorboard"
-            ) from error
         self._writer, self.folder = Writer, folder
         self._open: dict[str, tuple[Any, int]] = {}  # a stage's writer, and how many rows it has
 
