@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _VARIABLE = "KERAS_BACKEND"
 
@@ -27,16 +27,20 @@ def chosen() -> str | None:
         Its name, or None where none is named. Keras itself writes a `keras.json` that names
         TensorFlow; where TensorFlow is not installed, that counts as no choice.
     """
-    if named := os.environ.get(_VARIABLE):
-        return named
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    if backend := os.environ.get(_VARIABLE):
+        return backend
+    home = os.environ.get("KERAS_HOME")
+    if home is None:  # as Keras looks for it
+        user = os.path.expanduser("~")
+        home = os.path.join(user if os.access(user, os.W_OK) else "/tmp", ".keras")
     try:
-        named = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
-    except (OSError, ValueError, AttributeError):
+        with open(os.path.expanduser(os.path.join(home, "keras.json"))) as file:
+            backend = json.load(file)["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if named == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+    if backend == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
         return None
-    return named
+    return backend or None
 
 
 def prefer_torch() -> None:
@@ -50,15 +54,19 @@ def prefer_torch() -> None:
 
 
 class _KerasFinder(MetaPathFinder):
-    """Finds Keras as the other finders do, and has it loaded with a backend."""
+    """Finds Keras as the finders after it do, and has it loaded with a backend.
+
+    It stays when Keras is imported: were it removed, an import in another thread, which is going
+    through the finders, would miss one of them.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "keras" or chosen() is not None:
+        if fullname != "keras" or self not in sys.meta_path:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        later = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(fullname, path, target) for finder in later)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _KerasLoader(spec.loader)
@@ -66,21 +74,28 @@ class _KerasFinder(MetaPathFinder):
 
 
 class _KerasLoader(Loader):
+    """Loads Keras by its own loader, in an environment that names a backend."""
+
     def __init__(self, loader: Loader):
         self.loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)  # what else is asked of a spec's loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        before = os.environ.get(_VARIABLE)  # unset, or empty
-        os.environ[_VARIABLE] = "torch"
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
+        before = os.environ.get(_VARIABLE)
+        if chosen() is None:
+            os.environ[_VARIABLE] = "torch"
         try:
             self.loader.exec_module(module)
         finally:
-            del os.environ[_VARIABLE]
             if before is not None:
                 os.environ[_VARIABLE] = before
+            else:
+                os.environ.pop(_VARIABLE, None)
