@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tutelage.data import datasets
 from tutelage.errors import ModelError, RecipeError
@@ -42,7 +43,9 @@ def test_every_file_has_its_figures_in_the_order_given(
     files = [
         folder / f"digits-{name}" for name in ("teacher.keras", "teacher.onnx", "student.onnx")
     ]
+    threads = torch.get_num_threads()
     told = profiling.profile(files)["models"]
+    assert torch.get_num_threads() == threads
     assert [row["file"] for row in told] == [str(file) for file in files]
     assert [row["parameters"] for row in told] == [83_114, 83_114, 1_254]
     assert [row["macs"] for row in told] == [1_510_016, 1_510_016, 25_424]

@@ -134,12 +134,16 @@ def profile(
     models = [(path, count, opened(path, count)) for path in paths for count in counts]
     times: dict[tuple[Path, int, int], list[float]] = {}
     progress.stage("profile", _ROUNDS, 0, 1, "round")
-    for number in range(_ROUNDS):
-        began = time.monotonic()
-        for path, count, model in models:
-            for images in (1, BATCH):
-                times.setdefault((path, count, images), []).extend(_burst(model, images))
-        progress.epoch({"epoch": number + 1, "seconds": time.monotonic() - began})
+    before = torch.get_num_threads()
+    try:
+        for number in range(_ROUNDS):
+            began = time.monotonic()
+            for path, count, model in models:
+                for images in (1, BATCH):
+                    times.setdefault((path, count, images), []).extend(_burst(model, images))
+            progress.epoch({"epoch": number + 1, "seconds": time.monotonic() - began})
+    finally:
+        torch.set_num_threads(before)
     rows = []
     for path in paths:
         figures = next(model.figures for name, _, model in models if name == path)
