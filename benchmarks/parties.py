@@ -50,14 +50,17 @@ def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: 
         logits = np.random.default_rng(1).normal(size=(len(images), 10)).astype("float32")
         x = {"images": images, "teacher_logits": logits}
         trainee = Distiller(
-            student=trainee, teacher=None, loss=losses.KD(temperature=TEMPERATURE), alpha=ALPHA
+            student=trainee,
+            teacher=None,
+            distillation_losses=losses.KD(temperature=TEMPERATURE),
+            alpha=ALPHA,
         )
     elif job == "distil-online":
         teacher = keras.saving.load_model(folder / "teacher.keras")
         trainee = Distiller(
             student=trainee,
             teacher=accelerate.accelerate(teacher, precision),
-            loss=losses.KD(temperature=TEMPERATURE),
+            distillation_losses=losses.KD(temperature=TEMPERATURE),
             alpha=ALPHA,
         )
     trainee.compile(keras.optimizers.SGD(RATE, MOMENTUM, nesterov=True), losses.CrossEntropy())

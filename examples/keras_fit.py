@@ -32,7 +32,11 @@ def main(epochs: int = 20) -> float:
 
     losses = [KD(temperature=4.0), AttentionTransfer()]
     distiller = tutelage.Distiller(
-        student=student, teacher=teacher, loss=losses, loss_weights=[1.0, 100.0], alpha=0.5
+        student=student,
+        teacher=teacher,
+        distillation_losses=losses,
+        distillation_loss_weights=[1.0, 100.0],
+        alpha=0.5,
     )
     distiller.compile("adam", metrics=["accuracy"])
     distiller.fit(digits.train.images, digits.train.labels, epochs=epochs, verbose=0)

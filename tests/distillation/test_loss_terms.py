@@ -60,7 +60,13 @@ def convolutional(seed, filters=(4, 6)):
 def learns_by(loss, weight):
     """In training a loss on features falls, and its projection is trained with the student."""
     student, teacher = convolutional(1), convolutional(5, (6, 8))
-    distiller = Distiller(student=student, teacher=teacher, loss=loss, loss_weights=weight, alpha=1)
+    distiller = Distiller(
+        student=student,
+        teacher=teacher,
+        distillation_losses=loss,
+        distillation_loss_weights=weight,
+        alpha=1,
+    )
     distiller.compile(optimizer=keras.optimizers.SGD(0.1))
     own = [keras.ops.convert_to_numpy(v) for v in distiller.own_variables]
     history = distiller.fit(IMAGES, Y, batch_size=24, epochs=8, shuffle=False, verbose=0).history
@@ -90,7 +96,7 @@ class Counted(keras.layers.Layer):
 def test_a_loss_on_features_is_that_of_the_layers_it_picks(method):
     student, teacher = convolutional(1), convolutional(5)
     loss = method()
-    distiller = Distiller(student=student, teacher=teacher, loss=loss, alpha=1.0)
+    distiller = Distiller(student=student, teacher=teacher, distillation_losses=loss, alpha=1.0)
     distiller.compile()
     names = zip(*loss.pairs(teacher, student), strict=True)
     features = [
@@ -110,12 +116,12 @@ def test_a_loss_on_features_is_that_of_the_layers_it_picks(method):
 
 
 def test_several_losses_are_their_weighted_sum():
-    each = [pair(loss=loss, alpha=1.0) for loss in (KD(), DKD())]
+    each = [pair(distillation_losses=loss, alpha=1.0) for loss in (KD(), DKD())]
     values = []
     for distiller in each:
         distiller.compile()
         values.append(distiller.evaluate(X, Y, **QUIET)["distillation_loss"])
-    both = pair(loss=[KD(), DKD()], loss_weights=[2.0, 0.5], alpha=0.75)
+    both = pair(distillation_losses=[KD(), DKD()], distillation_loss_weights=[2.0, 0.5], alpha=0.75)
     both.compile()
     logs = both.evaluate(X, Y, **QUIET)
     assert logs["distillation_loss"] == pytest.approx(2 * values[0] + values[1] / 2, rel=1e-6)
@@ -127,7 +133,7 @@ def test_several_losses_are_their_weighted_sum():
 def follows_its_schedule():
     """The weight is that of each training step, and evaluation is none."""
     rise = keras.optimizers.schedules.PolynomialDecay(0.0, 3, 2.0)  # 0, 2/3, 4/3, 2, 2, ...
-    distiller = pair(loss_weights=rise, alpha=1.0)
+    distiller = pair(distillation_loss_weights=rise, alpha=1.0)
     distiller.compile(optimizer=keras.optimizers.SGD(0.0))
     logs = train(distiller, batch_size=24, epochs=5)["distillation_loss"]
     whole = pair(alpha=1.0)
@@ -180,7 +186,10 @@ def test_the_same_seed_ends_in_the_same_bits_and_another_does_not():
     ends = []
     for seed in (0, 0, 1):
         distiller = Distiller(
-            student=convolutional(1), teacher=convolutional(5), loss=FitNet(), seed=seed
+            student=convolutional(1),
+            teacher=convolutional(5),
+            distillation_losses=FitNet(),
+            seed=seed,
         )
         train(distiller, IMAGES)
         ends.append(weights(distiller.student))
@@ -222,7 +231,7 @@ def test_one_pass_of_each_model_a_step_whatever_is_watched():
         models.append(keras.Model(inputs, keras.layers.Dense(3)(x)))
     student, teacher = models
     losses = [KD(), *(method() for method in ON_FEATURES)]
-    distiller = Distiller(student=student, teacher=teacher, loss=losses)
+    distiller = Distiller(student=student, teacher=teacher, distillation_losses=losses)
     for counter in counters:
         counter.passes.clear()
     train(distiller, IMAGES)
@@ -236,7 +245,7 @@ def test_one_pass_of_each_model_a_step_whatever_is_watched():
 
 def test_projections_are_trained_with_the_student_and_not_saved_with_it(tmp_path):
     student, teacher = convolutional(1), convolutional(5)
-    distiller = Distiller(student=student, teacher=teacher, loss=[KD(), FitNet()])
+    distiller = Distiller(student=student, teacher=teacher, distillation_losses=[KD(), FitNet()])
     kernel, bias = distiller.own_variables
     ids = [id(variable) for variable in distiller.trainable_variables]
     assert ids == [id(v) for v in [*student.trainable_variables, kernel, bias]]
@@ -252,7 +261,9 @@ def test_projections_are_trained_with_the_student_and_not_saved_with_it(tmp_path
 def test_the_teacher_stays_as_it_was():
     teacher = convolutional(5)
     before = weights(teacher)
-    train(Distiller(student=convolutional(1), teacher=teacher, loss=FitNet()), IMAGES)
+    train(
+        Distiller(student=convolutional(1), teacher=teacher, distillation_losses=FitNet()), IMAGES
+    )
     assert same(before, weights(teacher))
 
 
@@ -261,14 +272,14 @@ def test_native_twins_learn_from_inner_layers_as_stock_does():
     for run in (lambda model: model, accelerate.accelerate):
         student, teacher = run(convolutional(1)), run(convolutional(5, (6, 8)))
         losses = [method() for method in ON_FEATURES]
-        distiller = Distiller(student=student, teacher=teacher, loss=losses)
+        distiller = Distiller(student=student, teacher=teacher, distillation_losses=losses)
         distiller.compile(optimizer=keras.optimizers.SGD(0.01))
         values.append(train(distiller, IMAGES, shuffle=False)["distillation_loss"])
     assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_alpha_zero_asks_no_layer_of_anyone():
-    distiller = pair(loss=RKD(), alpha=0.0, student=deep(1), teacher=deep(2))
+    distiller = pair(distillation_losses=RKD(), alpha=0.0, student=deep(1), teacher=deep(2))
     assert distiller.own_variables == []
     train(distiller)
 
@@ -304,24 +315,24 @@ def test_keras_own_distiller_takes_a_loss_on_logits(method):
 
 def test_a_loss_on_features_needs_its_teacher():
     with pytest.raises(RecipeError, match=r"^FitNet compares inner layers, so it needs"):
-        Distiller(student=convolutional(1), teacher=None, loss=FitNet())
+        Distiller(student=convolutional(1), teacher=None, distillation_losses=FitNet())
 
 
 def test_layers_that_are_not_there_are_refused_at_once():
     loss = FitNet(teacher_layer_name="no", student_layer_name="no")
     with pytest.raises(RecipeError, match=r"^the teacher .* has no layer 'no'"):
-        Distiller(student=convolutional(1), teacher=convolutional(5), loss=loss)
+        Distiller(student=convolutional(1), teacher=convolutional(5), distillation_losses=loss)
     with pytest.raises(ModelError, match="no feature maps"):
-        pair(loss=AttentionTransfer())
+        pair(distillation_losses=AttentionTransfer())
 
 
 @pytest.mark.parametrize("weights", [-1.0, float("nan"), "1", [1.0, 2.0, 3.0], [1.0, None]])
 def test_impossible_weights_of_losses_are_refused(weights):
     with pytest.raises(RecipeError, match="weight"):
-        pair(loss=[KD(), DKD()], loss_weights=weights)
+        pair(distillation_losses=[KD(), DKD()], distillation_loss_weights=weights)
 
 
-@pytest.mark.parametrize("change", [{"loss": []}, {"teacher": []}])
+@pytest.mark.parametrize("change", [{"distillation_losses": []}, {"teacher": []}])
 def test_no_loss_and_no_teacher_are_refused(change):
     with pytest.raises(RecipeError, match="got an empty list"):
         pair(**change)
@@ -339,7 +350,7 @@ def test_without_labels_alpha_below_one_is_refused():
     distiller.compile()
     with pytest.raises(RecipeError, match="give y, or alpha = 1"):
         distiller.fit(X, verbose=0)
-    needy = pair(alpha=1.0, loss=DKD())
+    needy = pair(alpha=1.0, distillation_losses=DKD())
     needy.compile()
     with pytest.raises(RecipeError, match="DKD needs labels, got none"):
         needy.fit(X, verbose=0)

@@ -239,7 +239,10 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
     targets = DistillationTargets(held, [losses.KD()], 1.0, alpha=0.9)
     fit(stored, tmp_path / "s.npz", targets=targets, schedule=replace(SCHEDULE, cutout=3))
     distiller = Distiller(
-        student=accelerate.accelerate(asked), teacher=None, loss=losses.KD(), alpha=0.9
+        student=accelerate.accelerate(asked),
+        teacher=None,
+        distillation_losses=losses.KD(),
+        alpha=0.9,
     )
     distiller.compile(trainer._optimizer(SCHEDULE, len(TRAIN)))
     for epoch in range(SCHEDULE.epochs):

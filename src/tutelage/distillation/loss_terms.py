@@ -1,8 +1,9 @@
-"""Lessons: which of a teacher's answers a student is compared with, by which loss."""
+"""Loss terms: which outputs of teacher and student each distillation loss compares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,15 @@ from tutelage.errors import RecipeError
 from tutelage.kernels import accelerate
 from tutelage.losses import FeatureLoss, LogitsLoss
 
+_no_graph: Callable[[], AbstractContextManager[Any]] = nullcontext
+if keras.config.backend() == "torch":
+    # Detaching the teacher's logits would still build its graph first.
+    from torch import no_grad as _no_graph
+
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model says of a batch.
+    """A model's output for a batch.
 
     Attributes:
         logits: (batch, classes).
@@ -25,6 +31,10 @@ class ModelOutput:
 
     logits: Any
     features: dict[str, Any]
+
+    def of(self, layer: tuple[str, ...]) -> Any:
+        """The output of a layer, or the logits where none is named."""
+        return self.features[layer[0]] if layer else self.logits
 
 
 class FeatureExtractor:
@@ -37,7 +47,7 @@ class FeatureExtractor:
         names: of the layers.
 
     Attributes:
-        features: what the owner keeps of the batch that is learned from.
+        features: of the batch that is being trained on; its owner sets them.
     """
 
     def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
@@ -79,6 +89,9 @@ class LossTerm:
         self.projection: keras.Model | None = None
         self.teacher: tuple[str, ...] = ()
         self.student: tuple[str, ...] = ()
+        if compares_layers(loss) and not isinstance(loss, FeatureLoss):
+            self.teacher = (loss.teacher_layer_name,) if loss.teacher_layer_name else ()
+            self.student = (loss.student_layer_name,) if loss.student_layer_name else ()
         if isinstance(loss, FeatureLoss):
             models = [accelerate.stock(model) for model in (teacher, student)]
             self.teacher, self.student = zip(*loss.pairs(*models), strict=True)
@@ -112,16 +125,17 @@ class LossTerm:
                 f"got {type(loss).__name__}; use a tutelage.losses.LogitsLoss or leave them out"
             )
         if isinstance(loss, FeatureLoss):
-            learned = [student.features[name] for name in self.student]
+            features = [student.features[name] for name in self.student]
             if self.projection is not None:
-                learned = keras.tree.flatten(self.projection(learned, training=training))
-            return loss.compute_loss([teacher.features[name] for name in self.teacher], learned)
-        loss.validate_outputs(teacher.logits, student.logits)
-        return loss.compute_loss(teacher.logits, student.logits)
+                features = keras.tree.flatten(self.projection(features, training=training))
+            return loss.compute_loss([teacher.features[name] for name in self.teacher], features)
+        compared = teacher.of(self.teacher), student.of(self.student)
+        loss.validate_outputs(*compared)
+        return loss.compute_loss(*compared)
 
 
 class TeacherBranch:
-    """A teacher, or stored logits in its place, with what the student learns from it.
+    """A teacher, or stored logits in its place, with its loss terms.
 
     Args:
         teacher: the teacher, or None.
@@ -130,8 +144,8 @@ class TeacherBranch:
         seed: of projections' initial weights.
 
     Attributes:
-        lessons: one for each loss.
-        watched: the teacher, or None.
+        terms: one for each loss.
+        outputs: the teacher's, or None.
     """
 
     def __init__(
@@ -141,13 +155,20 @@ class TeacherBranch:
         losses: Sequence[keras.distillation.DistillationLoss],
         seed: int,
     ) -> None:
-        self.lessons = [LossTerm(loss, teacher, student, seed) for loss in losses]
-        names = [name for lesson in self.lessons for name in lesson.teacher]
-        self.watched = FeatureExtractor(teacher, names) if teacher is not None else None
+        self.terms = [LossTerm(loss, teacher, student, seed) for loss in losses]
+        names = [name for term in self.terms for name in term.teacher]
+        self.outputs = FeatureExtractor(teacher, names) if teacher is not None else None
 
-    def answer(self, images: Any) -> ModelOutput:
-        """What the teacher says of a batch, in inference mode; no gradient goes through it."""
-        assert self.watched is not None
-        said = self.watched(images, training=False)
-        features = {name: ops.stop_gradient(x) for name, x in said.features.items()}
-        return ModelOutput(ops.stop_gradient(said.logits), features)
+    def output(self, images: Any) -> ModelOutput:
+        """The teacher's output for a batch, in inference mode; no gradient goes through it."""
+        assert self.outputs is not None
+        with _no_graph():
+            output = self.outputs(images, training=False)
+        features = {name: ops.stop_gradient(x) for name, x in output.features.items()}
+        return ModelOutput(ops.stop_gradient(output.logits), features)
+
+
+def compares_layers(loss: keras.distillation.DistillationLoss) -> bool:
+    """Whether a loss compares the outputs of inner layers, not logits alone."""
+    names = (getattr(loss, f"{role}_layer_name", None) for role in ("teacher", "student"))
+    return isinstance(loss, FeatureLoss) or any(names)

@@ -152,10 +152,10 @@ def _compiled(
     if targets is not None:
         teacher = targets.teacher
         trained = Distiller(
-            student=trained,
             teacher=None if teacher is None else accelerate.accelerate(teacher, precision),
-            loss=targets.losses,
-            loss_weights=targets.weights,
+            student=trained,
+            distillation_losses=targets.losses,
+            distillation_loss_weights=targets.weights,
             alpha=targets.alpha,
             seed=seed,
         )

@@ -1,0 +1,172 @@
+"""What a distiller accepts: models, losses and weights that go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tutelage.distillation.loss_terms import compares_layers
+from tutelage.errors import ModelError, RecipeError
+from tutelage.kernels import accelerate
+from tutelage.losses import is_finite_number
+
+_INPUTS = {"images", "teacher_logits"}
+_FORMER_NAMES = {"loss": "distillation_losses", "loss_weights": "distillation_loss_weights"}
+
+
+def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> None:
+    """Refuse what a `Distiller` can't honour.
+
+    Args:
+        student: the student.
+        teachers: one or several; None where stored logits stand in.
+        losses: the distillation losses.
+        alpha: their share.
+
+    Raises:
+        ModelError: the models can't be used together.
+        RecipeError: a loss or alpha can't be honoured.
+    """
+    if not losses or not teachers:
+        raise RecipeError(
+            "at least one distillation loss and one teacher are expected, got an empty list; "
+            "leave distillation_losses out for KD(), and give teacher=None with stored logits"
+        )
+    for loss in losses:
+        _check_loss(loss, teachers)
+    if not is_finite_number(alpha) or not 0 <= alpha <= 1:
+        raise RecipeError(
+            f"alpha must be a number from 0 to 1, got {alpha!r}; 0 is the baseline, 0.9 is common"
+        )
+    _check_model("student", student)
+    for teacher in teachers:
+        if teacher is None and len(teachers) == 1:
+            return
+        _check_model("teacher", teacher)
+        _check_pair(student, teacher)
+        for loss in losses:
+            loss.validate_model_compatibility(accelerate.stock(teacher), accelerate.stock(student))
+
+
+def check_arguments(unknown: dict[str, Any]) -> None:
+    """Refuse arguments that `Distiller` does not have, those of version 0.1.0 by their new names.
+
+    Args:
+        unknown: what was given beside its arguments.
+
+    Raises:
+        TypeError: the argument, and what takes its place.
+    """
+    for name in unknown:
+        hint = ""
+        if name in _FORMER_NAMES:
+            hint = f": since version 0.2 it is {_FORMER_NAMES[name]}"
+        elif name == "student_loss_weight":
+            hint = ": give alpha = 1 - student_loss_weight"
+        raise TypeError(f"Distiller has no argument {name!r}{hint}")
+
+
+def _check_loss(loss: Any, teachers: list[Any]) -> None:
+    if not isinstance(loss, keras.distillation.DistillationLoss):
+        raise RecipeError(
+            "distillation_losses must be keras.distillation.DistillationLoss, got "
+            f"{loss!r}; use tutelage.losses.KD(), and give the hard loss to compile"
+        )
+    if compares_layers(loss) and None in teachers:
+        raise RecipeError(
+            f"{type(loss).__name__} compares inner layers, so it needs the teacher itself, got "
+            "none; give teacher=, or use a loss on logits"
+        )
+
+
+def _check_model(role: str, model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"{role} must be a keras.Model, got {type(model).__name__}; "
+            "load a saved one with keras.saving.load_model"
+        )
+    output = getattr(model, "output_shape", None)
+    if output is not None and not _is_logits(output):
+        raise ModelError(
+            f"{role} must give logits (batch, classes) of at least 2 classes, "
+            f"got the output shape {output}; end it in one Dense layer"
+        )
+
+
+def _check_pair(student: keras.Model, teacher: keras.Model) -> None:
+    for which in ("input_shape", "output_shape"):
+        shapes = getattr(student, which, None), getattr(teacher, which, None)
+        if None not in shapes and not _agree(*shapes):
+            raise ModelError(
+                f"student and teacher must have the same {which.replace('_', ' ')}, "
+                f"got {shapes[0]} for the student and {shapes[1]} for the teacher; "
+                "give both the same images and classes"
+            )
+    ours = {id(variable) for variable in student.weights}
+    if student is teacher or any(id(variable) in ours for variable in teacher.weights):
+        raise ModelError(
+            "student and teacher must have weights of their own, got models that share some; "
+            "copy the teacher with keras.models.clone_model and set_weights"
+        )
+
+
+def weights_of(losses: list[Any], given: Any) -> list[Any]:
+    """A weight for each loss: a number, or a schedule of the step.
+
+    Args:
+        losses: the distillation losses.
+        given: one for all, a list, or None for 1.
+
+    Raises:
+        RecipeError: a weight is missing, or is neither.
+    """
+    given = 1.0 if given is None else given
+    weights = list(given) if isinstance(given, list | tuple) else [given] * len(losses)
+    if len(weights) != len(losses):
+        raise RecipeError(
+            f"a weight for each of the {len(losses)} losses is expected, got {len(weights)}"
+        )
+    for weight in weights:
+        schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
+        if not schedule and not (is_finite_number(weight) and weight >= 0):
+            raise RecipeError(
+                "a loss's weight must be a finite number of at least 0 or a Keras learning rate "
+                f"schedule, got {weight!r}"
+            )
+    return weights
+
+
+def _is_logits(shape: Any) -> bool:
+    """Whether an output shape is (batch, classes); the classes may be unknown."""
+    return (
+        isinstance(shape, tuple)
+        and len(shape) == 2
+        and (shape[1] is None or (isinstance(shape[1], int) and shape[1] >= 2))
+    )
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two shapes can be the same, where None can be any size."""
+    return len(one) == len(other) and all(
+        a == b or a is None or b is None for a, b in zip(one, other, strict=True)
+    )
+
+
+def split_inputs(x: Any) -> tuple[Any, Any]:
+    """Images and the stored teacher logits beside them, or None.
+
+    Args:
+        x: images, or `{"images": ..., "teacher_logits": ...}`.
+
+    Raises:
+        RecipeError: a dict has other keys.
+    """
+    if not isinstance(x, dict):
+        return x, None
+    if set(x) != _INPUTS:
+        raise RecipeError(
+            f"a dict of inputs must have the keys {sorted(_INPUTS)}, got {sorted(x)}; "
+            "give the images alone where a teacher is at hand"
+        )
+    return x["images"], x["teacher_logits"]
