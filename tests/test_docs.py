@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,12 +30,33 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def signature(name: str, value: Any) -> str:
+    """How something is called, an argument a line, annotated as in the source."""
+    try:
+        found = inspect.signature(value)
+    except ValueError:  # an exception has none
+        return name
+    lines, keyword_only = [], False
+    for parameter in found.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            lines.append("*")
+            keyword_only = True
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            default = "" if parameter.default is found.empty else f" = {parameter.default!r}"
+            lines.append(f"{parameter.name}: {parameter.annotation}{default}")
+    returns = found.return_annotation
+    result = "" if returns is found.empty or isinstance(value, type) else f" -> {returns}"
+    body = "".join(f"    {line},\n" for line in lines)
+    return f"{name}(\n{body}){result}" if body else f"{name}(){result}"
+
+
 def reference(capsys: pytest.CaptureFixture[str]) -> str:
     """The reference page, made of what the program itself says."""
     parts = [
         "# Reference",
         "",
-        "Made from `tutelage --help` and the bundled recipes; to make it again after a change, run",
+        "Made from `tutelage --help`, the signatures of the Python names and the bundled",
+        "recipes; to make it again after a change, run",
         "`TUTELAGE_WRITE_DOCS=1 make test`.",
         "",
         "## Commands",
@@ -49,6 +72,14 @@ def reference(capsys: pytest.CaptureFixture[str]) -> str:
             said.strip(),
             "```",
         ]
+    parts += ["", "## Python", "", "The names of `tutelage`, with their signatures."]
+    for name in tutelage.__all__:
+        value = getattr(tutelage, name)
+        summary = "A string." if name == "__version__" else inspect.getdoc(value)
+        first = summary.partition("\n\n")[0].replace("\n", " ")
+        parts += ["", f"### tutelage.{name}", "", first]
+        if callable(value):
+            parts += ["", "```python", signature(name, value), "```"]
     parts += ["", "## Recipes", "", "Every key, as the bundled recipes set it."]
     for name in recipe.BUNDLED:
         text = (REPOSITORY / "src" / "tutelage" / "recipe" / "presets" / f"{name}.toml").read_text(

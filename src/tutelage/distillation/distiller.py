@@ -58,14 +58,13 @@ class Distiller(keras.Model):
     Example:
 
     >>> import keras, numpy as np
-    >>> from tutelage.losses import KD, RKD
-    >>> layers = keras.layers
-    >>> teacher = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Dense(3)])
-    >>> student = keras.Sequential([keras.Input((4,)), layers.Dense(2), layers.Dense(3)])
+    >>> from tutelage.losses import DIST, KD
+    >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> distiller = Distiller(
     ...     teacher=teacher,
     ...     student=student,
-    ...     distillation_losses=[KD(), RKD()],
+    ...     distillation_losses=[KD(), DIST()],
     ...     distillation_loss_weights=[1.0, 0.1],
     ...     alpha=0.8,
     ... )
@@ -73,7 +72,7 @@ class Distiller(keras.Model):
     >>> x, y = np.ones((6, 4), "float32"), np.arange(6) % 3
     >>> history = distiller.fit(x, y, verbose=0)
     >>> sorted(history.history)
-    ['KD', 'RKD', 'accuracy', 'distillation_loss', 'hard_loss', 'loss']
+    ['DIST', 'KD', 'accuracy', 'distillation_loss', 'hard_loss', 'loss']
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The outcome of distilling one's own teacher into one's own student."""
+"""Runs from Python, each in one call."""
 
 from __future__ import annotations
 
@@ -15,32 +15,102 @@ import numpy as np
 from tutelage import recipe as recipes
 from tutelage.data import datasets, formats
 from tutelage.data.datasets import Dataset, Part
-from tutelage.errors import DataError
+from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 from tutelage.models.resolve import Source
 from tutelage.progress import Progress
+from tutelage.recipe import Recipe
+from tutelage.runs import compare as comparison
+from tutelage.runs import run_reader
 
 Arrays: TypeAlias = tuple[np.ndarray, np.ndarray] | tuple[tuple[np.ndarray, np.ndarray], ...]
 Data: TypeAlias = str | os.PathLike[str] | Dataset | Arrays
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
-    """What came of distilling.
+    """The outcome of a run.
 
     Attributes:
         student: the trained student, from uint8 images to logits.
-        results: the contents of `results.json`: figures of the three models on the test part.
+        results: the contents of `results.json`: figures of the three models on the test set.
         history: a row for each epoch of each stage.
-        folder: where all of it lies, `student.keras` and `report.md` too.
+        folder: of the run, with `student.keras` and `report.md`.
     """
 
     student: keras.Model
     results: dict[str, Any]
     history: list[dict[str, Any]]
     folder: Path
+
+    def __repr__(self) -> str:
+        models = self.results["models"].items()
+        accuracies = ", ".join(f"{name} {100 * m['accuracy']:.2f} %" for name, m in models)
+        return f"<Outcome in {self.folder}: {accuracies}. {self.results['verdict']}>"
+
+
+def run(
+    recipe: str | os.PathLike[str] | Recipe,
+    *,
+    settings: Mapping[str, object] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> Outcome:
+    """Run a recipe: train teacher, baseline and student, and compare them on the test set.
+
+    Given the same again, it continues where it was interrupted, or returns the finished run.
+
+    Args:
+        recipe: the name of a bundled recipe, a TOML file, or a `Recipe`.
+        settings: values by dotted key, such as `{"loss.alpha": 0.5}`, put over the recipe's.
+        out: the run's folder; default: `runs/RECIPE-HASH`.
+        progress: is told of each stage and epoch.
+        tensorboard: whether to write event files too, in the run's folder `tensorboard`.
+
+    Returns:
+        The student, its figures and its history.
+
+    Raises:
+        TutelageError: what was expected, what was found and what to do.
+
+    Example:
+
+    >>> import tempfile
+    >>> import tutelage
+    >>> short = {"schedule.teacher.epochs": 1, "schedule.student.epochs": 1}
+    >>> outcome = tutelage.run("digits", settings=short, out=tempfile.mkdtemp())
+    >>> outcome.student.output_shape
+    (None, 10)
+    """
+    if isinstance(recipe, Recipe):
+        if settings:
+            raise RecipeError("settings: expected with a recipe's name or file, found a Recipe")
+    else:
+        recipe = recipes.load(recipe, settings)
+    folder = Path(out) if out is not None else runner.default_folder(recipe)
+    return _outcome(runner.run(prepare(recipe), folder, progress, tensorboard=tensorboard), folder)
+
+
+def compare(
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> dict[str, Any]:
+    """Compare finished runs: seeds of one recipe, and different recipes with each other.
+
+    Args:
+        runs: runs' folders, or folders of runs.
+
+    Returns:
+        As `tutelage.runs.compare.compare`: `data`, `test`, and `groups`, one for each recipe.
+
+    Raises:
+        RunError: a run isn't done, or they are of different data.
+    """
+    several = [runs] if isinstance(runs, str | os.PathLike) else runs
+    folders = run_reader.find([Path(folder) for folder in several])
+    return comparison.compare([run_reader.read(folder) for folder in folders])
 
 
 def distill(
@@ -109,6 +179,10 @@ def distill(
     )
     folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{experiment.key()[:8]}"
     results = runner.run(experiment, folder, progress, tensorboard=tensorboard)
+    return _outcome(results, folder)
+
+
+def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         history = [
             {name: _number(value) for name, value in row.items() if value}

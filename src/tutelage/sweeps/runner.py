@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from multiprocessing import connection
@@ -24,8 +24,9 @@ from tutelage.models import resolve
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
 from tutelage.runs import findings, run_folder
+from tutelage.sweeps import search_space
 from tutelage.sweeps.results_writer import ResultsWriter
-from tutelage.sweeps.search_space import Plan, Setting
+from tutelage.sweeps.search_space import AxisValues, Plan, Search, Setting
 from tutelage.sweeps.trial_queue import TrialQueue, TrialResult, explained
 from tutelage.sweeps.worker import StudentTrainer, kinds, work
 
@@ -39,6 +40,65 @@ _ending = threading.Event()  # set in a worker that has been asked to end
 def default_folder(recipe: Recipe, plan: Plan) -> Path:
     """Where a sweep goes if nobody says: `runs/NAME-sweep-HASH`, of the recipe and the plan."""
     return Path("runs") / f"{recipe.name}-sweep-{_key(recipes.key(recipe), plan)[:8]}"
+
+
+def sweep(
+    recipe: str | os.PathLike[str] | Recipe,
+    *,
+    alpha: AxisValues | None = None,
+    temperature: AxisValues | None = None,
+    method: str | Sequence[str] | None = None,
+    seeds: int = 1,
+    search: Search = "grid",
+    trials: int | None = None,
+    prune: bool = False,
+    workers: int = 1,
+    storage: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Sweep over a recipe's alphas, temperatures and methods, and test the best setting.
+
+    Args:
+        recipe: the name of a bundled recipe, a TOML file, or a `Recipe`.
+        alpha: as `search_space.plan` takes it, as are those up to `prune`.
+        temperature: likewise.
+        method: likewise.
+        seeds: likewise.
+        search: likewise.
+        trials: likewise.
+        prune: likewise.
+        workers: how many processes train students here.
+        storage: URL of a database that several machines share; default: a file in the folder.
+        settings: values by dotted key, put over the recipe's.
+        out: the sweep's folder; default: `runs/RECIPE-sweep-HASH`.
+        progress: is told of each student.
+
+    Returns:
+        As `run` does.
+
+    Raises:
+        TutelageError: what was expected, what was found and what to do.
+    """
+    if isinstance(recipe, Recipe):
+        if settings:
+            raise RecipeError("settings: expected with a recipe's name or file, found a Recipe")
+    else:
+        recipe = recipes.load(recipe, settings)
+    plan = search_space.plan(
+        recipe,
+        alpha=alpha,
+        temperature=temperature,
+        method=method,
+        seeds=seeds,
+        search=search,
+        trials=trials,
+        prune=prune,
+    )
+    folder = out if out is not None else default_folder(recipe, plan)
+    experiment = prepare(recipe)
+    return run(experiment, plan, folder, workers=workers, storage_url=storage, progress=progress)
 
 
 def run(
