@@ -18,6 +18,10 @@ from types import ModuleType
 from typing import Any
 
 _VARIABLE = "KERAS_BACKEND"
+# GNU's OpenMP reads these once, when PyTorch loads it. By default its threads spin for milliseconds
+# while they wait, which costs several times the work where other processes compute too.
+_OPENMP = {"GOMP_SPINCOUNT": "1000"}
+_OPENMP_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def chosen() -> str | None:
@@ -89,13 +93,16 @@ class _KerasLoader(Loader):
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
-        before = os.environ.get(_VARIABLE)
-        if chosen() is None:
-            os.environ[_VARIABLE] = "torch"
+        wanted = {} if chosen() is not None else {_VARIABLE: "torch"}
+        if not any(name in os.environ for name in _OPENMP_CHOICES):
+            wanted |= _OPENMP
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
         try:
             self.loader.exec_module(module)
         finally:
-            if before is not None:
-                os.environ[_VARIABLE] = before
-            else:
-                os.environ.pop(_VARIABLE, None)
+            for name, value in before.items():
+                if value is not None:
+                    os.environ[name] = value
+                else:
+                    os.environ.pop(name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,12 @@ Seeds = Annotated[
 Alpha = Annotated[float | None, typer.Option(help="Weight of the distillation loss, 0 to 1.")]
 Temperature = Annotated[
     float | None, typer.Option(help="Temperature of the soft targets, above 0.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads that each process computes with.  [default: one for each core]"
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each model.")]
 Settings = Annotated[
@@ -81,3 +88,17 @@ def overrides(settings: Settings, data: Place, teacher: Teachers) -> dict[str, o
 def one_or_all(teachers: list[str]) -> str | list[str]:
     """A single teacher as a string, several as a list."""
     return teachers[0] if len(teachers) == 1 else teachers
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many threads in this process, and in those that it starts.
+
+    Args:
+        count: of `--threads`; None leaves PyTorch's choice.
+    """
+    if count is None:
+        return
+    os.environ["OMP_NUM_THREADS"] = str(count)  # of the workers of a sweep
+    from tutelage.kernels import accelerate
+
+    accelerate.set_threads(count)

@@ -24,8 +24,10 @@ from tutelage.cli.options import (
     Teachers,
     Temperature,
     TensorBoard,
+    Threads,
     one_or_all,
     overrides,
+    use_threads,
 )
 from tutelage.cli.output import resumable, show, show_comparison
 
@@ -43,6 +45,7 @@ def run(
     alpha: Alpha = None,
     temperature: Temperature = None,
     epochs: Epochs = None,
+    threads: Threads = None,
     teacher: Teachers = None,
     settings: Settings = None,
     tensorboard: TensorBoard = False,
@@ -57,6 +60,7 @@ def run(
     from tutelage import recipe as recipes
 
     values = overrides(settings, data, teacher) | _shortcuts(seed, alpha, temperature, epochs)
+    use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
 
@@ -89,6 +93,7 @@ def distill(
     alpha: Alpha = None,
     temperature: Temperature = None,
     epochs: Epochs = None,
+    threads: Threads = None,
     settings: Settings = None,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
@@ -105,6 +110,7 @@ def distill(
         teacher=one_or_all(teacher), student=student, data=data, unlabeled=unlabeled
     )
     values |= overrides(settings, None, None) | _shortcuts(seed, alpha, temperature, epochs)
+    use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
 

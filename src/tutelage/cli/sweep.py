@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from tutelage.cli.options import Json, Place, RecipeName, Seed, Settings, Teachers, overrides
+from tutelage.cli.options import (
+    Json,
+    Place,
+    RecipeName,
+    Seed,
+    Settings,
+    Teachers,
+    Threads,
+    overrides,
+    use_threads,
+)
 from tutelage.cli.output import resumable
 
 
@@ -48,6 +58,7 @@ def sweep(
     workers: Annotated[
         int, typer.Option(metavar="N", help="Processes that train students on this machine.")
     ] = 1,
+    threads: Threads = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +97,7 @@ def sweep(
         prune=prune,
     )
 
+    use_threads(threads)
     from tutelage.cli.console import ConsoleProgress, table
     from tutelage.cli.console import settings as setting_tables
     from tutelage.experiment.prepare import prepare

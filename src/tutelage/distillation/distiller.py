@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tutelage import private_api
 from tutelage.distillation.loss_means import LossMeans
 from tutelage.distillation.loss_terms import FeatureExtractor, ModelOutput, TeacherBranch
 from tutelage.distillation.validation import check, check_arguments, split_inputs, weights_of
@@ -175,8 +176,7 @@ class Distiller(keras.Model):
             )
         hard = float("nan")
         if y is not None:
-            # Keras has no public way to ask for the compiled loss without the regularisers.
-            hard = self._compile_loss(y, y_pred, sample_weight)
+            hard = private_api.compiled_loss(self, y, y_pred, sample_weight)
         total, terms = hard, [hard]
         if self.alpha and (teachers := self._teacher_outputs(x, training)):
             distillation, each = self._distill(teachers, y, y_pred, sample_weight, training)
@@ -197,9 +197,9 @@ class Distiller(keras.Model):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """As any Keras model's, less the compiled metrics where no label has been seen yet."""
-        if self._compile_metrics is None or self._compile_metrics.built:
+        if private_api.has_compiled_metrics(self):
             return dict(super().get_metrics_result())
-        return {"loss": self._loss_tracker.result(), **self._means.result()}
+        return {"loss": private_api.mean_loss(self), **self._means.result()}
 
     def _distill(
         self,

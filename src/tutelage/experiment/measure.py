@@ -80,7 +80,11 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         | ({"transfer": len(student.labeled)} if student.unseen else {}),
         "recipe": recipes.to_dict(experiment.recipe),
         "environment": environment.describe()
-        | {"precision": experiment.precision, "compiled": accelerate.compiled_parts()},
+        | {
+            "precision": experiment.precision,
+            "compiled": accelerate.compiled_parts(),
+            "threads": accelerate.threads(),
+        },
     }
     if corrected:
         results["corrected"] = corrected

@@ -17,6 +17,8 @@ from typing import Any
 
 import keras
 
+from tutelage import private_api
+from tutelage.errors import RecipeError
 from tutelage.kernels import build, fused_batch_norm
 from tutelage.kernels.layers import TWINS, Pass
 
@@ -39,6 +41,30 @@ def hardware_precision() -> str:
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+
+
+def set_threads(count: int) -> None:
+    """Compute with so many threads; sums in another order may differ in the last bits.
+
+    Args:
+        count: at least 1.
+
+    Raises:
+        RecipeError: less than 1, or a backend other than PyTorch.
+    """
+    if count < 1:
+        raise RecipeError(f"threads: expected 1 or more, found {count}")
+    if keras.backend.backend() != "torch":
+        raise RecipeError(
+            f"threads: expected the PyTorch backend, found {keras.backend.backend()}, which "
+            "chooses its own"
+        )
+    torch.set_num_threads(count)
+
+
+def threads() -> int | None:
+    """How many threads compute; None where the backend does not say."""
+    return torch.get_num_threads() if keras.backend.backend() == "torch" else None
 
 
 def compiled_parts() -> list[str]:
@@ -172,7 +198,7 @@ class _Native(keras.Model):
 
 
 def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
-    graph = model._functional if isinstance(model, keras.Sequential) else model
+    graph = private_api.graph(model)
 
     def native(op: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -188,10 +214,10 @@ def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
                 result = twin(op, args[0], how)
                 if result is not None:
                     return result
-            if isinstance(op, keras.Layer) and op._call_has_training_arg:
+            if isinstance(op, keras.Layer) and private_api.takes_training(op):
                 kwargs["training"] = how.training
             return op(*args, **kwargs)
 
         return run
 
-    return graph._run_through_graph(inputs, operation_fn=native)
+    return private_api.run_through(graph, inputs, native)

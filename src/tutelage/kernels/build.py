@@ -1,11 +1,12 @@
-"""The parts written in C, compiled by the machine's own compiler on first use.
+"""The kernels in C, compiled by the machine's compiler on first use.
 
-Nothing needs them: where there is no compiler, PyTorch's kernels do the work, more
-slowly. Compiling takes a few seconds, once; what comes out is kept in the cache folder.
+Nothing needs them: without a compiler, PyTorch's kernels do the work, more slowly. Compiling takes
+a few seconds, once; the libraries are kept in a folder of the cache that only the user can write.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,12 +15,14 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tutelage import storage
-from tutelage.errors import TutelageError
+from tutelage.errors import RunError, TutelageError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ _FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared 
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL | None:
-    """A part's functions, or None, with a line in the log, where it can't be compiled.
+    """A part's functions, or None, with a warning, where they can't be compiled or trusted.
 
     Args:
         name: one of `PARTS`, each a source beside this file.
@@ -37,24 +40,54 @@ def library(name: str) -> ctypes.CDLL | None:
     words = shlex.split(os.environ.get("CC", "cc"))
     compiler = shutil.which(words[0]) if words else None
     if compiler is None:
-        log.info("no C compiler (cc, or what CC names): training is slower without %s.c", name)
+        _warn(f"no C compiler ({' '.join(words) or 'CC is empty'}) was found")
         return None
     source = Path(__file__).with_name(f"{name}.c")
     command = [compiler, *words[1:], *_FLAGS.split(), str(source), "-lm"]
     try:
-        made = storage.cache_folder() / "compiled" / f"{name}-{_key(source, command)}.so"
+        made = _private_folder() / f"{name}-{_key(source, command)}.so"
         if not made.exists():
-            storage.make_folder(made.parent)
             with storage.replacing(made) as temporary:
                 line = [*command, "-o", str(temporary)]
                 subprocess.run(line, check=True, capture_output=True, text=True, timeout=120)
+        _check_owner(made, stat.S_ISREG, 0o022)
         return ctypes.CDLL(str(made))
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[0]
     except (OSError, TutelageError, subprocess.TimeoutExpired) as error:
         reason = str(error)
-    log.info("%s can't compile %s.c (%s): training is slower", compiler, name, reason)
+    _warn(f"{name}.c can't be compiled with {compiler} and loaded ({reason})")
     return None
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    log.warning(
+        "%s: training on this CPU takes about twice as long, and its results differ in the last "
+        "bits; install a C compiler, or set CC to one",
+        reason,
+    )
+
+
+def _private_folder() -> Path:
+    """The folder of the compiled libraries: the user's own, of mode 0700."""
+    folder = storage.cache_folder() / "kernels"
+    storage.make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    _check_owner(folder, stat.S_ISDIR, 0o077)
+    return folder
+
+
+def _check_owner(path: Path, is_kind: Callable[[int], bool], forbidden: int) -> None:
+    """Refuse a file or folder through which somebody else could have code run."""
+    about = path.lstat()
+    mine = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+    if not is_kind(about.st_mode) or not mine or (os.name == "posix" and about.st_mode & forbidden):
+        raise RunError(
+            f"{path} can be written by others, or is not yours, so nothing is loaded from it: "
+            "delete it, or name another cache folder in TUTELAGE_CACHE"
+        )
 
 
 def call(part: str, function: str, shape: ctypes.Structure, *tensors: Any) -> None:

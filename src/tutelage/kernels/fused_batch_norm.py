@@ -19,6 +19,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from tutelage import private_api
 from tutelage.kernels import build
 
 if keras.backend.backend() == "torch":
@@ -100,7 +101,7 @@ class _Wiring:
     """Who reads what in a model and in the models that it holds."""
 
     def __init__(self, model: keras.Model):
-        self.nodes = [node for graph in _graphs(model) for node in _nodes(graph)]
+        self.nodes = [node for graph in _graphs(model) for node in private_api.nodes(graph)]
         self.uses = Counter(id(node.operation) for node in self.nodes)
         self.readers: dict[int, list[Any]] = {}
         for node in self.nodes:
@@ -121,15 +122,11 @@ class _Wiring:
 
 
 def _graphs(model: keras.Model) -> Iterator[Any]:
-    graph = model._functional if isinstance(model, keras.Sequential) else model
+    graph = private_api.graph(model)
     yield graph
     for layer in graph.layers:
         if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):
             yield from _graphs(layer)
-
-
-def _nodes(graph: Any) -> list[Any]:
-    return [node for depth in graph._nodes_by_depth.values() for node in depth]
 
 
 def _chain(node: Any, wiring: _Wiring) -> Chain | None:
@@ -137,7 +134,7 @@ def _chain(node: Any, wiring: _Wiring) -> Chain | None:
     if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not _plain(norm):
         return None
 
-    producer = source._keras_history.operation
+    producer, _ = private_api.producer(source)
     takes_relu = (
         wiring.next_alone(source) is norm
         and wiring.once(producer)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from tutelage import private_api
 from tutelage.errors import ModelError, RecipeError
 
 _NO_STAGE = (layers.InputLayer, layers.ZeroPadding2D, layers.Dropout)
@@ -78,9 +79,9 @@ def embedding(model: keras.Model) -> str:
     heads = [layer for layer in _inside(model).layers if isinstance(layer, _HEADS)]
     if not heads:
         raise ModelError(f"{model.name} has no dense layer as its head: name the layers")
-    layer = heads[-1].input._keras_history.operation
+    layer, _ = private_api.producer(heads[-1].input)
     while isinstance(layer, layers.Dropout):
-        layer = layer.input._keras_history.operation
+        layer, _ = private_api.producer(layer.input)
     return str(layer.name)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from keras import layers, ops
 
+from tutelage import private_api
 from tutelage.errors import ModelError, RecipeError, TutelageError, extra
 from tutelage.models import loading
 
@@ -379,8 +380,7 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
         return copies[operation]
 
     if type(model).__module__.startswith("keras."):
-        graph = model._functional if isinstance(model, keras.Sequential) else model
-        outputs = graph._run_through_graph([x], operation_fn=copied)
+        outputs = private_api.run_through(private_api.graph(model), [x], copied)
     else:
         outputs = copied(model)(x)
     for old, new in copies.items():
@@ -393,12 +393,11 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
 
 def _before_softmax(output: Any) -> Any:
     """The logits that a softmax makes `output` of; `output` itself where no layer shows one."""
-    head, node, _ = output._keras_history
+    head, inputs = private_api.producer(output)
     activation = getattr(head, "activation", None)
     if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:
         return output
-    # Of its last call: it may work in the model's middle too.
-    (x,) = head._inbound_nodes[node].input_tensors
+    (x,) = inputs
     if isinstance(head, layers.Softmax | layers.Activation):
         return x
     linear = type(head).from_config(head.get_config() | {"activation": "linear"})

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
+from tutelage import private_api
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
 from tutelage.models import onnx_model
@@ -108,7 +109,7 @@ def digest(model: keras.Model) -> str:
     text = model.to_json()
     for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
         text = text.replace(name, f'"{number}"')
-    told = hashlib.sha256((text + own_code(model._flatten_layers())).encode())
+    told = hashlib.sha256((text + own_code(private_api.flat_layers(model))).encode())
     for weights in model.get_weights():
         told.update(np.ascontiguousarray(weights).data)
     return told.hexdigest()

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tutelage import private_api
 from tutelage.errors import TrainingError
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import checkpoint
@@ -29,7 +30,7 @@ class EarlyDropout(keras.callbacks.Callback):
     def __init__(self, model: keras.Model, epochs: int):
         super().__init__()
         self.epochs = epochs
-        layers = model._flatten_layers(include_self=False)
+        layers = private_api.flat_layers(model, include_self=False)
         self.rates = [(x, x.rate) for x in layers if isinstance(x, keras.layers.Dropout)]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

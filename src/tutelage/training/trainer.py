@@ -21,7 +21,7 @@ from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
 from tutelage.training.batches import ViewedBatches, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
-from tutelage.training.memory import give_freed_memory_back, keep_freed_memory
+from tutelage.training.memory import freed_memory_kept
 from tutelage.training.optimizers import Muon
 from tutelage.training.schedules import TriangularSchedule
 
@@ -101,19 +101,19 @@ def fit(
     keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
     try:
-        trained.fit(
-            batches,
-            validation_data=(validation.images, validation.labels),
-            validation_batch_size=_VALIDATION_BATCH,
-            epochs=schedule.epochs,
-            initial_epoch=len(history),
-            shuffle=False,  # the views have their own order; Keras would shuffle them unseeded
-            callbacks=[keeper, early],
-            verbose=0,
-        )
+        with freed_memory_kept():
+            trained.fit(
+                batches,
+                validation_data=(validation.images, validation.labels),
+                validation_batch_size=_VALIDATION_BATCH,
+                epochs=schedule.epochs,
+                initial_epoch=len(history),
+                shuffle=False,  # the views have their own order; Keras would shuffle them unseeded
+                callbacks=[keeper, early],
+                verbose=0,
+            )
     finally:
         early.restore()
-        give_freed_memory_back()
     return history
 
 
@@ -132,10 +132,11 @@ def seconds_per_step(
     trained = _compiled(model, len(train), schedule, precision)
     batches = ViewedBatches(train, schedule, views, seed=0)
     spent = []
-    for step in range(_TIMED_STEPS + 1):
-        started = time.monotonic()
-        trained.train_on_batch(*batches[step % len(batches)])
-        spent.append(time.monotonic() - started)
+    with freed_memory_kept():
+        for step in range(_TIMED_STEPS + 1):
+            started = time.monotonic()
+            trained.train_on_batch(*batches[step % len(batches)])
+            spent.append(time.monotonic() - started)
     return float(np.median(spent[1:]))  # the first one also builds
 
 
@@ -147,7 +148,6 @@ def _compiled(
     targets: DistillationTargets | None = None,
     seed: int = 0,
 ) -> keras.Model:
-    keep_freed_memory()
     trained = accelerate.accelerate(model, precision)
     if targets is not None:
         teacher = targets.teacher

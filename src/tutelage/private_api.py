@@ -1,0 +1,58 @@
+"""Every private name of Keras that this package uses, each in one place.
+
+Checked with Keras 3.15.1; `tests/test_private_api.py` says which is missing in another version.
+Of PyTorch no private name is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+def graph(model: keras.Model) -> Any:
+    """The Functional model behind a Sequential one; any other model itself."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def nodes(functional: Any) -> list[Any]:
+    """The nodes of a graph, each with its `operation`, `input_tensors` and `outputs`."""
+    return [node for depth in functional._nodes_by_depth.values() for node in depth]
+
+
+def run_through(functional: Any, inputs: list[Any], call: Callable[[Any], Any]) -> Any:
+    """A graph's outputs, where `call(operation)` gives what computes in an operation's place."""
+    return functional._run_through_graph(inputs, operation_fn=call)
+
+
+def producer(tensor: Any) -> tuple[Any, Any]:
+    """The operation that gives a symbolic tensor, and the inputs of the call that gave it."""
+    operation, node, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node].input_tensors
+
+
+def flat_layers(model: keras.Model, *, include_self: bool = True) -> list[keras.Layer]:
+    """A model's layers, those of the models in it too."""
+    return list(model._flatten_layers(include_self=include_self))
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether a layer's `call` has an argument `training`."""
+    return bool(layer._call_has_training_arg)
+
+
+def compiled_loss(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+    """The loss given to `compile`, without the regularizers that `compute_loss` adds."""
+    return model._compile_loss(y, y_pred, sample_weight)
+
+
+def has_compiled_metrics(model: keras.Model) -> bool:
+    """Whether the metrics given to `compile` have seen a batch, or there are none."""
+    return model._compile_metrics is None or model._compile_metrics.built
+
+
+def mean_loss(model: keras.Model) -> Any:
+    """The mean of the loss over the batches so far."""
+    return model._loss_tracker.result()
