@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder, reason in [("missing", "No such file"), ("file", "Not a directory")]:
-        with pytest.raises(RunError, match=rf"can't write .*{folder}.note\.txt: {reason}"):
+        with pytest.raises(RunError, match=rf"{folder}.note\.txt: {reason}"):
             write(tmp_path / folder / "note.txt", "new")
     with pytest.raises(OSError, match="can't write"):  # as anyone would catch it
         write(tmp_path / "missing" / "note.txt", "new")

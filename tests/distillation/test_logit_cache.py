@@ -107,7 +107,7 @@ def test_torn_file_is_found_before_a_student_learns_from_it(tmp_path: Path, harm
     else:
         file.with_suffix(".json").write_text("{")
     again = LogitCache(tmp_path, ORIGIN)
-    with pytest.raises(KnowledgeError, match=r"00001\.npy is missing or torn"):
+    with pytest.raises(KnowledgeError, match=r"00001\.npy"):
         again.logits(1, np.array([0]))
     asked = Asked()
     again.ask(asked, IMAGES, 2)
@@ -130,7 +130,7 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
     for name, value in changed.items():
         other = replace(ORIGIN, **{name: value})
         assert other.key() != ORIGIN.key()
-        with pytest.raises(KnowledgeError, match=f"something else: {name} is .*choose another"):
+        with pytest.raises(KnowledgeError, match=f"{name} is"):
             LogitCache(tmp_path, other)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(KnowledgeError, match="damaged"):
@@ -144,7 +144,7 @@ def test_logit_that_float16_can_not_hold_is_refused(tmp_path: Path, bad: float) 
         answers[-1, -1] = bad
         return answers
 
-    with pytest.raises(KnowledgeError, match="the teacher's logits are expected within"):
+    with pytest.raises(KnowledgeError, match="logits"):
         LogitCache(tmp_path, ORIGIN).ask(broken, IMAGES, 1)
     assert LogitCache(tmp_path, ORIGIN).missing(1) == [0]
 
@@ -168,6 +168,6 @@ def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.M
 
 def test_disk_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="can't make the folder"):
+    with pytest.raises(OSError, match="folder"):
         LogitCache(tmp_path / "file" / "here", ORIGIN).ask(teacher, IMAGES, 1)
     assert storage.sha256(tmp_path / "file")

@@ -314,15 +314,15 @@ def test_keras_own_distiller_takes_a_loss_on_logits(method):
 
 
 def test_a_loss_on_features_needs_its_teacher():
-    with pytest.raises(RecipeError, match=r"^FitNet compares inner layers, so it needs"):
+    with pytest.raises(RecipeError, match=r"^FitNet"):
         Distiller(student=convolutional(1), teacher=None, distillation_losses=FitNet())
 
 
 def test_layers_that_are_not_there_are_refused_at_once():
     loss = FitNet(teacher_layer_name="no", student_layer_name="no")
-    with pytest.raises(RecipeError, match=r"^the teacher .* has no layer 'no'"):
+    with pytest.raises(RecipeError, match="layer 'no'"):
         Distiller(student=convolutional(1), teacher=convolutional(5), distillation_losses=loss)
-    with pytest.raises(ModelError, match="no feature maps"):
+    with pytest.raises(ModelError, match="feature maps"):
         pair(distillation_losses=AttentionTransfer())
 
 
@@ -334,29 +334,29 @@ def test_impossible_weights_of_losses_are_refused(weights):
 
 @pytest.mark.parametrize("change", [{"distillation_losses": []}, {"teacher": []}])
 def test_no_loss_and_no_teacher_are_refused(change):
-    with pytest.raises(RecipeError, match="got an empty list"):
+    with pytest.raises(RecipeError, match="empty list"):
         pair(**change)
 
 
 def test_several_teachers_are_each_checked():
-    with pytest.raises(ModelError, match="same output shape"):
+    with pytest.raises(ModelError, match="output shape"):
         pair(teacher=[linear(2), linear(3, classes=5)])
-    with pytest.raises(ModelError, match=r"teacher must be a keras.Model, got NoneType"):
+    with pytest.raises(ModelError, match=r"^teacher .*NoneType"):
         pair(teacher=[linear(2), None])
 
 
 def test_without_labels_alpha_below_one_is_refused():
     distiller = pair(alpha=0.9)
     distiller.compile()
-    with pytest.raises(RecipeError, match="give y, or alpha = 1"):
+    with pytest.raises(RecipeError, match="alpha = 1"):
         distiller.fit(X, verbose=0)
     needy = pair(alpha=1.0, distillation_losses=DKD())
     needy.compile()
-    with pytest.raises(RecipeError, match="DKD needs labels, got none"):
+    with pytest.raises(RecipeError, match=r"DKD .*labels"):
         needy.fit(X, verbose=0)
 
 
 @pytest.mark.parametrize("method", [DKD, NKD])
 def test_keras_own_distiller_which_hands_no_labels_on_is_told_so(method):
-    with pytest.raises(RecipeError, match=f"{method.__name__} needs labels, got none"):
+    with pytest.raises(RecipeError, match=f"{method.__name__} .*labels"):
         in_keras_own(method())

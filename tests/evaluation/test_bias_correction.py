@@ -58,7 +58,7 @@ def test_a_correction_is_the_middle_of_the_longest_best_stretch() -> None:
 
 @pytest.mark.parametrize("classes", [[], [0, 1], [2], [0, 5], [-1]])
 def test_a_correction_of_no_class_or_of_all_is_refused(classes: list[int]) -> None:
-    with pytest.raises(DataError, match="some but not all of the classes 0 to 1"):
+    with pytest.raises(DataError, match="classes 0"):
         bias_correction.find([[3.0, 0.0], [8.0, 0.0]], [1, 0], classes)
 
 

@@ -211,7 +211,7 @@ def test_the_verdict_sees_no_gap_where_only_rounding_makes_one() -> None:
 
 @pytest.mark.parametrize("accuracy", [93.2, -0.1, float("nan")])
 def test_the_verdict_refuses_what_is_no_accuracy(accuracy: float) -> None:
-    with pytest.raises(ModelError, match=r"the baseline's accuracy .* 0 to 1, found"):
+    with pytest.raises(ModelError, match="baseline"):
         metrics.gap_closed(0.9, accuracy, 0.9)
 
 
@@ -251,9 +251,9 @@ def test_labels_that_do_not_belong_to_the_logits_are_refused(labels: list, found
 
 
 def test_a_teacher_of_other_images_or_classes_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"model's shape \(2, 2\), found \(2, 3\)"):
+    with pytest.raises(ModelError, match=r"\(2, 2\), found \(2, 3\)"):
         metrics.score(np.zeros((2, 2)), [0, 1], np.zeros((2, 3)))
-    with pytest.raises(ModelError, match="finite teacher's logits, found nan"):
+    with pytest.raises(ModelError, match="found nan"):
         metrics.score(np.zeros((2, 2)), [0, 1], np.full((2, 2), np.nan))
 
 

@@ -121,11 +121,11 @@ def test_mistakes_are_said_in_one_line(arguments: list[str], said: str) -> None:
 
 
 def test_no_model_and_no_thread_are_refused(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="at least one model"):
+    with pytest.raises(RecipeError, match="one model"):
         profiling.profile([])
-    with pytest.raises(RecipeError, match="at least one thread"):
+    with pytest.raises(RecipeError, match="one thread"):
         profiling.profile([folder / "digits-student.onnx"], threads=0)
-    with pytest.raises(ModelError, match=r"expected a \.keras or \.onnx file"):
+    with pytest.raises(ModelError, match=r"\.keras or \.onnx"):
         profiling.opened(Path("x.txt"), 1)
 
 

@@ -403,7 +403,7 @@ def test_stored_logits_refuse_views_they_know_nothing_of(
     np.save(tmp_path / "logits.npy", teacher.predict(DIGITS.train.images, verbose=0))
     manifest = {"images": resolve.order(DIGITS.train.images), "classes": list(DIGITS.classes)}
     (tmp_path / "logits.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"set views.flip=false, views.shift=0"):
+    with pytest.raises(DataError, match=r"views\.shift"):
         distil(tmp_path, teacher=tmp_path / "logits.npy", settings={"views.shift": 1})
     told = recipe.load("digits", recipe.overrides(teacher="a.npy", student="s", data="digits"))
     assert (told.views.flip, told.views.shift, told.views.distinct) == (False, 0, 1)

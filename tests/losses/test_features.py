@@ -237,33 +237,33 @@ def test_named_layers_are_taken_in_their_order():
     "names", [("a", None), (None, "a"), (["a", "b"], "c"), ("", "a"), ([], []), (3, 4)]
 )
 def test_names_that_do_not_pair_are_refused(names):
-    with pytest.raises(RecipeError, match=r"^(as many layers|a layer's name)"):
+    with pytest.raises(RecipeError, match="layer"):
         FitNet(*names)
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
     models = convolutional("t"), convolutional("s")
-    with pytest.raises(RecipeError, match=r"^the student s has no layer 'conv7': .* pool1, flat"):
+    with pytest.raises(RecipeError, match=r"'conv7': .* pool1"):
         FitNet("conv1", "conv7").pairs(*models)
-    with pytest.raises(RecipeError, match=r"^the teacher t has no .* did you mean pool1\?"):
+    with pytest.raises(RecipeError, match=r"teacher t .*pool1"):
         FitNet("pol1", "conv1").pairs(*models)
 
 
 def test_models_without_such_layers_are_refused():
     dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    with pytest.raises(ModelError, match=r"no feature maps .* use a loss on logits"):
+    with pytest.raises(ModelError, match="feature maps"):
         AttentionTransfer().pairs(dense, dense)
     anywhere = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 3)])
-    with pytest.raises(ModelError, match=r"images of any size.* name the layers"):
+    with pytest.raises(ModelError, match="any size"):
         AttentionTransfer().pairs(anywhere, anywhere)
 
     class Own(keras.Model):
         pass
 
-    with pytest.raises(ModelError, match="a Functional or Sequential model, got Own"):
+    with pytest.raises(ModelError, match="got Own"):
         RKD().pairs(Own(), convolutional("s"))
     headless = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
-    with pytest.raises(ModelError, match="no dense layer"):
+    with pytest.raises(ModelError, match="dense layer"):
         RKD().pairs(headless, headless)
 
 
@@ -289,7 +289,7 @@ def test_as_many_features_of_both_are_needed():
 
 @pytest.mark.parametrize("name", ["distance_weight", "angle_weight"])
 def test_impossible_weights_are_refused_by_name(name):
-    with pytest.raises(RecipeError, match=f"^{name} must be a finite number of at least 0, got -1"):
+    with pytest.raises(RecipeError, match=f"^{name} .*-1"):
         RKD(**{name: -1})
 
 

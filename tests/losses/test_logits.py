@@ -300,15 +300,13 @@ def test_a_loss_of_ones_own_needs_only_per_sample():
 
 @pytest.mark.parametrize("bad", [0, -1.0, float("nan"), float("inf"), True, "4", None])
 def test_impossible_temperatures_are_refused(bad):
-    with pytest.raises(RecipeError, match=r"^temperature must be a finite number above 0, got .*$"):
+    with pytest.raises(RecipeError, match=r"^temperature"):
         KD(temperature=bad)
 
 
 @pytest.mark.parametrize("make", [StandardizedKD, DKD, NKD, DIST])
 def test_by_every_loss(make):
-    with pytest.raises(
-        RecipeError, match=r"^temperature must be a finite number above 0, got 0; 4 is common$"
-    ):
+    with pytest.raises(RecipeError, match=r"^temperature .* 0;"):
         make(temperature=0)
 
 
@@ -318,32 +316,32 @@ def test_by_every_loss(make):
     [(DKD, "alpha"), (DKD, "beta"), (NKD, "gamma"), (DIST, "beta"), (DIST, "gamma")],
 )
 def test_impossible_weights_are_refused_by_name(make, name, bad):
-    with pytest.raises(RecipeError, match=f"^{name} must be a finite number of at least 0, got"):
+    with pytest.raises(RecipeError, match=f"^{name}"):
         make(**{name: bad})
 
 
 @named(LABELLED)
 def test_two_classes_are_refused_where_the_others_are_compared(loss):
-    with pytest.raises(ModelError, match=r"at least 3 classes, got 2; use KD\(\)"):
+    with pytest.raises(ModelError, match="3 classes"):
         loss.compute_loss(np.zeros((4, 2)), np.zeros((4, 2)), np.zeros(4))
 
 
 @named(LABELLED)
 def test_labels_that_are_missing_or_misfit_are_refused(loss):
-    with pytest.raises(RecipeError, match="needs labels, got none"):
+    with pytest.raises(RecipeError, match="labels"):
         loss.compute_loss(TEACHER, STUDENT)
-    with pytest.raises(ModelError, match=r"got labels \(3,\) and logits \(4, 10\)"):
+    with pytest.raises(ModelError, match=r"\(3,\) .* \(4, 10\)"):
         loss.compute_loss(TEACHER, STUDENT, LABELS[:3])
 
 
 def test_a_batch_of_one_has_no_columns_to_compare():
-    with pytest.raises(ModelError, match="at least 2 samples, got 1"):
+    with pytest.raises(ModelError, match="2 samples"):
         DIST().compute_loss(TEACHER[:1], STUDENT[:1])
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan"), True, "0.1"])
 def test_impossible_smoothings_are_refused(bad):
-    with pytest.raises(RecipeError, match=r"^label_smoothing must be at least 0 and below 1, got"):
+    with pytest.raises(RecipeError, match=r"^label_smoothing"):
         CrossEntropy(label_smoothing=bad)
 
 

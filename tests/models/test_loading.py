@@ -81,11 +81,11 @@ def test_what_is_no_model_file_is_refused(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.keras").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no model")
     for name in ("other-zip.keras", "cut.keras", "empty.keras", "notes.txt"):
-        with pytest.raises(ModelError, match=rf"{name} can't be read as a \.keras model") as caught:
+        with pytest.raises(ModelError, match=rf"{name}") as caught:
             loading.load_model(tmp_path / name)
         assert len(one_line(caught.value)) < 400
     for missing in (tmp_path / "missing.keras", tmp_path):
-        with pytest.raises(ModelError, match=r"no model file .*: expected a \.keras file"):
+        with pytest.raises(ModelError, match=r"\.keras file"):
             loading.load_model(missing)
 
 
@@ -167,7 +167,7 @@ def test_evaluation_resizes_as_the_run_beside_the_model_did(tmp_path: Path) -> N
         "digits-student", images=np.zeros((4, 16, 16, 1), np.uint8), classes=10, seed=0
     )
     path = saved(model, tmp_path / "student.keras")
-    with pytest.raises(ModelError, match=r"shape \(16, 16, 1\), but these are \(8, 8, 1\)"):
+    with pytest.raises(ModelError, match=r"\(16, 16, 1\), .*\(8, 8, 1\)"):
         evaluate(path, "digits")
     (tmp_path / "recipe.toml").write_text(sized((16, 16)))
     told = evaluate(path, "digits")
@@ -196,7 +196,7 @@ def test_evaluation_reads_data_from_a_path(tmp_path: Path) -> None:
 
 
 def test_evaluation_refuses_a_missing_teacher_or_data_and_names_it(home: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model file .*none\.keras"):
+    with pytest.raises(ModelError, match=r"none\.keras"):
         evaluate(home / "one.keras", "digits", home / "none.keras")
     with pytest.raises(DataNotFoundError, match="nowhere"):
         evaluate(home / "one.keras", str(home / "nowhere"))

@@ -251,7 +251,7 @@ def test_macs_are_half_the_flops_that_pytorch_counts(name: str) -> None:
 
 def test_operations_of_a_model_of_any_size_can_not_be_counted() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="first")])
-    with pytest.raises(ModelError, match=r"first: expected .* fixed size .* \(None, None, 4\)"):
+    with pytest.raises(ModelError, match=r"first: .* \(None, None, 4\)"):
         zoo.macs(model)
 
 

@@ -665,7 +665,7 @@ def test_what_cannot_be_served_is_refused(
     (tmp_path / "run").mkdir()
     shutil.copy(good, tmp_path / "run")
     (tmp_path / "run" / "pictures.npz").write_bytes(b"PK torn")
-    with pytest.raises(RunError, match="damaged: remove it"):
+    with pytest.raises(RunError, match="damaged"):
         load([tmp_path / "run"])
     with pytest.raises(RecipeError, match="threads"):
         application(load([good]), threads=0)

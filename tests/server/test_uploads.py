@@ -256,7 +256,7 @@ def received(
 
 def test_a_body_is_received_up_to_its_limit() -> None:
     assert received(arriving(b"12345", b"", b"67890")) == b"1234567890"
-    with pytest.raises(Refused, match="at most 10 bytes, found more than 10") as caught:
+    with pytest.raises(Refused, match="10 bytes") as caught:
         received(arriving(b"12345", b"678901"))
     assert caught.value.status == 413
 
@@ -268,7 +268,7 @@ def test_a_length_that_is_too_large_is_refused_before_anything_arrives() -> None
 
 
 def test_a_body_that_comes_too_slowly_is_refused() -> None:
-    with pytest.raises(Refused, match=r"within 0.05 s, found 3 bytes") as caught:
+    with pytest.raises(Refused, match=r"0\.05 s") as caught:
         received(arriving(b"123", ends=False), Limits(seconds=0.05))
     assert caught.value.status == 408
 

@@ -120,11 +120,11 @@ def test_plans_that_make_no_sense_are_refused(given: dict[str, object], names: s
 
 def test_pruning_needs_an_epoch_to_prune_after() -> None:
     short = recipe.load("digits", {"schedule.student.epochs": 1})
-    with pytest.raises(RecipeError, match="prune: expected at least 2 epochs"):
+    with pytest.raises(RecipeError, match=r"prune: .* 2 epochs"):
         search_space.plan(short, prune=True)
 
 
 def test_generations_are_refused() -> None:
     born_again = recipe.load("digits", {"loss.generations": 2})
-    with pytest.raises(RecipeError, match="generations: expected 1 in a sweep, found 2"):
+    with pytest.raises(RecipeError, match=r"generations: .* 2"):
         search_space.plan(born_again)

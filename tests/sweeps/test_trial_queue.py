@@ -282,7 +282,7 @@ def test_databases_that_can_not_be_used_are_told_without_the_password(
 
 def test_a_missing_driver_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(MissingExtraError, match=r"psycopg2.*tutelage\[postgres\]"):
+    with pytest.raises(MissingExtraError, match=r"\[postgres\]"):
         study("postgresql://somebody@somewhere/there")
 
 
