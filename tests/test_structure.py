@@ -19,6 +19,7 @@ WITHOUT_FRAMEWORK = [
     "data.archives",
     "data.augmentation",
     "data.datasets",
+    "data.finding",
     "data.formats",
     "data.image_folder",
     "distillation.logit_cache",

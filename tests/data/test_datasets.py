@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tutelage.data import datasets
+from tutelage.data import finding
 from tutelage.data.datasets import Part, load, read_image, split
 from tutelage.data.formats import CIFAR10_CLASSES
 from tutelage.errors import DataError, DataNotFoundError, RecipeError
@@ -268,7 +268,7 @@ def test_only_the_original_is_called_cifar10(cifar, tmp_path, monkeypatch):
     written(tmp_path, python_files(cifar))
     original = [hashlib.sha256((folder / f"{name}.bin").read_bytes()) for name in BATCHES]
     digests = tuple(digest.hexdigest() for digest in original)
-    monkeypatch.setattr(datasets, "_CIFAR10_BATCHES", digests)
+    monkeypatch.setattr(finding, "_CIFAR10_BATCHES", digests)
     data = load("folder", folder)
     assert data.name == "CIFAR-10"
     assert load("cifar10", tmp_path / "cifar-10-batches-py").name == "CIFAR-10"
@@ -829,11 +829,11 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch, server):
     file = npz(tmp_path / "served" / "mnist.npz", 5)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     wrong = {"mnist": (f"{server}/mnist.npz", "0" * 64)}
-    monkeypatch.setattr(datasets, "_DOWNLOADS", wrong)
+    monkeypatch.setattr(finding, "_DOWNLOADS", wrong)
     message = refusal(load, "mnist", kind=DataNotFoundError)
     assert "could not be downloaded" in message
     assert not (tmp_path / "cache" / "downloads" / "mnist.npz").exists()
-    monkeypatch.setattr(datasets, "_DOWNLOADS", {"mnist": (f"{server}/mnist.npz", digest)})
+    monkeypatch.setattr(finding, "_DOWNLOADS", {"mnist": (f"{server}/mnist.npz", digest)})
     data = load("mnist")
     assert data.source == str(tmp_path / "cache" / "downloads" / "mnist.npz")
     monkeypatch.setenv("TUTELAGE_OFFLINE", "1")

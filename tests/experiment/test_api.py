@@ -19,7 +19,7 @@ from tutelage import recipe
 from tutelage.data import datasets
 from tutelage.errors import DataError, ModelError, RecipeError, TutelageError
 from tutelage.experiment import api
-from tutelage.models import loading, resolve
+from tutelage.models import loading, stored_logits
 from tutelage.progress import EpochLog, Progress
 
 DIGITS = datasets.load("digits")
@@ -113,7 +113,7 @@ def test_stored_logits_teach_as_the_teacher_whose_they_are(
     asked = distil(tmp_path / "asked", teacher=teacher, student=student, settings=steady)
     logits = teacher.predict(DIGITS.train.images, verbose=0)
     np.save(tmp_path / "logits.npy", logits)
-    manifest = {"images": resolve.order(DIGITS.train.images), "classes": list(DIGITS.classes)}
+    manifest = {"images": stored_logits.order(DIGITS.train.images), "classes": list(DIGITS.classes)}
     (tmp_path / "logits.json").write_text(json.dumps(manifest))
     held = distil(
         tmp_path / "held", teacher=tmp_path / "logits.npy", student=student, settings=steady
@@ -401,7 +401,7 @@ def test_stored_logits_refuse_views_they_know_nothing_of(
     tmp_path: Path, teacher: keras.Model
 ) -> None:
     np.save(tmp_path / "logits.npy", teacher.predict(DIGITS.train.images, verbose=0))
-    manifest = {"images": resolve.order(DIGITS.train.images), "classes": list(DIGITS.classes)}
+    manifest = {"images": stored_logits.order(DIGITS.train.images), "classes": list(DIGITS.classes)}
     (tmp_path / "logits.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"views\.shift"):
         distil(tmp_path, teacher=tmp_path / "logits.npy", settings={"views.shift": 1})

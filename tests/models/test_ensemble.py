@@ -9,6 +9,7 @@ from scipy.special import log_softmax, logsumexp
 from tutelage.errors import RecipeError
 from tutelage.models import loading, resolve
 from tutelage.models.ensemble import ensemble
+from tutelage.models.preprocessing import Preprocessing
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 CLASSES = ("a", "b", "c")
@@ -22,7 +23,7 @@ def member(seed, framework="keras"):
         initial = keras.initializers.GlorotUniform(seed)
         source = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
         source.add(keras.layers.Dense(3, kernel_initializer=initial))
-    entry = resolve.Preprocessing(scale=255)
+    entry = Preprocessing(scale=255)
     return resolve.teacher(source, images=IMAGES, classes=CLASSES, entry=entry)
 
 

@@ -26,7 +26,7 @@ from tutelage.errors import (
     RecipeError,
     TutelageError,
 )
-from tutelage.models import loading, resolve
+from tutelage.models import loading, resolve, stored_logits
 from tutelage.models.resolve import Preprocessing
 
 GREY = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
@@ -426,7 +426,7 @@ def test_functions_of_the_current_folder_are_called(
 
 def store(path: Path, logits: np.ndarray, **told: Any) -> Path:
     np.save(path, logits)
-    manifest = {"images": resolve.order(GREY), "classes": CLASSES} | told
+    manifest = {"images": stored_logits.order(GREY), "classes": CLASSES} | told
     path.with_suffix(".json").write_text(json.dumps(manifest))
     return path
 
@@ -525,11 +525,11 @@ def test_a_digest_follows_what_the_answers_depend_on(tmp_path: Path) -> None:
 
 def test_order_tells_images_their_order_and_their_shape_apart() -> None:
     same = np.asfortranarray(GREY)
-    assert resolve.order(same) == resolve.order(GREY)
+    assert stored_logits.order(same) == stored_logits.order(GREY)
     changed = GREY.copy()
     changed[3, 2, 1] ^= 1
     for other in (GREY[::-1], changed, GREY[:-1], GREY.reshape(300, 4, 16, 1)):
-        assert resolve.order(other) != resolve.order(GREY)
+        assert stored_logits.order(other) != stored_logits.order(GREY)
 
 
 def test_a_torch_module_is_left_as_found() -> None:
@@ -723,7 +723,7 @@ def test_onnx_files_that_do_not_fit_are_refused(
 
 def test_stored_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path, good = tmp_path / "logits.npy", linear(GREY / np.float32(255))
-    expected = json.dumps({"images": resolve.order(GREY), "classes": list(CLASSES)})
+    expected = json.dumps({"images": stored_logits.order(GREY), "classes": list(CLASSES)})
     for told in ({"images": "of others"}, {"classes": ["dog", "cat", "emu"]}, {"more": 1}):
         with pytest.raises(KnowledgeError, match=r"logits\.json") as caught:
             made(store(path, good, **told))

@@ -19,7 +19,7 @@ from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
-from tutelage.models.resolve import Source
+from tutelage.models.source import Source
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
 from tutelage.runs import compare as comparison

@@ -15,7 +15,8 @@ from tutelage.kernels import accelerate
 from tutelage.losses import LabelledLoss, from_recipe
 from tutelage.models import resolve
 from tutelage.models.ensemble import ensemble
-from tutelage.models.resolve import Source, Teacher
+from tutelage.models.resolve import Teacher
+from tutelage.models.source import Source
 from tutelage.recipe import Recipe
 
 

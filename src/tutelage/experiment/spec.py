@@ -16,9 +16,10 @@ from tutelage.data import datasets
 from tutelage.data.datasets import Dataset, Part
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
-from tutelage.models import loading, resolve, zoo
-from tutelage.models.adapters import Preprocessing
-from tutelage.models.resolve import Source, Teacher
+from tutelage.models import loading, resolve, stored_logits, zoo
+from tutelage.models.preprocessing import Preprocessing
+from tutelage.models.resolve import Teacher
+from tutelage.models.source import Source
 from tutelage.recipe import Loss, Network, Recipe, Schedule, Views
 from tutelage.training.batches import steps_per_epoch
 
@@ -300,7 +301,7 @@ class Experiment:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
         if self.unlabeled is not None:
-            student["pool"] = resolve.order(self.unlabeled)
+            student["pool"] = stored_logits.order(self.unlabeled)
         return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}
 
     @cached_property

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import itertools
 import json
-import os
-import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -22,16 +15,15 @@ import torch
 from scipy.stats import binomtest
 
 from tutelage import storage
-from tutelage.errors import KnowledgeError, ModelError, RecipeError
-from tutelage.models import adapters, loading
-from tutelage.models.adapters import Preprocessing, TeacherFunction
-
-Source: TypeAlias = str | os.PathLike[str] | keras.Model | torch.nn.Module
+from tutelage.errors import ModelError, RecipeError
+from tutelage.models import adapters, keras_adapter, loading, stored_logits
+from tutelage.models.preprocessing import Preprocessing
+from tutelage.models.probing import TeacherFunction
+from tutelage.models.source import Source, find
 
 _RAW = Preprocessing()
 _TEACHERS = "a .keras, .onnx or .npy file, a run folder, or package.module:function"
 _STUDENTS = "a .keras file or package.module:function: a student is trained, as a Keras model"
-_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
@@ -92,11 +84,12 @@ def teacher(
     >>> import keras
     >>> import numpy as np
     >>> from tutelage.models import resolve
+    >>> from tutelage.models.preprocessing import Preprocessing
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     >>> model.add(keras.layers.Dense(2, "softmax"))
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
     >>> found = resolve.teacher(
-    ...     model, images=images, classes=("cat", "dog"), entry=resolve.Preprocessing(scale=255)
+    ...     model, images=images, classes=("cat", "dog"), entry=Preprocessing(scale=255)
     ... )
     >>> found.notes
     ('it ends in softmax: its logits are taken from before that',)
@@ -104,14 +97,14 @@ def teacher(
     (4, 2)
     """
     _check(images, classes, entry)
-    name, found = _find(source, _TEACHERS)
+    name, found = find(source, _TEACHERS)
     if isinstance(found, Path):
         if found.is_dir():
             found = found / "teacher.keras"
         if not found.is_file():
             raise ModelError(f"no teacher at {name}: expected {_TEACHERS}")
         if found.suffix == ".npy":
-            stored, notes = _stored(found, images, classes, entry)
+            stored, notes = stored_logits.read(found, images, classes, entry)
             return Teacher(name, storage.sha256(found), None, None, stored, tuple(notes))
         if found.suffix == ".onnx":
             ask, notes = adapters.from_onnx(found, images, len(classes), entry)
@@ -124,7 +117,7 @@ def teacher(
         _refuse_other_classes(found, classes)
         found = loading.load_model(found)
     if isinstance(found, keras.Model):
-        model, notes = adapters.from_keras(found, name, images, len(classes), entry)
+        model, notes = keras_adapter.from_keras(found, name, images, len(classes), entry)
         ask = functools.partial(loading.logits, model)
         return Teacher(name, loading.digest(model), model, ask, None, tuple(notes))
     ask, notes = adapters.from_torch(found, name, images, len(classes), entry)
@@ -165,10 +158,11 @@ def student(
     >>> import keras
     >>> import numpy as np
     >>> from tutelage.models import resolve
+    >>> from tutelage.models.preprocessing import Preprocessing
     >>> model = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Flatten()])
     >>> model.add(keras.layers.Dense(2))
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
-    >>> entry = resolve.Preprocessing(size=(16, 16), scale=255)
+    >>> entry = Preprocessing(size=(16, 16), scale=255)
     >>> classes = ("cat", "dog")
     >>> made, _ = resolve.student(model, images=images, classes=classes, entry=entry, seed=0)
     >>> made.input_shape, made.output_shape
@@ -177,38 +171,17 @@ def student(
     _check(images, classes, entry)
     if not 0 <= seed < 2**32:
         raise RecipeError(f"seed: expected an integer from 0 to {2**32 - 1}, found {seed}")
-    name, found = _find(source, _STUDENTS, seed)
+    name, found = find(source, _STUDENTS, seed)
     if isinstance(found, Path):
         if found.suffix != ".keras":
             raise RecipeError(f"{name} can't be a student: expected {_STUDENTS}")
         found = loading.load_model(found)
     if not isinstance(found, keras.Model):
         raise RecipeError(f"{name} is a PyTorch module: expected {_STUDENTS}")
-    model, notes = adapters.from_keras(found, name, images, len(classes), entry)
+    model, notes = keras_adapter.from_keras(found, name, images, len(classes), entry)
     if not model.trainable_weights:
         raise ModelError(f"{name} has no trainable weights: set its `trainable` to True")
     return model, tuple(notes)
-
-
-def order(images: np.ndarray) -> str:
-    """A hash of images in their order, for the manifest of stored logits.
-
-    Args:
-        images: uint8 of shape (n, height, width, channels).
-
-    Returns:
-        SHA-256 in hexadecimal of the shape as `str` gives it, then the bytes in C order.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from tutelage.models import resolve
-    >>> resolve.order(np.zeros((2, 8, 8, 1), np.uint8))[:12]
-    'd760ac9ed879'
-    """
-    told = hashlib.sha256(str(images.shape).encode())
-    told.update(np.ascontiguousarray(images, dtype=np.uint8).data)
-    return told.hexdigest()
 
 
 def doubtful(answers: np.ndarray, labels: np.ndarray) -> str | None:
@@ -229,6 +202,7 @@ def doubtful(answers: np.ndarray, labels: np.ndarray) -> str | None:
 
     >>> import numpy as np
     >>> from tutelage.models import resolve
+    >>> from tutelage.models.preprocessing import Preprocessing
     >>> labels = np.arange(40) % 4
     >>> resolve.doubtful(np.eye(4)[labels], labels) is None
     True
@@ -260,57 +234,6 @@ def _check(images: np.ndarray, classes: tuple[str, ...], entry: Preprocessing) -
     entry.check(images.shape[3])
 
 
-def _find(source: Source, expected: str, seed: int | None = None) -> tuple[str, Any]:
-    """What to call a source, and the model, module or path that it is."""
-    if isinstance(source, keras.Model):
-        return source.name, source
-    if isinstance(source, torch.nn.Module) and not isinstance(source, keras.Layer):
-        return type(source).__name__, source
-    if not isinstance(source, str | os.PathLike):
-        raise RecipeError(f"expected a model, {expected}, found {type(source).__name__}")
-    name = str(source)
-    if _REFERENCE.fullmatch(name) and not Path(name).exists():
-        return name, _called(name, seed)
-    return name, Path(name)
-
-
-def _called(reference: str, seed: int | None) -> Any:
-    """What a function named `package.module:function` returns."""
-    module, _, function = reference.partition(":")
-    with _current_folder_importable():
-        try:
-            make = getattr(importlib.import_module(module), function, None)
-        except Exception as error:
-            raise RecipeError(f"{reference}: can't import {module}: {_reason(error)}") from error
-        if not callable(make):
-            raise RecipeError(f"{reference}: {module} has no function {function}")
-        if seed is not None:
-            keras.utils.set_random_seed(seed)
-        try:
-            made = make()
-        except Exception as error:
-            raise ModelError(f"{reference} raised {_reason(error)}") from error
-    if not isinstance(made, keras.Model | torch.nn.Module):
-        raise ModelError(
-            f"{reference} returned {type(made).__name__}: expected a Keras model or PyTorch module"
-        )
-    return made
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
 def _refuse_other_classes(path: Path, classes: tuple[str, ...]) -> None:
     """Compare with the classes that the run a model lies in was of, if it lies in one."""
     try:
@@ -325,39 +248,6 @@ def _refuse_other_classes(path: Path, classes: tuple[str, ...]) -> None:
             f"{path} was trained on {len(there)} classes, the data has {len(classes)}; class "
             f"{first} is {one!r} there and {other!r} here: names and order must be the same"
         )
-
-
-def _stored(
-    path: Path, images: np.ndarray, classes: tuple[str, ...], entry: Preprocessing
-) -> tuple[np.ndarray, list[str]]:
-    """The logits of a `.npy` file, if its manifest says that they are of these images."""
-    if entry != _RAW:
-        raise RecipeError(f"{path} holds logits, which take no images: give no size or scale")
-    manifest = path.with_suffix(".json")
-    expected = {"images": order(images), "classes": list(classes)}
-    try:
-        told = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        told = _reason(error)
-    if told != expected:
-        raise KnowledgeError(
-            f"{manifest} must say whose logits {path.name} holds: expected "
-            f"{json.dumps(expected, ensure_ascii=False)}, found {str(told)[:300]}"
-        )
-    try:
-        logits = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise KnowledgeError(f"{path} can't be read as a .npy array: {_reason(error)}") from error
-    shape = (len(images), len(classes))
-    if not isinstance(logits, np.ndarray) or logits.dtype.kind != "f" or logits.shape != shape:
-        raise KnowledgeError(
-            f"{path}: expected floating-point logits of shape {shape}, the images by the classes, "
-            f"found {getattr(logits, 'dtype', 'an archive')} of shape {np.shape(logits)}"
-        )
-    if not np.isfinite(logits).all():
-        raise KnowledgeError(f"{path} holds logits that are not finite: store them anew")
-    notes: list[str] = []
-    return adapters.log_of_probabilities(np.asarray(logits, np.float32), notes), notes
 
 
 def _torch_digest(module: torch.nn.Module, entry: Preprocessing) -> str:

@@ -1,0 +1,139 @@
+"""A user's Keras model, copied to take raw images and give logits."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tutelage import private_api
+from tutelage.errors import ModelError
+from tutelage.models import loading
+from tutelage.models.preprocessing import (
+    Preprocessing,
+    input_size,
+    prepared,
+    refuse_channels,
+    refuse_outputs,
+)
+from tutelage.models.probing import LEAST, log_of_probabilities, probe, reason
+
+
+def from_keras(
+    model: keras.Model, name: str, images: np.ndarray, classes: int, entry: Preprocessing
+) -> tuple[keras.Model, list[str]]:
+    """Copy a Keras model into one that takes raw images and gives logits.
+
+    A stock Functional or Sequential model's layers become the copy's own, behind those that
+    `entry` asks for; a model of another class is one layer of it.
+
+    Args:
+        model: built, of one image input and one output.
+        name: what to call it in errors.
+        images: the training images, uint8 of shape (n, height, width, channels).
+        classes: number of classes.
+        entry: how it takes its images.
+
+    Returns:
+        A Functional model from uint8 images of that shape to logits, and notes for the user.
+
+    Raises:
+        RecipeError: if `entry` scales images for a model of uint8 images.
+        ModelError: if it can't be copied, or doesn't fit.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from tutelage.models import keras_adapter
+    >>> from tutelage.models.preprocessing import Preprocessing
+    >>> model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(3, 3)])
+    >>> model.add(keras.layers.GlobalAveragePooling2D())
+    >>> images = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> entry = Preprocessing((9, 9), 255)
+    >>> made, notes = keras_adapter.from_keras(model, "mine", images, 3, entry)
+    >>> [type(layer).__name__ for layer in made.layers[1:3]], notes
+    (['Rescaling', 'Resizing'], ['images are resized for it from 8x8 to 9x9 pixels'])
+    """
+    if not model.built:
+        raise ModelError(f"{name} has no weights yet: begin it with keras.Input, or call it once")
+    shape, notes = images.shape[1:], list[str]()
+    declared = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if len(declared) > 1:
+        raise ModelError(f"{name} has {len(declared)} inputs: expected one, of images")
+    takes = declared[0].shape if declared else (None, None, None, None)
+    if len(takes) != 4:
+        raise ModelError(
+            f"{name} takes input of shape {takes}: expected (batch, height, width, channels)"
+        )
+    refuse_channels(name, takes[3], shape[2])
+    size = input_size(name, shape, takes[1:3], entry, notes)
+    dtype = "uint8" if declared and declared[0].dtype == "uint8" else "float32"
+    taken = {layer.name for layer in model.layers if not isinstance(layer, layers.InputLayer)}
+    inputs, x = prepared(name, shape, entry, size, dtype, taken)
+    try:
+        outputs = _copied(model, x)
+    except Exception as error:  # whatever a layer's class raises
+        raise ModelError(
+            f"{name} can't be copied for images of shape {x.shape[1:]}: {reason(error)}; "
+            "each class of its own needs a get_config, and images the size it takes"
+        ) from error
+    if len(keras.tree.flatten(outputs)) != 1:
+        raise ModelError(f"{name} gives {len(outputs)} outputs: expected one, of logits")
+    (output,) = keras.tree.flatten(outputs)
+    refuse_outputs(name, output.shape, classes)
+    logits = _before_softmax(output)
+    made = keras.Model(inputs, logits, name=model.name)
+    answers = probe(name, functools.partial(loading.logits, made), images, classes)
+    if logits is not output:
+        notes.append("it ends in softmax: its logits are taken from before that")
+    elif log_of_probabilities(answers, notes) is not answers:
+        inputs = keras.Input(shape, dtype="uint8", name="images")
+        # A layer ends it, as an operation is none and would not be seen as the last.
+        last = layers.Identity(name="logits")
+        x = last(ops.log(ops.maximum(made(inputs), LEAST)))
+        made = keras.Model(inputs, x, name=f"{model.name}_logits")
+    return made, notes
+
+
+def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
+    """What a copy of a model, with its weights and state, makes of `x`."""
+    copies: dict[Any, Any] = {}
+
+    def copied(operation: Any) -> Any:
+        if operation not in copies:
+            copies[operation] = (
+                keras.models.clone_model(operation)
+                if isinstance(operation, keras.Model)
+                else type(operation).from_config(operation.get_config())
+            )
+        return copies[operation]
+
+    if type(model).__module__.startswith("keras."):
+        outputs = private_api.run_through(private_api.graph(model), [x], copied)
+    else:
+        outputs = copied(model)(x)
+    for old, new in copies.items():
+        if isinstance(old, keras.Layer):
+            for ours, theirs in zip(new.variables, old.variables, strict=True):
+                # By way of NumPy: JAX would share the array, and training gives it away.
+                ours.assign(np.array(ops.convert_to_numpy(theirs)))
+    return outputs
+
+
+def _before_softmax(output: Any) -> Any:
+    """The logits that a softmax makes `output` of; `output` itself where no layer shows one."""
+    head, inputs = private_api.producer(output)
+    activation = getattr(head, "activation", None)
+    if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:
+        return output
+    (x,) = inputs
+    if isinstance(head, layers.Softmax | layers.Activation):
+        return x
+    linear = type(head).from_config(head.get_config() | {"activation": "linear"})
+    logits = linear(x)
+    linear.set_weights(head.get_weights())
+    return logits

@@ -1,0 +1,116 @@
+"""How a model takes its images: size, scale, mean and standard deviation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from tutelage.errors import ModelError, RecipeError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model takes its images: resized to `size`, then (pixel / scale - mean) / std.
+
+    Attributes:
+        size: (height, width) in pixels; None: the images' own.
+        scale: what pixels, of 0 to 255, are divided by.
+        mean: a value a channel; () for none.
+        std: a value a channel; () for none.
+    """
+
+    size: tuple[int, int] | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def check(self, channels: int) -> None:
+        """Refuse values that images of so many channels can't be taken by, with RecipeError."""
+        if self.size is not None and (
+            len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size)
+        ):
+            raise RecipeError(f"size: expected (height, width) in pixels, found {self.size}")
+        if not 0 < self.scale < math.inf:
+            raise RecipeError(f"scale: expected a number above 0, such as 255, found {self.scale}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and (len(values) != channels or not np.isfinite(values).all()):
+                raise RecipeError(
+                    f"{name}: expected a finite number for each of {channels} channels, "
+                    f"found {values}"
+                )
+        if min(self.std, default=1.0) <= 0:
+            raise RecipeError(f"std: expected numbers above 0, found {self.std}")
+
+
+def input_size(
+    name: str,
+    shape: tuple[int, ...],
+    takes: tuple[Any, ...],
+    entry: Preprocessing,
+    notes: list[str],
+) -> tuple[int, int]:
+    """The (height, width) to show a model that takes such; what is no integer is free."""
+    own = (shape[0], shape[1])
+    height, width = size = tuple(entry.size or own)
+    fits = tuple(t if isinstance(t, int) else s for t, s in zip(takes, size, strict=True))
+    if fits != size:
+        raise ModelError(
+            f"{name} takes images of {fits[0]}x{fits[1]} pixels, but "
+            f"{'size is' if entry.size else 'these are'} {height}x{width}: set size to {fits}"
+        )
+    if size != own:
+        notes.append(f"images are resized for it from {own[0]}x{own[1]} to {height}x{width} pixels")
+    return height, width
+
+
+def refuse_channels(name: str, takes: Any, channels: int) -> None:
+    """Refuse, with a ModelError, images of other channels than a model takes."""
+    if isinstance(takes, int) and takes != channels:
+        raise ModelError(
+            f"{name} takes images of {takes} channels, but these have {channels} (grey 1, colour "
+            "3): choose another model, or other images"
+        )
+
+
+def refuse_outputs(name: str, shape: tuple[int | None, ...], classes: int) -> None:
+    """Refuse, with a ModelError, outputs that are not logits of so many classes."""
+    if len(shape) != 2:
+        raise ModelError(f"{name} gives output of shape {shape}: expected logits (batch, classes)")
+    if shape[1] != classes:
+        raise ModelError(
+            f"{name} tells {shape[1]} classes apart, but there are {classes}: choose another model"
+        )
+
+
+def prepared(
+    name: str,
+    shape: tuple[int, ...],
+    entry: Preprocessing,
+    size: tuple[int, int],
+    dtype: str,
+    taken: set[str],
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Raw images, and what a model of `dtype` takes of them: stock layers where any are needed."""
+
+    def free(wanted: str) -> str:
+        return wanted if wanted not in taken else free(f"{wanted}_")
+
+    x = inputs = keras.Input(shape, dtype="uint8", name=free("images"))
+    if dtype == "float32":
+        std = np.asarray(entry.std or [1.0] * shape[2])
+        mean = np.asarray(entry.mean or [0.0] * shape[2])
+        scale, offset = 1 / (entry.scale * std), -mean / std
+        # Ahead of resizing, which commutes with it.
+        x = layers.Rescaling(
+            scale.tolist(), offset.tolist(), dtype=dtype, name=free("entry_scale")
+        )(x)
+    elif entry.scale != 1 or entry.mean or entry.std:
+        raise RecipeError(f"{name} takes pixels as they are: give no scale, mean or std for it")
+    if size != shape[:2]:
+        x = layers.Resizing(*size, dtype=dtype, name=free("entry_size"))(x)
+    return inputs, x

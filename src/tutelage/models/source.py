@@ -1,0 +1,68 @@
+"""What a user names as a model: an object, a path, or a function that makes one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import torch
+
+from tutelage.errors import ModelError, RecipeError
+from tutelage.models.probing import reason
+
+Source: TypeAlias = str | os.PathLike[str] | keras.Model | torch.nn.Module
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def find(source: Source, expected: str, seed: int | None = None) -> tuple[str, Any]:
+    """What to call a source, and the model, module or path that it is."""
+    if isinstance(source, keras.Model):
+        return source.name, source
+    if isinstance(source, torch.nn.Module) and not isinstance(source, keras.Layer):
+        return type(source).__name__, source
+    if not isinstance(source, str | os.PathLike):
+        raise RecipeError(f"expected a model, {expected}, found {type(source).__name__}")
+    name = str(source)
+    if _REFERENCE.fullmatch(name) and not Path(name).exists():
+        return name, _called(name, seed)
+    return name, Path(name)
+
+
+def _called(reference: str, seed: int | None) -> Any:
+    """What a function named `package.module:function` returns."""
+    module, _, function = reference.partition(":")
+    with _current_folder_importable():
+        try:
+            make = getattr(importlib.import_module(module), function, None)
+        except Exception as error:
+            raise RecipeError(f"{reference}: can't import {module}: {reason(error)}") from error
+        if not callable(make):
+            raise RecipeError(f"{reference}: {module} has no function {function}")
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
+        try:
+            made = make()
+        except Exception as error:
+            raise ModelError(f"{reference} raised {reason(error)}") from error
+    if not isinstance(made, keras.Model | torch.nn.Module):
+        raise ModelError(
+            f"{reference} returned {type(made).__name__}: expected a Keras model or PyTorch module"
+        )
+    return made
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
