@@ -264,13 +264,13 @@ def test_openapi_describes_the_interface(server: Running) -> None:
     schemas = told["components"]["schemas"]
     for status, response in predict["responses"].items():
         named = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        assert named == ("Answer" if status == "200" else "Problem")
+        assert named == ("Prediction" if status == "200" else "Problem")
     # Every reference leads somewhere, and an answer has what its schema asks for.
     for reference in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(told)):
         assert reference in schemas
     answer = server.post(PICTURE, "?preview=true").told
     for content, name in (
-        (answer, "Answer"),
+        (answer, "Prediction"),
         (answer["models"][0], "ModelAnswer"),
         (answer["picture"], "PictureAnswer"),
         (server.get("/models").told, "Models"),
@@ -592,21 +592,21 @@ def ask(app: RequestGuard, method: str, path: str) -> tuple[int, Any]:
 def test_health_says_when_the_server_is_about_to_end(run: tuple[Path, Weights]) -> None:
     app = application(load([run[0]]))
     assert ask(app, "GET", "/health")[0] == 200
-    app.crew.end()
+    app.worker_pool.end()
     assert ask(app, "GET", "/health") == (503, {"error": "the server is ending"})
-    app.crew.close()
+    app.worker_pool.close()
 
 
 def test_a_fault_of_its_own_is_a_plain_500(
     run: tuple[Path, Weights], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = application(load([run[0]]))
-    monkeypatch.setattr(app.crew, "answer", None)
+    monkeypatch.setattr(app.worker_pool, "answer", None)
     status, told = ask(app, "POST", "/predict")
     assert status == 500
     assert told == {"error": "this request can't be answered: see the server's log"}
-    assert "a request could not be answered" in caplog.text
-    app.crew.close()
+    assert "a request failed" in caplog.text
+    app.worker_pool.close()
 
 
 # --- what is served

@@ -61,9 +61,9 @@ def serve(
             gc.freeze()  # what stays to the end is not looked through again and again
 
         with image_folder.strict_pillow():
-            run(app, at, listening, app.crew.end, limits.seconds)
-            app.crew.close()
-        _say(f"ended; pictures answered: {app.crew.answered}")
+            run(app, at, listening, app.worker_pool.end, limits.seconds)
+            app.worker_pool.close()
+        _say(f"ended; pictures answered: {app.worker_pool.answered}")
 
 
 def _written(host: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from tutelage._version import __version__
 from tutelage.errors import RecipeError
@@ -151,7 +152,7 @@ def application(
         hosts: the names that a request may call the server by, None for any.
 
     Returns:
-        An ASGI application; its `crew` is to be closed when it is no longer needed.
+        An ASGI application; its `worker_pool` is to be closed when it is no longer needed.
 
     Raises:
         RecipeError: if `threads` is below 1.
@@ -159,8 +160,8 @@ def application(
     if threads < 1:
         raise RecipeError(f"threads: expected at least 1, found {threads}")
     metrics = Metrics()
-    crew = WorkerPool(served, threads, limits, metrics)
-    mailbox = BodyReader(limits)
+    worker_pool = WorkerPool(served, threads, limits, metrics)
+    body_reader = BodyReader(limits)
     app = FastAPI(
         title="tutelage",
         summary="What is on a picture, as several models see it.",
@@ -191,8 +192,8 @@ def application(
         top = min(3, count) if choice.top is None else choice.top
         if top > count:
             raise Refused(422, f"top: expected an integer from 1 to {count}, found {top}")
-        data = await mailbox.body(request.headers, request.receive)
-        answer = asyncio.ensure_future(crew.answer(data, top, choice.preview))
+        data = await body_reader.body(request.headers, request.receive)
+        answer = asyncio.ensure_future(worker_pool.answer(data, top, choice.preview))
         gone = asyncio.ensure_future(request.receive())
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
@@ -209,7 +210,7 @@ def application(
     @app.get("/health", response_model=Health, responses={503: {"model": Problem}})
     async def health() -> Response:
         """Say whether pictures are answered: not any more when the server is about to end."""
-        if crew.closing:
+        if worker_pool.closing:
             return _reply({"error": "the server is ending"}, 503)
         return _reply({"status": "ok", "version": __version__})
 
@@ -256,7 +257,11 @@ def application(
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(404, unknown)
     app.add_exception_handler(405, wrong_method)
-    return RequestGuard(app, hosts, crew, metrics)
+    if hosts is not None:
+        # A page of another site can make a browser call a local server by a name that it owns (DNS
+        # rebinding), but can't make it say `localhost` then.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=sorted(hosts), www_redirect=False)
+    return RequestGuard(app, worker_pool, metrics)
 
 
 def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:

@@ -1,4 +1,4 @@
-"""The outermost layer: who may ask, what every answer's head says, and what is counted."""
+"""The outermost layer: requests of other sites refused, response headers, request metrics."""
 
 from __future__ import annotations
 
@@ -42,22 +42,17 @@ log = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """Stands before an ASGI application: refuses strangers, adds headers, counts.
+    """Wraps an ASGI application: refuses requests of other sites' pages, adds headers, counts.
 
     Args:
-        app: that answers what is let through; it sees HEAD as GET.
-        hosts: the names that a request may call this server by, with whatever port, or None for
-            any. A page of another site can make a browser ask a local server by a name that it
-            owns (DNS rebinding); it can't make it say `localhost` then.
-        crew: that answers the pictures behind `app`, for whoever starts and ends the server.
+        app: handles what is let through; it sees HEAD as GET.
+        worker_pool: classifies the pictures behind `app`; whoever starts the server ends it.
         metrics: where requests are counted.
     """
 
-    def __init__(
-        self, app: Application, hosts: frozenset[str] | None, crew: WorkerPool, metrics: Metrics
-    ):
-        self._app, self._hosts, self._metrics = app, hosts, metrics
-        self.crew = crew
+    def __init__(self, app: Application, worker_pool: WorkerPool, metrics: Metrics):
+        self._app, self._metrics = app, metrics
+        self.worker_pool = worker_pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +61,7 @@ class RequestGuard:
         start = time.perf_counter()
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -76,42 +71,39 @@ class RequestGuard:
         # HEAD is GET without the body, which the server leaves out.
         inner = dict(scope)
         inner["method"] = "GET" if scope["method"] == "HEAD" else scope["method"]
-        refusal = self._refusal(scope)
         try:
-            if refusal:
-                await _say(answer, *refusal)
+            if _from_another_site(scope):
+                await _refuse(respond, "expected a request of this page, found another site's")
             else:
-                await self._app(inner, receive, answer)
-        except Exception:  # the application has answered with status 500 already
-            log.exception("a request could not be answered")
+                await self._app(inner, receive, respond)
+        except Exception:  # the application has responded with status 500 already
+            log.exception("a request failed")
         finally:
             path = getattr(inner.get("route"), "path", "other")
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - start)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "").lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if self._hosts is not None and name not in self._hosts:
-            known = ", ".join(sorted(self._hosts))
-            return 400, f"expected a request to {known}, found one to {host[:80]!r}"
-        if scope["method"] in _READS:
-            return None
-        # A browser says where a request comes from, and a page can't make it say otherwise.
-        site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-        if site is not None:
-            own = site in ("same-origin", "none")
-        else:
-            own = origin is None or origin.lower() in (f"http://{host}", f"https://{host}")
-        return None if own else (403, "expected a request of this page, found one of another site")
+
+def _from_another_site(scope: Scope) -> bool:
+    """Whether a page of another site sends a request that could change something.
+
+    A browser says where a request comes from, and a page can't make it say otherwise.
+    """
+    if scope["method"] in _READS:
+        return False
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    host = headers.get(b"host", "").lower()
+    return origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}")
 
 
-async def _say(send: Send, status: int, text: str) -> None:
-    body = json.dumps({"error": text}).encode("ascii")
+async def _refuse(send: Send, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode("ascii")
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
     await send({"type": "http.response.body", "body": body})
