@@ -161,6 +161,20 @@ def test_recipes_are_told_apart_by_what_differs_and_paired_by_seed() -> None:
     assert alone["against"] is None
 
 
+def test_runs_computed_by_other_kernels_are_named() -> None:
+    def computed(seed: int, *compiled: str) -> Record:
+        one = record(seed, 90, 80)
+        environment = {"compiled": list(compiled), "versions": {"torch": "2"}}
+        return dataclasses.replace(one, results=one.results | {"environment": environment})
+
+    assert compare([computed(0, "winograd"), computed(1, "winograd")])["mixed"] == []
+    # Version 0.1.0 had another name for the same kernel.
+    assert compare([computed(0, "fusion"), computed(1, "fused_batch_norm")])["mixed"] == []
+    mixed = compare([computed(0, "fused_batch_norm"), computed(1)])["mixed"]
+    assert len(mixed) == 2
+    assert "fused_batch_norm" in mixed[0]
+
+
 def test_where_the_data_lies_makes_no_other_recipe() -> None:
     elsewhere = record(1, 8, 6, **{"data.path": "elsewhere"})
     assert len(compare([record(0, 7, 6), elsewhere])["groups"]) == 1

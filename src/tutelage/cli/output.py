@@ -53,6 +53,8 @@ def show_comparison(comparison: dict[str, Any], as_json: bool) -> None:
     from tutelage.formatting import differences, points
 
     console = Console(highlight=False)
+    for line in comparison["mixed"]:
+        print(f"warning: {line}")
     for group in comparison["groups"]:
         console.print(spreads(group, comparison["data"]))
         for line in differences(group):

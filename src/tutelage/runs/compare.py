@@ -12,6 +12,8 @@ from tutelage.errors import RunError
 from tutelage.evaluation.statistics import Difference, mcnemar, paired
 from tutelage.runs.run_reader import Record
 
+_BACKENDS = ("torch", "jax", "tensorflow")
+
 
 def compare(records: Sequence[Record]) -> dict[str, Any]:
     """Compare finished runs: seeds of one recipe, and different recipes.
@@ -24,7 +26,8 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
         (the keys that differ), `runs`, `seeds`, `models` (mean and standard deviation of each
         figure), `worth` (student - baseline), `short` (student - teacher, if its accuracy is
         known), `mcnemar` (student and baseline, for each seed) and `verdict`; all groups but the
-        first also `against`: student - student of the first group, paired by seed.
+        first also `against`: student - student of the first group, paired by seed. `mixed` says
+        what else than recipe and seed differs: the kernels that computed, or the backend.
 
     Raises:
         RunError: a run is not finished, or their data differ.
@@ -50,7 +53,12 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
             group["against"] = _against(seeds, next(iter(gathered.values())))
         groups.append(group)
     data = records[0].results["data"]
-    return {"data": data["name"], "test": data["test"], "groups": groups}
+    return {
+        "data": data["name"],
+        "test": data["test"],
+        "groups": groups,
+        "mixed": _mixed(records),
+    }
 
 
 def verdict(difference: Difference, tests: Sequence[dict[str, Any]] = ()) -> str:
@@ -164,6 +172,23 @@ def _check(records: Sequence[Record]) -> None:
             raise RunError(
                 f"{same.folder} and {record.folder} have the same recipe and seed: compare only one"
             )
+
+
+def _mixed(records: Sequence[Record]) -> list[str]:
+    """How the computing of runs differs, a line for each way."""
+    ways: dict[str, list[str]] = {}
+    for record in records:
+        environment = record.results.get("environment", {})
+        compiled = environment.get("compiled", [])
+        # Version 0.1.0 called the first one `fusion`.
+        parts = [part.replace("fusion", "fused_batch_norm") for part in compiled]
+        versions = environment.get("versions", {})
+        backend = next((b for b in _BACKENDS if b in versions), "an unknown backend")
+        way = f"{backend} with {' and '.join(sorted(parts)) or 'no compiled kernels'}"
+        ways.setdefault(way, []).append(str(record.folder))
+    if len(ways) < 2:
+        return []
+    return [f"computed by {way}: {', '.join(folders)}" for way, folders in ways.items()]
 
 
 def _lacks(record: Record, name: str) -> bool:
