@@ -68,13 +68,13 @@ def one(images: int, classes: int, views: int, students: int) -> dict[str, float
                 train,
                 few,
                 schedule=schedule,
-                settings=settings,
+                views=settings,
                 seed=0,
                 precision="float32",
                 checkpoint=Path(folder) / f"checkpoint-{number}.npz",
                 key=f"growth-{number}",
-                guidance=trainer.DistillationTargets(
-                    held, losses.KD(), alpha=1 - number / students
+                targets=trainer.DistillationTargets(
+                    held, [losses.KD()], [1.0], alpha=1 - number / students
                 ),
             )
             epochs.append(rows[-1]["seconds"])
