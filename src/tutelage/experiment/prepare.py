@@ -88,11 +88,11 @@ def check(experiment: Experiment) -> None:
     recipe = experiment.recipe
     batch_size = recipe.schedule.student.batch_size
     from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size)
+    if experiment.unlabeled is not None:
+        _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
     teacher, student = experiment.stage("teacher"), experiment.stage("student")
     if teacher.given is not None and teacher.given.stored is not None:
         _check_stored(experiment, teacher.given, student)
-    if experiment.unlabeled is not None:
-        _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
     if from_recipe.reads_layers(recipe.loss):
         if teacher.given is not None and teacher.given.model is None:
             raise ModelError(
