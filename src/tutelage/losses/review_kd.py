@@ -11,9 +11,9 @@ import numpy as np
 from keras import layers, ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.features import FeatureLoss, Names
+from tutelage.losses.feature_loss import FeatureLoss, Names
+from tutelage.losses.numerics import mean
 from tutelage.losses.pooling import pooled, same_size
-from tutelage.losses.validation import mean
 
 _MOST_CHANNELS, _LEVELS = 512, (4, 2, 1)
 
