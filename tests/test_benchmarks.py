@@ -218,7 +218,9 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
             assert cell["errors"][stage] == (answers.argmax(1) != labels).sum()
         if name == "only-7-and-8-0":
             for told in cell["corrected"].values():
-                moved = bias_correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
+                moved = bias_correction.add_offset(
+                    answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"]
+                )
                 wrong = moved.argmax(1) != labels
                 assert (told["errors"], told["threes"]) == (wrong.sum(), wrong[labels == 3].sum())
             # Nothing is better on the test labels than what was chosen on them.

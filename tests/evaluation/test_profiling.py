@@ -65,7 +65,7 @@ def test_times_are_those_of_calls(folder: Path, monkeypatch: pytest.MonkeyPatch)
     """A clock of the test's own: each look at it is a second later, and calls are counted."""
     calls: list[int] = []
     monkeypatch.setattr(profiling, "_ROUNDS", 3)
-    opened = profiling.Opened(calls.append, {"name": "x"})
+    opened = profiling.ModelFile(calls.append, {"name": "x"})
     monkeypatch.setattr(profiling, "opened", lambda path, threads: opened)
     monkeypatch.setattr(profiling, "_peak_memory", lambda path: 7)
     ticks = iter(range(10_000))
@@ -126,12 +126,12 @@ def test_no_model_and_no_thread_are_refused(folder: Path) -> None:
     with pytest.raises(RecipeError, match="one thread"):
         profiling.profile([folder / "digits-student.onnx"], threads=0)
     with pytest.raises(ModelError, match=r"\.keras or \.onnx"):
-        profiling.opened(Path("x.txt"), 1)
+        profiling.open_model(Path("x.txt"), 1)
 
 
 def test_opened_files_answer_images_of_their_own_shape(folder: Path) -> None:
     for suffix in ("keras", "onnx"):
-        found = profiling.opened(folder / f"digits-student.{suffix}", 1)
+        found = profiling.open_model(folder / f"digits-student.{suffix}", 1)
         assert found.figures["shape"] == [8, 8, 1]
         found.ask(3)
     assert np.prod(found.figures["shape"]) == 64

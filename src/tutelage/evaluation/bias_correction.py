@@ -74,7 +74,7 @@ def find(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> Correc
     return Correction(float(ends[chosen : chosen + 2].mean()), int(errors[chosen]))
 
 
-def raised(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
+def add_offset(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
     """Add a number to the logits of some classes.
 
     Args:
@@ -89,7 +89,7 @@ def raised(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
         ModelError: logits that are none.
 
     Example:
-        >>> raised([[4.0, 1.0]], classes=[1], offset=3.5).tolist()
+        >>> add_offset([[4.0, 1.0]], classes=[1], offset=3.5).tolist()
         [[4.0, 4.5]]
     """
     values = finite(logits, "logits").copy()

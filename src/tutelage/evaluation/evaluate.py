@@ -50,7 +50,9 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     score = metrics.score(
         answers, test.labels, None if ask_guide is None else ask_guide(test.images)
     )
-    size = model.size_figures if isinstance(model, onnx_model.Exported) else size_figures(model)
+    size = (
+        model.size_figures if isinstance(model, onnx_model.ExportedModel) else size_figures(model)
+    )
     return {
         "models": {path.stem: score | size | {"bytes": path.stat().st_size}},
         "data": {
@@ -62,18 +64,18 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     }
 
 
-def _opened(path: Path) -> keras.Model | onnx_model.Exported:
+def _opened(path: Path) -> keras.Model | onnx_model.ExportedModel:
     if path.suffix == ".onnx":
-        return onnx_model.Exported(path, threads=os.cpu_count() or 1)
+        return onnx_model.ExportedModel(path, threads=os.cpu_count() or 1)
     return loading.load_model(path)
 
 
 def _asked(
-    model: keras.Model | onnx_model.Exported, path: Path, dataset: datasets.Dataset
+    model: keras.Model | onnx_model.ExportedModel, path: Path, dataset: datasets.Dataset
 ) -> Callable[[np.ndarray], np.ndarray]:
     """What answers a data set's images, of a model that fits them."""
     shape, classes = dataset.test.images.shape[1:], dataset.classes
-    if not isinstance(model, onnx_model.Exported):
+    if not isinstance(model, onnx_model.ExportedModel):
         loading.check_fit(model, path, shape, len(classes))
         return lambda images: loading.logits(model, images)
     loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
@@ -82,7 +84,7 @@ def _asked(
             f"{path} tells {', '.join(model.classes)[:100]} apart, in this order, but the data's "
             f"classes are {', '.join(classes)[:100]}: choose another model"
         )
-    return lambda images: loading.in_chunks(model.logits, images)
+    return lambda images: loading.in_batches(model.logits, images)
 
 
 def named_data(data: str, path: Path) -> datasets.Dataset:

@@ -19,7 +19,7 @@ from tutelage import environment
 from tutelage.errors import ModelError, RecipeError
 from tutelage.evaluation import evaluate
 from tutelage.models import loading
-from tutelage.models.onnx_model import Exported
+from tutelage.models.onnx_model import ExportedModel
 from tutelage.progress import Progress
 
 BATCH = 64  # images at once, where throughput counts
@@ -31,9 +31,9 @@ _LONG = 0.5  # seconds that a burst may take, if it has two calls
 # Its resource usage would begin with its parent's; this begins with the program.
 _ALONE = {
     ".keras": "from tutelage.evaluation import profiling; "
-    "profiling.opened(sys.argv[1], 1).ask(count)",
-    ".onnx": "from tutelage.models.onnx_model import Exported; import numpy as np; "
-    "file = Exported(sys.argv[1]); file.logits(np.zeros((count, *file.shape), np.uint8))",
+    "profiling.open_model(sys.argv[1], 1).ask(count)",
+    ".onnx": "from tutelage.models.onnx_model import ExportedModel; import numpy as np; "
+    "file = ExportedModel(sys.argv[1]); file.logits(np.zeros((count, *file.shape), np.uint8))",
 }
 _PEAK = """
 import pathlib, re, resource, sys
@@ -78,7 +78,7 @@ def opened(path: str | os.PathLike[str], threads: int) -> Opened:
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        file = Exported(path, threads)
+        file = ExportedModel(path, threads)
         figures = {"name": file.name, "format": "onnx", "precision": file.precision}
         figures |= file.size_figures
         if "accuracy" in file.about["figures"]:

@@ -114,8 +114,10 @@ def _teacher(
         return None
     images, classes, entry = data.train.images, data.classes, preprocessing(recipe.teacher)
     if not isinstance(source, list | tuple):
-        return resolve.teacher(source, images=images, classes=classes, entry=entry)
-    several = [resolve.teacher(s, images=images, classes=classes, entry=entry) for s in source]
+        return resolve.teacher(source, images=images, classes=classes, preprocessing=entry)
+    several = [
+        resolve.teacher(s, images=images, classes=classes, preprocessing=entry) for s in source
+    ]
     return ensemble(several, recipe.teacher.combine or "logits")
 
 

@@ -22,7 +22,7 @@ from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
 from tutelage.models import loading
-from tutelage.models.onnx_model import ABOUT, CLASSES, Exported
+from tutelage.models.onnx_model import ABOUT, CLASSES, ExportedModel
 from tutelage.progress import Progress
 
 with extra("export"):
@@ -224,7 +224,7 @@ def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return loading.in_chunks(lambda part: session.run(None, {name: part})[0], images)
+    return loading.in_batches(lambda part: session.run(None, {name: part})[0], images)
 
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
@@ -250,8 +250,8 @@ def _litert(model: keras.Model, target: Path) -> None:
 def _answering(file: Path, form: str) -> ModelFunction:
     """The file itself, opened as its users will."""
     if form == "onnx":
-        opened = Exported(file)
-        return lambda images: loading.in_chunks(opened.logits, images)
+        opened = ExportedModel(file)
+        return lambda images: loading.in_batches(opened.logits, images)
     if form == "keras":
         model = loading.load_model(file)
         return lambda images: loading.logits(model, images)
@@ -267,7 +267,7 @@ def _answering(file: Path, form: str) -> ModelFunction:
         interpreter.invoke()
         return np.array(interpreter.get_tensor(answer["index"]))
 
-    return lambda images: loading.in_chunks(ask, images)
+    return lambda images: loading.in_batches(ask, images)
 
 
 def _parity(wanted: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
