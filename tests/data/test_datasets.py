@@ -18,8 +18,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tutelage.data import finding
-from tutelage.data.datasets import Part, load, read_image, split
-from tutelage.data.formats import CIFAR10_CLASSES
+from tutelage.data.cifar10 import CIFAR10_CLASSES
+from tutelage.data.content import Part
+from tutelage.data.datasets import load
+from tutelage.data.image_file import read_image
+from tutelage.data.splitting import split
 from tutelage.errors import DataError, DataNotFoundError, RecipeError
 
 random = np.random.default_rng(0)

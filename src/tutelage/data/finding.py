@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tutelage import storage
-from tutelage.data.formats import Content
+from tutelage.data.content import Content
 from tutelage.errors import DataError, DataNotFoundError
 
 NAMES = ("digits", "mnist", "cifar10", "folder")

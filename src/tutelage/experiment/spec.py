@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import datasets
+from tutelage.data import splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
@@ -240,7 +240,7 @@ class Experiment:
             return None
         numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
-        train, held_out = datasets.split(numbers, settings.validation, settings.split_seed)
+        train, held_out = splitting.split(numbers, settings.validation, settings.split_seed)
         if validation:
             return self.teacher.stored[held_out.images]
         return self.teacher.stored[self._transferred(numbers if self.whole else train).images]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from tutelage.data import datasets
+from tutelage.data import image_file
 from tutelage.errors import ModelError, RecipeError, extra
 
 # Keys of a file's metadata; the values are JSON.
@@ -160,7 +160,7 @@ def read_pictures(
         )
     if shape[2] not in (1, 3):
         raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
-    return np.stack([datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
+    return np.stack([image_file.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
 
 
 def ranked(
