@@ -56,10 +56,10 @@ def read_batches(
         classes = tuple(members["batches.meta.txt"]().decode("utf-8", "replace").split())
     elif not suffix and "batches.meta" in members:
         where = f"{tree.path}: batches.meta"
-        found = _unpickle(members["batches.meta"](), where).get("label_names")
-        if not isinstance(found, list):
+        label_names = _unpickle(members["batches.meta"](), where).get("label_names")
+        if not isinstance(label_names, list):
             raise DataError(f"{where}: expected label_names, found none; get CIFAR-10 again")
-        classes = tuple(decoded(name) for name in found)
+        classes = tuple(decoded(name) for name in label_names)
     return checked_content(tree, classes, train, parts[5])
 
 
@@ -91,14 +91,14 @@ def _pickled_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
             return np.frombuffer(raw, np.uint8).reshape(count, row, order=order), np.array(labels)
     raise DataError(
         f"{where}: expected a uint8 array `data` of (n, {row}) and a list `labels` of integers, "
-        "found other things; delete it and get CIFAR-10 again"
+        "found something else; delete it and get CIFAR-10 again"
     )
 
 
 class _Named:
-    """Stands in a pickle for NumPy's array and dtype, and only notes what it is told.
+    """Replaces NumPy's array and dtype in a pickle, and only stores its arguments.
 
-    NumPy's own believe what a pickle says of their memory: a damaged one ends the process.
+    NumPy's own trust the memory layout in a pickle: a damaged one crashes the process.
     """
 
     def __init__(self, code: object = None, *_: object) -> None:
@@ -120,7 +120,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits what CIFAR-10's pickles hold: arrays, and plain containers."""
+    """Accepts only what CIFAR-10's pickles hold: arrays and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -132,11 +132,11 @@ class _ArraysOnly(pickle.Unpickler):
 def _unpickle(data: bytes, where: str) -> dict[str, Any]:
     try:
         for code, argument, _ in pickletools.genops(data):
-            # Unpickling takes memory for as many notes as the highest number of one.
+            # Unpickling allocates a memo of as many entries as its highest number.
             if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-                raise pickle.UnpicklingError(f"it asks for {argument} notes")
-        found = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-        return {decoded(key): value for key, value in found.items()}
+                raise pickle.UnpicklingError(f"it has a memo of {argument} entries")
+        batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
+        return {decoded(key): value for key, value in batch.items()}
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise DataError(
             f"{where}: expected a pickle of arrays and plain containers, found one that is damaged "

@@ -1,4 +1,4 @@
-"""Load an image data set into arrays, name it by its content, and split it."""
+"""Load an image data set into arrays, and name it by its content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-# (training images, test images, (height, width, channels), classes) of what may not be here yet.
+# (training images, test images, (height, width, channels), classes) where a download may be needed.
 GEOMETRY = {
     "cifar10": (50_000, 10_000, (32, 32, 3), 10),
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
@@ -41,11 +41,11 @@ class Dataset:
     """An image data set in memory.
 
     Args:
-        name: what people call it; an official name only if the content proves it.
+        name: an official name only where the content matches.
         classes: class names; a label is an index into them.
         train: all training images, not yet divided into training and validation.
-        test: the test images, touched once, at the end.
-        fingerprint: `"sha256:<hex>"` of the content, whatever it was packed in.
+        test: the test images, used once, at the end.
+        fingerprint: `"sha256:<hex>"` of the content, independent of the container format.
         source: where it came from.
 
     Example:
@@ -72,13 +72,13 @@ def load(
 
     Without a path it is looked for in the folders named in the environment variable
     `TUTELAGE_DATA` (separated as in `PATH`), in Keras' data cache and among earlier
-    downloads, and then downloaded and checked, unless `TUTELAGE_OFFLINE` is 1. A part
-    for testing that the data lacks is split off, the same each time: 20 %, stratified.
+    downloads, and then downloaded and checked, unless `TUTELAGE_OFFLINE` is 1. Where
+    the data has no test part, 20 % are split off, stratified, the same each time.
     Decoded images are kept in the user's cache folder or `TUTELAGE_CACHE`.
 
     Args:
-        name: one of `NAMES`. With a path it names data whose content is not known.
-        path: a folder or a file; its format is told by its content.
+        name: one of `NAMES`. With a path, the name of data whose content is unknown.
+        path: a folder or a file; its format is recognised by its content.
         size: (height, width) in pixels; images of another size are resized to it,
             bilinear (Pillow's BILINEAR), without keeping the aspect.
 
@@ -87,8 +87,8 @@ def load(
 
     Raises:
         RecipeError: if the name or the size is not possible.
-        DataNotFoundError: if there is nothing at `path`, or in all the places.
-        DataError: if what is there is damaged or is no image data set.
+        DataNotFoundError: if there is nothing at `path`, or in any of the places.
+        DataError: if it is damaged or no image data set.
 
     Example:
         >>> load("digits", size=(16, 16)).train.images.shape
@@ -100,38 +100,40 @@ def load(
     if name == "digits" and path is None:
         content, digest, source = _digits(), "", "scikit-learn"
     else:
-        found = finding.find(name) if path is None else finding.existing(path)
-        source = str(found)
-        digest = finding.file_digest(found)
+        place = finding.find(name) if path is None else finding.existing(path)
+        source = str(place)
+        digest = finding.file_digest(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        content = _read(found, digest, size, names)
-    known = KNOWN.get(content.fingerprint)
-    if known is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
-        known = "CIFAR-10"
-    human = known or (f"{name} (unknown copy)" if name != "folder" else _stem(found))
+        content = _read(place, digest, size, names)
+    official = KNOWN.get(content.fingerprint)
+    if official is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
+        official = "CIFAR-10"
+    title = official or (f"{name} (unknown copy)" if name != "folder" else _stem(place))
     train, test, fingerprint, resized = content.train, content.test, content.fingerprint, False
     if test is None:
         try:
             train, test = split(train, TEST_FRACTION, TEST_SEED)
         except DataError as error:
-            raise DataError(f"{source}: has no test part and gets none: {error}") from error
+            raise DataError(
+                f"{source}: has no test part, and none can be split off: {error}"
+            ) from error
     if size is not None and train.images.shape[1:3] != size:
         train, test, resized = _resize(train, size), _resize(test, size), True
     if size is not None and (resized or content.resized):
         text = f"{size[0]}x{size[1]}"
-        human = f"{human}, resized to {text}"
+        title = f"{title}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
-    return Dataset(human, content.classes, train, test, fingerprint, source)
+    return Dataset(title, content.classes, train, test, fingerprint, source)
 
 
 def stand_in(name: str) -> Dataset:
-    """Noise of a data set's known size, to plan with where the data is not here yet.
+    """Random images in a data set's known size, for a dry run before its download.
 
     Args:
         name: one of `GEOMETRY`.
 
     Returns:
-        A data set of random images; its name says that it is none.
+        A data set of random images, named as such.
 
     Example:
         >>> stand_in("mnist").train.images.shape
@@ -145,21 +147,21 @@ def stand_in(name: str) -> Dataset:
         return Part(images, np.arange(count) % classes)
 
     labels = tuple(str(i) for i in range(classes))
-    return Dataset(f"{name} (not here)", labels, noise(train), noise(test), "", "")
+    return Dataset(f"{name} (not downloaded)", labels, noise(train), noise(test), "", "")
 
 
 def _read(
     path: Path, digest: str, size: tuple[int, int] | None, classes: tuple[str, ...]
 ) -> Content:
-    if digest and (kept := image_cache.load(digest, size)):
-        return kept
+    if digest and (cached := image_cache.load(digest, size)):
+        return cached
     with archives.open_tree(path) as tree:
         if content := formats.read_arrays(tree, classes):
             return content
         if not digest:
             digest = image_folder.fingerprint(tree)
-            if kept := image_cache.load(digest, size):
-                return kept
+            if cached := image_cache.load(digest, size):
+                return cached
         content = image_folder.read_tree(tree, size)
     image_cache.save(digest, size, content)
     return content
@@ -178,8 +180,8 @@ def _digits() -> Content:
 def _stem(path: Path) -> str:
     name = path.resolve().name
     stem = name if path.is_dir() else name.split(".")[0] or name
-    taken = {known.casefold() for known in (*KNOWN.values(), *NAMES, "CIFAR-10")}
-    return f"{stem} (unknown copy)" if stem.casefold() in taken else stem
+    official = {title.casefold() for title in (*KNOWN.values(), *NAMES, "CIFAR-10")}
+    return f"{stem} (unknown copy)" if stem.casefold() in official else stem
 
 
 def _resize(part: Part, size: tuple[int, int]) -> Part:

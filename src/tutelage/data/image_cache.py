@@ -50,7 +50,7 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
 
 
 def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
-    """Keep decoded images for `load`; a disk that can't be written is only warned of."""
+    """Save decoded images for `load`; where they can't be written, only warn."""
     arrays: dict[str, Any] = {
         "classes": np.array(content.classes),
         "fingerprint": np.array(content.fingerprint),

@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 
 def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels: int) -> np.ndarray:
-    """One picture as a model takes it: upright, in its colours and its size.
+    """Read one image in a model's size and channels, upright.
 
     Args:
         path: an image file.
@@ -44,7 +44,9 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
         (2, 3, 3)
     """
     if channels not in (1, 3):
-        raise RecipeError(f"channels: expected 1 or 3, got {channels!r}; use such a model")
+        raise RecipeError(
+            f"channels: expected 1 or 3, got {channels!r}; choose a model that takes 1 or 3"
+        )
     height_width = checked_size(size)
     file = Path(path).expanduser()
     try:
@@ -67,7 +69,7 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
 
     Args:
         data: the file's bytes.
-        where: what to call the file in an error.
+        where: the file's name in errors.
         size: (height, width) in pixels; another size is resized to it, bilinear and
             smoothed when it shrinks (Pillow's BILINEAR), without keeping the aspect.
 
@@ -76,7 +78,7 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
         and whether it was resized.
 
     Raises:
-        DataError: if the file can't be decoded, or is too large to be an honest image.
+        DataError: if the file can't be decoded, or is larger than Pillow's limit.
 
     Example:
         >>> import io
@@ -111,7 +113,7 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Makes an error of Pillow's warning of a decompression bomb, and silences its others.
+    """Turn Pillow's warning of a decompression bomb into an error, and ignore the others.
 
     Warning filters belong to the whole process: enter it from the main thread, around
     the threads that decode.

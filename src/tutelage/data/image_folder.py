@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
     """Decode the images of `train/<class>/` and `test/<class>/`, or of `<class>/`.
 
-    One folder around all of it is left out of account. Classes are numbered in the
+    One folder around all of it is ignored. Classes are numbered in the
     order of their names, images in the order of their paths. If every image is grey
     the arrays have one channel, otherwise three.
 
@@ -44,7 +44,7 @@ def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
     Raises:
         DataError: if there are no images, fewer than two classes, an empty class,
             other classes in test than in train, an image that can't be read, or
-            images of several sizes and no `size`; the offender is named.
+            images of several sizes and no `size`; the error names it.
     """
     places = _places(tree)
     classes = _classes(tree, places)

@@ -1,4 +1,4 @@
-"""A pool of images without labels, from which a student learns by its teacher alone."""
+"""Images without labels, from which a student learns its teacher's logits only."""
 
 from __future__ import annotations
 
