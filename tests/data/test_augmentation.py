@@ -127,7 +127,7 @@ def test_cutout_is_drawn_anew_for_each_seed_and_epoch_and_direction() -> None:
 
 @pytest.mark.parametrize("cutout", [-1, 6])
 def test_a_cutout_over_the_whole_image_is_refused(cutout: int) -> None:
-    with pytest.raises(RecipeError, match="^cutout"):
+    with pytest.raises(RecipeError, match=r"^cutout"):
         seen(cutout=cutout)
 
 

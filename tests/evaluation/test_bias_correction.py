@@ -37,12 +37,12 @@ def test_a_correction_leaves_the_fewest_errors_of_all_offsets(
     logits = logits.astype(np.float64)
     logits[np.arange(500), labels] += 4
     logits[:, classes] -= 5  # as of a student that has not seen them
-    found = bias_correction.find(logits, labels, classes)
-    moved = bias_correction.add_offset(logits, classes, found.offset)
-    assert (moved.argmax(1) != labels).sum() == found.errors
-    assert found.errors == corrected_by_trying(logits, labels, classes)
-    assert found.errors < (logits.argmax(1) != labels).sum()
-    assert found.offset == pytest.approx(5, abs=1.5)
+    correction = bias_correction.find(logits, labels, classes)
+    moved = bias_correction.add_offset(logits, classes, correction.offset)
+    assert (moved.argmax(1) != labels).sum() == correction.errors
+    assert correction.errors == corrected_by_trying(logits, labels, classes)
+    assert correction.errors < (logits.argmax(1) != labels).sum()
+    assert correction.offset == pytest.approx(5, abs=1.5)
 
 
 def test_a_correction_is_the_middle_of_the_longest_best_stretch() -> None:
