@@ -1,4 +1,4 @@
-"""What a student learns: losses on the teacher's logits and inner layers, and on the labels."""
+"""Losses on the teacher's logits, on its inner layers, and on the labels."""
 
 from tutelage.losses.attention_transfer import AttentionTransfer
 from tutelage.losses.cross_entropy import CrossEntropy

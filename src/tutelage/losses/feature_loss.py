@@ -21,8 +21,8 @@ class FeatureLoss(keras.distillation.DistillationLoss):
     Subclasses define `of_pair` and, by `picks`, which layers they compare where none are named.
 
     Args:
-        teacher_layer_name: the teacher's layer, or several; None: picked by itself.
-        student_layer_name: the student's, as many; None: picked by itself.
+        teacher_layer_name: the teacher's layer, or several; None: chosen by `picks`.
+        student_layer_name: the student's, as many; None: chosen by `picks`.
 
     Attributes:
         picks: `"stages"`: the last layer of each stage, paired from the smallest map on;
@@ -128,10 +128,10 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         else:
             chosen = [stages(model) for model in (teacher, student)]
         count = min(len(names) for names in chosen)
-        found = list(zip(*(names[-count:] for names in chosen), strict=True))
+        pairs = list(zip(*(names[-count:] for names in chosen), strict=True))
         if self.teacher_layer_name is None and self.picks in ("middle", "last"):
-            found = [found[-1 if self.picks == "last" else count // 2]]
-        return found
+            pairs = [pairs[-1 if self.picks == "last" else count // 2]]
+        return pairs
 
     def validate_model_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:
         """Check that the layers to compare are there; raises as `pairs` does."""

@@ -67,8 +67,8 @@ class RKD(FeatureLoss):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        own = {"distance_weight": self.distance_weight, "angle_weight": self.angle_weight}
-        return own | super().get_config()
+        weights = {"distance_weight": self.distance_weight, "angle_weight": self.angle_weight}
+        return weights | super().get_config()
 
 
 def _distances(apart: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What losses ask of their arguments."""
+"""Checks of the losses' arguments."""
 
 from __future__ import annotations
 
