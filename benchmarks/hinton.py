@@ -111,7 +111,7 @@ def corrected(
     best = bias_correction.find(logits, labels, unseen).offset
     told: dict[str, dict[str, Any]] = {}
     for part, chosen in {"validation": offset, "test": best}.items():
-        raised = bias_correction.raised(logits, unseen, chosen)
+        raised = bias_correction.add_offset(logits, unseen, chosen)
         threes = (raised.argmax(1) != labels)[labels == THREE]
         told[part] = {
             "offset": chosen,

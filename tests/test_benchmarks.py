@@ -217,10 +217,15 @@ def test_hinton_makes_its_cells_once_with_one_teacher(tmp_path: Path) -> None:
             answers = loading.logits(model, test.images)
             assert cell["errors"][stage] == (answers.argmax(1) != labels).sum()
         if name == "only-7-and-8-0":
-            for told in cell["corrected"].values():
-                moved = bias_correction.raised(answers, [0, 1, 2, 3, 4, 5, 6, 9], told["offset"])
+            for figures in cell["corrected"].values():
+                moved = bias_correction.add_offset(
+                    answers, [0, 1, 2, 3, 4, 5, 6, 9], figures["offset"]
+                )
                 wrong = moved.argmax(1) != labels
-                assert (told["errors"], told["threes"]) == (wrong.sum(), wrong[labels == 3].sum())
+                assert (figures["errors"], figures["threes"]) == (
+                    wrong.sum(),
+                    wrong[labels == 3].sum(),
+                )
             # Nothing is better on the test labels than what was chosen on them.
             assert cell["corrected"]["test"]["errors"] <= cell["corrected"]["validation"]["errors"]
     assert f"| 2x800 distilled | 74 | {cells['main-0']['errors']['student']} | 1 |" in done.stdout

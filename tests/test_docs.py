@@ -171,7 +171,7 @@ def test_files_of_the_package_that_the_documentation_names_exist() -> None:
     folders = ("benchmarks", "tests", "examples")
     missing = {name for name in named if not name.startswith(folders)}
     assert {name for name in missing if not (package / name).is_file()} == set()
-    assert "losses/features.py" in named
+    assert "losses/attention_transfer.py" in named
 
 
 def test_readme_names_the_two_commands_and_the_targets_exist() -> None:

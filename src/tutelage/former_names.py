@@ -11,7 +11,7 @@ from types import ModuleType
 _NOW = {
     "archives": "data.archives",
     "arrays": "data.formats",
-    "bridge": "models.adapters",
+    "bridge": "models.keras_adapter",
     "comparison": "runs.compare",
     "compiled": "kernels.build",
     "console": "cli.console",

@@ -127,11 +127,11 @@ def test_cutout_is_drawn_anew_for_each_seed_and_epoch_and_direction() -> None:
 
 @pytest.mark.parametrize("cutout", [-1, 6])
 def test_a_cutout_over_the_whole_image_is_refused(cutout: int) -> None:
-    with pytest.raises(RecipeError, match=rf"cutout: .*{cutout}"):
+    with pytest.raises(RecipeError, match=r"^cutout"):
         seen(cutout=cutout)
 
 
-def test_a_view_does_not_depend_on_the_batch_it_is_asked_for_in() -> None:
+def test_a_view_does_not_depend_on_its_batch() -> None:
     whole = seen()
     mixed = np.random.default_rng(1).permutation(len(IMAGES))
     for batch in np.array_split(mixed, 7):
@@ -185,22 +185,22 @@ def test_each_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("shift", [-1, 6])
 def test_a_shift_over_the_whole_image_is_refused(shift: int) -> None:
-    with pytest.raises(RecipeError, match=rf"6x7, found {shift}"):
+    with pytest.raises(RecipeError, match=r"^views\.shift"):
         seen(shift=shift)
 
 
 @pytest.mark.parametrize(
-    ("index", "told"),
+    ("index", "offender"),
     [
-        ([0, 300], "expected 0 to 299, .* found 0 to 300"),
-        ([-1, 0], "found -1 to 0"),
-        ([0.0, 1.0], "expected integers .* found float64"),
-        ([True, False], "found bool"),
-        ([[0, 1]], r"found int64 of shape \(1, 2\)"),
+        ([0, 300], "0 to 300"),
+        ([-1, 0], "-1 to 0"),
+        ([0.0, 1.0], "float64"),
+        ([True, False], "bool"),
+        ([[0, 1]], r"\(1, 2\)"),
     ],
 )
-def test_an_index_that_numbers_no_images_is_refused(index: list, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_an_index_that_numbers_no_images_is_refused(index: list, offender: str) -> None:
+    with pytest.raises(RecipeError, match=offender):
         seen(np.array(index))
 
 

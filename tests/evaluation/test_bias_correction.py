@@ -37,12 +37,12 @@ def test_a_correction_leaves_the_fewest_errors_of_all_offsets(
     logits = logits.astype(np.float64)
     logits[np.arange(500), labels] += 4
     logits[:, classes] -= 5  # as of a student that has not seen them
-    found = bias_correction.find(logits, labels, classes)
-    moved = bias_correction.raised(logits, classes, found.offset)
-    assert (moved.argmax(1) != labels).sum() == found.errors
-    assert found.errors == corrected_by_trying(logits, labels, classes)
-    assert found.errors < (logits.argmax(1) != labels).sum()
-    assert found.offset == pytest.approx(5, abs=1.5)
+    correction = bias_correction.find(logits, labels, classes)
+    moved = bias_correction.add_offset(logits, classes, correction.offset)
+    assert (moved.argmax(1) != labels).sum() == correction.errors
+    assert correction.errors == corrected_by_trying(logits, labels, classes)
+    assert correction.errors < (logits.argmax(1) != labels).sum()
+    assert correction.offset == pytest.approx(5, abs=1.5)
 
 
 def test_a_correction_is_the_middle_of_the_longest_best_stretch() -> None:
@@ -65,7 +65,7 @@ def test_a_correction_of_no_class_or_of_all_is_refused(classes: list[int]) -> No
 def test_raised_logits_are_new_ones(sample: tuple) -> None:
     logits, _ = sample
     before = logits.copy()
-    moved = bias_correction.raised(logits, [2, 5], -1.5)
+    moved = bias_correction.add_offset(logits, [2, 5], -1.5)
     np.testing.assert_array_equal(logits, before)
     changed = moved - logits
     assert np.unique(changed[:, [2, 5]].round(5)).tolist() == [-1.5]

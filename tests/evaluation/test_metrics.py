@@ -216,42 +216,42 @@ def test_the_verdict_refuses_what_is_no_accuracy(accuracy: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "found"),
+    ("logits", "offender"),
     [
-        ([1.0, 2.0], r"float64 of shape \(2,\)"),
-        (np.zeros((0, 3)), r"float64 of shape \(0, 3\)"),
-        (np.zeros((2, 1)), r"float64 of shape \(2, 1\)"),
-        ([["a", "b"]], r"<U1 of shape \(1, 2\)"),
-        ([[1.0, np.nan], [0.0, 0.0]], "finite logits, found nan in row 0"),
-        ([[1.0, 2.0], [np.inf, 0.0]], "finite logits, found inf in row 1"),
+        ([1.0, 2.0], r"shape \(2,\)"),
+        (np.zeros((0, 3)), r"\(0, 3\)"),
+        (np.zeros((2, 1)), r"\(2, 1\)"),
+        ([["a", "b"]], "<U1"),
+        ([[1.0, np.nan], [0.0, 0.0]], "nan"),
+        ([[1.0, 2.0], [np.inf, 0.0]], "inf"),
     ],
 )
-def test_what_is_no_logits_is_refused(logits: object, found: str) -> None:
+def test_what_is_no_logits_is_refused(logits: object, offender: str) -> None:
     for measure in (metrics.score, metrics.confusion, metrics.per_class):
-        with pytest.raises(ModelError, match=found) as caught:
+        with pytest.raises(ModelError, match=offender) as caught:
             measure(logits, [0, 1])  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("labels", "found"),
+    ("labels", "offender"),
     [
-        ([0], r"found int64 of shape \(1,\)"),
-        ([[1, 0], [0, 1]], r"found int64 of shape \(2, 2\)"),
+        ([0], r"shape \(1,\)"),
+        ([[1, 0], [0, 1]], r"\(2, 2\)"),
         ([0.0, 1.0], "found float64"),
-        ([0, 2], "labels from 0 to 1, as there are 2 logits, found 0 to 2"),
-        ([-1, 0], "found -1 to 0"),
+        ([0, 2], "0 to 2"),
+        ([-1, 0], "-1 to 0"),
     ],
 )
-def test_labels_that_do_not_belong_to_the_logits_are_refused(labels: list, found: str) -> None:
+def test_labels_that_do_not_belong_to_the_logits_are_refused(labels: list, offender: str) -> None:
     for measure in (metrics.score, metrics.confusion, metrics.per_class):
-        with pytest.raises(DataError, match=found) as caught:
+        with pytest.raises(DataError, match=offender) as caught:
             measure(np.zeros((2, 2)), labels)
         assert "\n" not in str(caught.value)
 
 
 def test_a_teacher_of_other_images_or_classes_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"\(2, 2\), found \(2, 3\)"):
+    with pytest.raises(ModelError, match=r"\(2, 3\)"):
         metrics.score(np.zeros((2, 2)), [0, 1], np.zeros((2, 3)))
     with pytest.raises(ModelError, match="found nan"):
         metrics.score(np.zeros((2, 2)), [0, 1], np.full((2, 2), np.nan))
@@ -261,19 +261,19 @@ def test_calibration_is_scikit_learn_s_curve_and_adds_up_to_the_ece(
     sample: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     logits, labels, _ = sample
-    found = metrics.calibration(logits, labels)
+    bins = metrics.calibration(logits, labels)
     confidence = softmax(logits.astype(np.float64), axis=1).max(axis=1)
     right = logits.argmax(axis=1) == labels
     accuracy, sure = calibration_curve(right, confidence, n_bins=metrics.BINS)
-    some = found.support > 0
+    some = bins.support > 0
     assert 0 < some.sum() < metrics.BINS  # bins without images too
-    np.testing.assert_allclose(found.accuracy[some], accuracy)
-    np.testing.assert_allclose(found.confidence[some], sure)
-    assert np.isnan(found.accuracy[~some]).all()
-    assert np.isnan(found.confidence[~some]).all()
-    for i, count in enumerate(found.support):
+    np.testing.assert_allclose(bins.accuracy[some], accuracy)
+    np.testing.assert_allclose(bins.confidence[some], sure)
+    assert np.isnan(bins.accuracy[~some]).all()
+    assert np.isnan(bins.confidence[~some]).all()
+    for i, count in enumerate(bins.support):
         low, high = i / metrics.BINS, (i + 1) / metrics.BINS
         assert count == ((confidence > low) & (confidence <= high)).sum()
-    gaps = np.abs(found.accuracy - found.confidence)[some] * found.support[some]
+    gaps = np.abs(bins.accuracy - bins.confidence)[some] * bins.support[some]
     ece = metrics.score(logits, labels)["ece"]
     assert gaps.sum() / len(labels) == pytest.approx(ece, rel=1e-12)

@@ -21,6 +21,7 @@ from tutelage.experiment import runner, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment
 from tutelage.models import loading, zoo
+from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
 from tutelage.training.batch_norm import recalibrate_batch_norm
 
@@ -436,7 +437,7 @@ def test_teacher_is_taken_from_a_run_or_a_file(
         assert [stage for stage, _ in notes.trained] == ["baseline", "baseline"]
         copied = tmp_path / source.name / "run" / "teacher.keras"
         # The same in all that its answers depend on, so that what it was asked serves again.
-        digests = {loading.digest(loading.load_model(f)) for f in (copied, folder / copied.name)}
+        digests = {keras_digest(loading.load_model(f)) for f in (copied, folder / copied.name)}
         assert len(digests) == 1
 
 

@@ -22,7 +22,7 @@ from tutelage.evaluation import metrics
 from tutelage.evaluation.evaluate import evaluate
 from tutelage.exporters import exporter
 from tutelage.models import loading
-from tutelage.models.onnx_model import Exported
+from tutelage.models.onnx_model import ExportedModel
 
 DIGITS = datasets.load("digits")
 SHORT = [
@@ -61,7 +61,7 @@ def keras_logits(file: Path, images: np.ndarray) -> np.ndarray:
 
 def test_a_float_file_gives_the_keras_models_logits(run: Path) -> None:
     wanted = keras_logits(run / "student.keras", DIGITS.test.images)
-    found = Exported(run / "student.onnx").logits(DIGITS.test.images)
+    found = ExportedModel(run / "student.onnx").logits(DIGITS.test.images)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
     assert found.dtype == np.float32
 
@@ -78,7 +78,9 @@ def test_real_images_give_the_keras_models_logits(tmp_path: Path, shared_data: P
     assert found["parity"]["agreement"] == 1
     images = data.test.images[:1000]
     wanted = keras_logits(tmp_path / "student.keras", images)
-    np.testing.assert_allclose(Exported(found["file"]).logits(images), wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        ExportedModel(found["file"]).logits(images), wanted, rtol=0, atol=1e-4
+    )
 
 
 def test_a_file_needs_nothing_but_onnx_runtime_and_takes_any_number_of_images(run: Path) -> None:
@@ -105,7 +107,7 @@ def test_the_snippet_of_the_documentation_runs(
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_file_says_what_it_is(run: Path, precision: str) -> None:
     results = told(run, precision)
-    file = Exported(results["file"])
+    file = ExportedModel(results["file"])
     assert file.classes == DIGITS.classes
     assert (file.name, file.precision, file.shape) == ("student", precision, (8, 8, 1))
     assert file.about["parameters"] == results["parameters"] == 1254
@@ -117,7 +119,7 @@ def test_a_file_says_what_it_is(run: Path, precision: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_figures_are_those_of_the_file_on_the_test_part(run: Path, precision: str) -> None:
     results = told(run, precision)
-    found = Exported(results["file"]).logits(DIGITS.test.images)
+    found = ExportedModel(results["file"]).logits(DIGITS.test.images)
     wanted = loading.logits(loading.load_model(run / "student.keras"), DIGITS.test.images)
     score = metrics.score(found, DIGITS.test.labels, wanted)
     assert results["models"]["exported"] == pytest.approx(score, abs=1e-6)
@@ -324,13 +326,13 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, run: Path, conte
     else:
         file.write_bytes(content)
     with pytest.raises(ModelError, match=r"odd\.onnx"):
-        Exported(file)
+        ExportedModel(file)
 
 
 def test_images_of_another_shape_or_dtype_are_refused(run: Path) -> None:
-    file = Exported(run / "student.onnx")
+    file = ExportedModel(run / "student.onnx")
     for images in (np.zeros((1, 9, 8, 1), np.uint8), np.zeros((1, 8, 8, 1), np.float32)):
         with pytest.raises(ModelError, match=r"\(n, 8, 8, 1\)"):
             file.logits(images)
     with pytest.raises(RecipeError, match="threads"):
-        Exported(run / "student.onnx", threads=0)
+        ExportedModel(run / "student.onnx", threads=0)

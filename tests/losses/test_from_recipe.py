@@ -76,13 +76,13 @@ def test_the_temperature_is_that_of_the_first_loss_on_logits(settings, expected)
 
 
 @pytest.mark.parametrize(
-    ("settings", "classes", "batch", "words"),
+    ("settings", "classes", "batch", "offender"),
     [
-        ({"more": [{"name": "dkd"}]}, 2, 8, "a loss for 2 classes, found dkd.*; use kd"),
-        ({"name": "rkd"}, 10, 1, "expected 2 or more for rkd, which compares a batch's samples"),
+        ({"more": [{"name": "dkd"}]}, 2, 8, "found dkd"),
+        ({"name": "rkd"}, 10, 1, "batch_size"),
     ],
 )
-def test_what_makes_no_sense_is_refused(settings, classes, batch, words):
+def test_what_makes_no_sense_is_refused(settings, classes, batch, offender):
     from_recipe.check(section(**settings), 10, 8)
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=offender):
         from_recipe.check(section(**settings), classes, batch)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.distillation.test_distiller import run_python
-from tests.losses.test_features import features, filled, gradient, value
+from tests.losses.test_feature_loss import features, filled, gradient, value
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import ReviewKD
 
@@ -231,16 +231,16 @@ def test_impossible_channels_are_refused(mid_channels):
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "words"),
+    ("teacher", "student", "offender"),
     [
-        ((2, 4, 4, 3), (2, 4, 4, 5), "as many channels, got .* learns to fuse"),
-        ((2, 4, 4, 3), (2, 3), r"two maps .* got \(2, 4, 4, 3\) from the teacher"),
+        ((2, 4, 4, 3), (2, 4, 4, 5), "ReviewKD"),
+        ((2, 4, 4, 3), (2, 3), r"\(2, 4, 4, 3\)"),
         ((2, 4, 3), (2, 4, 3), "two maps"),
-        ((3, 4, 4, 3), (2, 4, 4, 3), "of one batch are expected"),
+        ((3, 4, 4, 3), (2, 4, 4, 3), r"\(3, 4, 4, 3\)"),
     ],
 )
-def test_features_that_can_not_be_compared_are_refused(teacher, student, words):
-    with pytest.raises(ModelError, match=words):
+def test_features_that_can_not_be_compared_are_refused(teacher, student, offender):
+    with pytest.raises(ModelError, match=offender):
         ReviewKD().compute_loss(np.zeros(teacher), np.zeros(student))
 
 

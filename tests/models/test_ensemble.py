@@ -23,21 +23,21 @@ def member(seed, framework="keras"):
         initial = keras.initializers.GlorotUniform(seed)
         source = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
         source.add(keras.layers.Dense(3, kernel_initializer=initial))
-    entry = Preprocessing(scale=255)
-    return resolve.teacher(source, images=IMAGES, classes=CLASSES, entry=entry)
+    preprocessing = Preprocessing(scale=255)
+    return resolve.teacher(source, images=IMAGES, classes=CLASSES, preprocessing=preprocessing)
 
 
 def answers(teachers):
-    return np.stack([teacher.answer(IMAGES, "float32") for teacher in teachers])
+    return np.stack([teacher.logits(IMAGES, "float32") for teacher in teachers])
 
 
 @pytest.mark.parametrize("second", ["keras", "torch"])
 def test_an_ensemble_gives_the_mean_it_names(second):
     members = [member(0), member(1, second), member(2)]
     each = answers(members)
-    logits = ensemble(members).answer(IMAGES, "float32")
+    logits = ensemble(members).logits(IMAGES, "float32")
     np.testing.assert_allclose(logits, each.mean(axis=0), rtol=1e-5, atol=1e-6)
-    found = ensemble(members, "probabilities").answer(IMAGES, "float32")
+    found = ensemble(members, "probabilities").logits(IMAGES, "float32")
     expected = logsumexp(log_softmax(each, axis=-1), axis=0) - np.log(3)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_of_keras_models_it_is_a_keras_model_that_survives_its_file(tmp_path, co
     whole.model.save(tmp_path / "ensemble.keras")
     again = loading.load_model(tmp_path / "ensemble.keras")
     loading.check_fit(again, "ensemble", (8, 8, 1), 3)
-    expected = whole.answer(IMAGES, "float32")
+    expected = whole.logits(IMAGES, "float32")
     np.testing.assert_allclose(again.predict(IMAGES, verbose=0), expected, rtol=1e-5, atol=1e-5)
     assert ensemble([member(0), member(1, "torch")], combine).model is None
 
@@ -58,7 +58,7 @@ def test_losses_are_averaged_over_answers_kept_apart():
     whole = ensemble(members, "losses")
     assert whole.model is None
     np.testing.assert_array_equal(
-        whole.apart(IMAGES, "float32"), answers(members).transpose(1, 0, 2)
+        whole.member_logits(IMAGES, "float32"), answers(members).transpose(1, 0, 2)
     )
 
 

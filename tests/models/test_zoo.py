@@ -251,30 +251,29 @@ def test_macs_are_half_the_flops_that_pytorch_counts(name: str) -> None:
 
 def test_operations_of_a_model_of_any_size_can_not_be_counted() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="first")])
-    with pytest.raises(ModelError, match=r"first: .* \(None, None, 4\)"):
+    with pytest.raises(ModelError, match=r"^first"):
         zoo.macs(model)
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "offender"),
     [
-        ({"name": "teacher-3m"}, "one of teacher-2m, student-300k, .* found 'teacher-3m'"),
-        ({"images": GREY.astype(np.float32)}, "expected uint8 .* found float32"),
-        ({"images": GREY[..., 0]}, r"found uint8 of shape \(40, 8, 8\)"),
-        ({"images": GREY[:0]}, r"found uint8 of shape \(0, 8, 8, 1\)"),
-        ({"classes": 1}, "at least 2 classes .* found 1 and 0"),
-        ({"seed": -1}, "seed of at least 0, found 10 and -1"),
+        ({"name": "teacher-3m"}, "teacher-3m"),
+        ({"images": GREY.astype(np.float32)}, "float32"),
+        ({"images": GREY[..., 0]}, r"\(40, 8, 8\)"),
+        ({"images": GREY[:0]}, r"\(0, 8, 8, 1\)"),
+        ({"classes": 1}, "1 and 0"),
+        ({"seed": -1}, "10 and -1"),
     ],
 )
-def test_what_can_not_be_built_is_refused(changed: dict, told: str) -> None:
+def test_what_can_not_be_built_is_refused(changed: dict, offender: str) -> None:
     settings = {"name": "digits-student", "images": GREY, "classes": 10, "seed": 0}
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=offender):
         zoo.build(**(settings | changed))
 
 
 def test_images_too_small_for_so_many_poolings_are_refused() -> None:
     small = np.zeros((4, 7, 32, 3), np.uint8)
-    told = r"student-300k: expected images of at least 8x8 pixels, found 7x32; set data\.size"
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match="found 7x32"):
         zoo.build("student-300k", images=small, classes=10, seed=0)
     zoo.build("student-300k", images=np.zeros((4, 8, 8, 3), np.uint8), classes=10, seed=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.data import datasets
+from tutelage.data import image_file
 from tutelage.server.uploads import FORMATS, BodyReader, Limits, Refused, read
 
 SHAPE = (4, 6, 3)
@@ -60,7 +60,7 @@ def test_it_is_resized_as_predict_resizes_it(tmp_path: Any) -> None:
     data = encoded(Image.fromarray(RANDOM.integers(0, 256, (50, 70, 3), dtype=np.uint8)))
     (tmp_path / "a.png").write_bytes(data)
     for channels in (1, 3):
-        expected = datasets.read_image(tmp_path / "a.png", size=(8, 5), channels=channels)
+        expected = image_file.read_image(tmp_path / "a.png", size=(8, 5), channels=channels)
         np.testing.assert_array_equal(pixels(data, (8, 5, channels)), expected)
 
 

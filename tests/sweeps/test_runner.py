@@ -358,7 +358,7 @@ def test_stored_logits_teach_a_sweep_and_its_best_on_all_images(tmp_path: Path) 
     data = resolved().data
     logits = 4 * np.eye(10, dtype=np.float32)[data.train.labels]
     np.save(tmp_path / "logits.npy", logits)
-    told = {"images": stored_logits.order(data.train.images), "classes": list(data.classes)}
+    told = {"images": stored_logits.image_hash(data.train.images), "classes": list(data.classes)}
     (tmp_path / "logits.json").write_text(json.dumps(told))
     plain = {"views__flip": False, "views__shift": 0, "schedule__student__epochs": 1}
     small = resolved(teacher__file=str(tmp_path / "logits.npy"), **plain)

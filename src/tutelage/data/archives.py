@@ -1,4 +1,4 @@
-"""Image data where it lies: a folder or an archive, read in memory, never extracted."""
+"""Folders and archives of image data, read in place, never extracted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of a folder or of an archive, read one by one when they are wanted.
+    """The files of a folder or of an archive, read one by one on demand.
 
     Args:
         path: the folder or the archive.
@@ -54,8 +54,8 @@ class Tree:
 def open_tree(path: Path) -> Iterator[Tree]:
     """Open a folder, a .zip (.npz too) or a .tar, plain or compressed.
 
-    The kind of archive is told by its content. Hidden files and what macOS and
-    Windows leave behind are left out.
+    The kind of archive is recognised by its content. Hidden files and those of macOS and
+    Windows (`.DS_Store` and the like) are skipped.
 
     Args:
         path: the folder or the archive; it exists.

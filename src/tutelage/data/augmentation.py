@@ -117,14 +117,14 @@ def view(
         right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
         rows = _reflect(rows + down[:, None], height)
         columns = _reflect(columns + right[:, None], width)
-    shown = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    augmented = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
     if cutout:
         down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
         across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
         colour = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
         hidden = down[:, :, None, None] & across[:, None, :, None]
-        shown = np.where(hidden, colour, shown)
-    return shown
+        augmented = np.where(hidden, colour, augmented)
+    return augmented
 
 
 def _check(seed: int, epoch: int) -> None:

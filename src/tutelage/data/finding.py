@@ -1,4 +1,4 @@
-"""Where data sets lie, where they are downloaded from, and how a copy is recognised."""
+"""Where data sets are found or downloaded from, and how a copy is recognised."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from tutelage import storage
-from tutelage.data.formats import Content
+from tutelage.data.content import Content
 from tutelage.errors import DataError, DataNotFoundError
 
 NAMES = ("digits", "mnist", "cifar10", "folder")
 
-# Copies that are known by their fingerprint. Only these, and what proves to be the
-# original CIFAR-10, get a name that an accuracy may be compared under.
+# Known copies by fingerprint. Only these and the original CIFAR-10 get an official name, under
+# which accuracies may be compared.
 KNOWN = {
     "sha256:4b537af33511bc25773c9812251264b5e716a5fba7c6d2a8ecd5e294f459fc27": "digits",
     "sha256:1b6b2ee19e8e5800291c5e312ac69863e54a4491eb5e9501a2f194e4fff1b926": "MNIST",
@@ -41,7 +41,7 @@ _CIFAR10_BATCHES = (
     "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 )
 
-# What a data set is called in a folder of data; the last two are Keras' own names.
+# File names of a data set in a folder of data; the last two are those of Keras.
 _FILES = {
     "cifar10": (
         "cifar-10-batches-py",
@@ -70,20 +70,20 @@ _DOWNLOADS = {
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The folder or file at a path that a user gave; a DataError says what is wrong with it."""
-    found = Path(path).expanduser()
-    if not found.exists():
+    """The folder or file at a user's path; raises DataError if there is none."""
+    place = Path(path).expanduser()
+    if not place.exists():
         raise DataNotFoundError(
-            f"{found}: expected a folder or an archive of images, found nothing there; "
+            f"{place}: expected a folder or an archive of images, found nothing there; "
             "give --data an existing PATH"
         )
-    if not (found.is_dir() or found.is_file()):
-        raise DataError(f"{found}: expected a folder or a file, found neither; give another PATH")
-    return found
+    if not (place.is_dir() or place.is_file()):
+        raise DataError(f"{place}: expected a folder or a file, found neither; give another PATH")
+    return place
 
 
 def find(name: str) -> Path:
-    """Where a named data set lies, downloaded where it is nowhere; else a DataNotFoundError."""
+    """The path of a named data set, downloaded if need be; else raises DataNotFoundError."""
     if name == "folder":
         raise DataNotFoundError("data 'folder': expected its path, found none; give --data PATH")
     named = os.environ.get("TUTELAGE_DATA", "").split(os.pathsep)
@@ -95,12 +95,12 @@ def find(name: str) -> Path:
         if (folder / file).exists():
             return folder / file
     if os.environ.get("TUTELAGE_OFFLINE", "") not in ("", "0"):
-        reason = "TUTELAGE_OFFLINE forbids to download it"
+        reason = "TUTELAGE_OFFLINE forbids a download"
     else:
         url, digest = _DOWNLOADS[name]
         try:
             return _download(url, digest, downloads)
-        except Exception as error:  # whatever went wrong, the way out is the same
+        except Exception as error:  # whatever went wrong, the remedy is the same
             reason = f"{url} could not be downloaded ({type(error).__name__})"
     places = ", ".join(map(str, folders))
     raise DataNotFoundError(
@@ -110,14 +110,14 @@ def find(name: str) -> Path:
 
 
 def _download(url: str, digest: str, folder: Path) -> Path:
-    import pooch  # brings requests along, which only a download needs
+    import pooch  # imports requests, which only a download needs
 
     file = url.rpartition("/")[2]
     return Path(pooch.retrieve(url, f"sha256:{digest}", fname=file, path=folder))
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of an archive, empty of a folder; refuses an official name with other content."""
+    """SHA-256 of an archive, "" for a folder; raises DataError for a fake official archive."""
     if path.is_dir():
         return ""
     try:
@@ -135,7 +135,7 @@ def file_digest(path: Path) -> str:
 
 
 def is_cifar10(content: Content) -> bool:
-    """Whether arrays, from any format, are those of the original."""
+    """Whether arrays, from any format, are those of the original CIFAR-10."""
     if content.test is None or content.train.images.shape[1:] != (32, 32, 3):
         return False
     digests = []

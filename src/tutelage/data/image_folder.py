@@ -1,36 +1,23 @@
-"""Image files: one decoded, a folder of them as arrays, and those arrays kept for next time."""
+"""A folder or an archive of image files as arrays."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import itertools
-import logging
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import PIL
-from PIL import Image, ImageOps
 
-from tutelage import storage
-from tutelage.data.archives import Tree, one_line
-from tutelage.data.formats import Content, Part
+from tutelage.data.archives import Tree
+from tutelage.data.content import Content, Part
+from tutelage.data.image_file import SUFFIXES, decode, strict_pillow
 from tutelage.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
-# Goes up when other arrays would come out of the same files.
-_READER = 1
 # Files held in memory at once while they are decoded.
 _BATCH = 1024
-
-log = logging.getLogger(__name__)
 
 
 class _Place(NamedTuple):
@@ -39,86 +26,10 @@ class _Place(NamedTuple):
     label: str
 
 
-def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, bool]:
-    """One image file as an array, upright, on white where it is transparent.
-
-    Args:
-        data: the file's bytes.
-        where: what to call the file in an error.
-        size: (height, width) in pixels; another size is resized to it, bilinear and
-            smoothed when it shrinks (Pillow's BILINEAR), without keeping the aspect.
-
-    Returns:
-        uint8 `(height, width, channels)`, 1 channel if the file is grey and 3 if not;
-        and whether it was resized.
-
-    Raises:
-        DataError: if the file can't be decoded, or is too large to be an honest image.
-
-    Example:
-        >>> import io
-        >>> from PIL import Image
-        >>> file = io.BytesIO()
-        >>> Image.new("RGB", (4, 2), "red").save(file, "PNG")
-        >>> pixels, resized = decode(file.getvalue(), "red.png", None)
-        >>> pixels.shape, pixels[0, 0].tolist(), resized
-        ((2, 4, 3), [255, 0, 0], False)
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            image = plain(ImageOps.exif_transpose(file))
-            resized = size is not None and image.size != size[::-1]
-            if size is not None and resized:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{where}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found a "
-            "larger one; make it smaller or remove it"
-        ) from error
-    except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
-        unknown = isinstance(error, PIL.UnidentifiedImageError)
-        reason = "no known format" if unknown else one_line(error)
-        raise DataError(
-            f"{where}: expected an image, found a file that can't be read as one "
-            f"({reason}); replace or remove it"
-        ) from error
-    return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), resized
-
-
-@contextlib.contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Makes an error of Pillow's warning of a decompression bomb, and silences its others.
-
-    Warning filters belong to the whole process: enter it from the main thread, around
-    the threads that decode.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """An image as 8-bit grey or RGB, on white where it is transparent."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a pixel; save it with 8")
-    grey = image.mode in ("1", "L", "LA", "La")
-    mode = "L" if grey else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("LA" if grey else "RGBA")
-        sheet = Image.new(mode, image.size, "white")
-        sheet.paste(image.convert(mode), mask=image.getchannel("A"))
-        return sheet
-    return image.convert(mode)
-
-
 def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
     """Decode the images of `train/<class>/` and `test/<class>/`, or of `<class>/`.
 
-    One folder around all of it is left out of account. Classes are numbered in the
+    One folder around all of it is ignored. Classes are numbered in the
     order of their names, images in the order of their paths. If every image is grey
     the arrays have one channel, otherwise three.
 
@@ -133,7 +44,7 @@ def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
     Raises:
         DataError: if there are no images, fewer than two classes, an empty class,
             other classes in test than in train, an image that can't be read, or
-            images of several sizes and no `size`; the offender is named.
+            images of several sizes and no `size`; the error names it.
     """
     places = _places(tree)
     classes = _classes(tree, places)
@@ -265,58 +176,3 @@ def _check_sizes(tree: Tree, pixels: dict[str, np.ndarray]) -> None:
 
 def _name(tree: Tree, name: str) -> str:
     return str(tree.path / name) if tree.path.is_dir() else f"{tree.path}: {name}"
-
-
-def recall(digest: str, size: tuple[int, int] | None) -> Content | None:
-    """Decoded images from the cache, or None if they are not there whole.
-
-    Args:
-        digest: what identifies the source's content.
-        size: the size they were asked for in.
-    """
-    path = _kept(digest, size)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            parts = {
-                part: Part(arrays[f"{part}_images"], arrays[f"{part}_labels"])
-                for part in ("train", "test")
-                if f"{part}_images" in arrays
-            }
-            return Content(
-                tuple(arrays["classes"].tolist()),
-                parts["train"],
-                parts.get("test"),
-                str(arrays["fingerprint"]),
-                bool(arrays["resized"]),
-            )
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
-        log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
-        return None
-
-
-def remember(digest: str, size: tuple[int, int] | None, content: Content) -> None:
-    """Keep decoded images for `recall`; a disk that can't be written is only warned of."""
-    arrays: dict[str, Any] = {
-        "classes": np.array(content.classes),
-        "fingerprint": np.array(content.fingerprint),
-        "resized": np.array(content.resized),
-    }
-    for name, part in (("train", content.train), ("test", content.test)):
-        if part is not None:
-            arrays |= {f"{name}_images": part.images, f"{name}_labels": part.labels}
-    path = _kept(digest, size)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with storage.replacing(path) as temporary:
-            np.savez(temporary, **arrays)
-    except OSError as error:
-        log.warning("decoded images are not kept for next time: %s", error)
-
-
-def _kept(digest: str, size: tuple[int, int] | None) -> Path:
-    key = f"{_READER} {digest} {size} {PIL.__version__}"
-    return (
-        storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    )

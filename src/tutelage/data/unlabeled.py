@@ -1,4 +1,4 @@
-"""A pool of images without labels, from which a student learns by its teacher alone."""
+"""Images without labels, from which a student learns its teacher's logits only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.data import datasets, image_folder
+from tutelage.data import image_file
 from tutelage.errors import DataError, DataNotFoundError
 
 
@@ -38,14 +38,12 @@ def read(path: str | os.PathLike[str], *, shape: tuple[int, ...]) -> np.ndarray:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataNotFoundError(f"{folder}: expected a folder of pictures, found none")
-    files = sorted(
-        f for f in folder.rglob("*") if f.name.casefold().endswith(image_folder.SUFFIXES)
-    )
+    files = sorted(f for f in folder.rglob("*") if f.name.casefold().endswith(image_file.SUFFIXES))
     if not files:
         raise DataError(
-            f"{folder}: expected pictures ({', '.join(image_folder.SUFFIXES)}), found none; "
+            f"{folder}: expected pictures ({', '.join(image_file.SUFFIXES)}), found none; "
             "give the folder that holds them"
         )
     height, width, channels = shape
     size = (height, width)
-    return np.stack([datasets.read_image(f, size=size, channels=channels) for f in files])
+    return np.stack([image_file.read_image(f, size=size, channels=channels) for f in files])

@@ -1,4 +1,4 @@
-"""One number, added to the logits of classes that a student has seen no image of."""
+"""Bias correction: one number added to the logits of classes without training images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Correction(NamedTuple):
 
     Args:
         offset: that number.
-        errors: how many images are then given another class than their own.
+        errors: how many images are then misclassified.
 
     Example:
         >>> Correction(offset=3.5, errors=109).errors
@@ -31,8 +31,8 @@ def find(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> Correc
 
     `offset = argmin_b sum_i [argmax_k (z_ik + b * [k in classes]) != y_i]`. The errors change
     only where b passes a `max of the other logits - max of the classes' logits` of an image, so
-    all values of b are compared. Of the stretches between those that are best, the middle of
-    the longest is taken; of one without an end, the place that is 1 beyond where it begins.
+    all values of b are compared. Of the best intervals, the middle of the longest is
+    taken; of an unbounded one, the point 1 beyond its end.
 
     Args:
         logits: of shape (images, classes), finite.
@@ -43,8 +43,8 @@ def find(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> Correc
         The offset and the number of errors with it.
 
     Raises:
-        ModelError: logits that are none.
-        DataError: labels that are none, or classes that are none, all or unknown.
+        ModelError: invalid logits.
+        DataError: invalid labels, or classes that are none, all or unknown.
 
     Source:
         Section 3 of arXiv 1503.02531, where it is chosen on the test images.
@@ -62,7 +62,7 @@ def find(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> Correc
         )
     inside = np.where(moved, values, -np.inf)
     outside = np.where(moved, -np.inf, values)
-    margins = outside.max(axis=1) - inside.max(axis=1)  # passed by b, the answer changes
+    margins = outside.max(axis=1) - inside.max(axis=1)  # beyond it, b changes the prediction
     # Each image gains an error, loses one, or neither, when b passes its margin.
     change = (outside.argmax(axis=1) == truth).astype(int) - (inside.argmax(axis=1) == truth)
     places, which = np.unique(margins, return_inverse=True)
@@ -74,22 +74,22 @@ def find(logits: ArrayLike, labels: ArrayLike, classes: Sequence[int]) -> Correc
     return Correction(float(ends[chosen : chosen + 2].mean()), int(errors[chosen]))
 
 
-def raised(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
+def add_offset(logits: ArrayLike, classes: Sequence[int], offset: float) -> Floats:
     """Add a number to the logits of some classes.
 
     Args:
         logits: of shape (images, classes), finite.
         classes: the class numbers whose logits are moved.
-        offset: the number, as `correction` finds it.
+        offset: the number, as `find` returns it.
 
     Returns:
         Logits of the same shape, float64.
 
     Raises:
-        ModelError: logits that are none.
+        ModelError: invalid logits.
 
     Example:
-        >>> raised([[4.0, 1.0]], classes=[1], offset=3.5).tolist()
+        >>> add_offset([[4.0, 1.0]], classes=[1], offset=3.5).tolist()
         [[4.0, 4.5]]
     """
     values = finite(logits, "logits").copy()

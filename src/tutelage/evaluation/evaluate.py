@@ -1,10 +1,9 @@
-"""Figures of a model file on a data set's test part."""
+"""Evaluation of a model file on a data set's test part."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     Args:
         path: a `.keras` file, or an `.onnx` one of `tutelage export`.
         data: the name of a data set, or the path of one.
-        teacher: a model file to compare the answers with.
+        teacher: a model file to compare the logits with.
 
     Returns:
         `models` (figures by name by file stem) and `data`, ready for JSON.
@@ -41,16 +40,16 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         ModelError: if a file is no model or does not fit the data.
         DataError: if the data can't be found or read.
     """
-    model, guide = _opened(path), None if teacher is None else _opened(teacher)
+    model = _load(path)
+    guide = None if teacher is None else (_load(teacher), teacher)
     dataset = named_data(data, path)
     test = dataset.test
-    ask = _asked(model, path, dataset)
-    ask_guide = None if guide is None or teacher is None else _asked(guide, teacher, dataset)
-    answers = ask(test.images)
-    score = metrics.score(
-        answers, test.labels, None if ask_guide is None else ask_guide(test.images)
+    logits = _logits(model, path, dataset)
+    teacher_logits = None if guide is None else _logits(*guide, dataset)
+    score = metrics.score(logits, test.labels, teacher_logits)
+    size = (
+        model.size_figures if isinstance(model, onnx_model.ExportedModel) else size_figures(model)
     )
-    size = model.size_figures if isinstance(model, onnx_model.Exported) else size_figures(model)
     return {
         "models": {path.stem: score | size | {"bytes": path.stat().st_size}},
         "data": {
@@ -62,31 +61,32 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     }
 
 
-def _opened(path: Path) -> keras.Model | onnx_model.Exported:
+def _load(path: Path) -> keras.Model | onnx_model.ExportedModel:
     if path.suffix == ".onnx":
-        return onnx_model.Exported(path, threads=os.cpu_count() or 1)
+        return onnx_model.ExportedModel(path, threads=os.cpu_count() or 1)
     return loading.load_model(path)
 
 
-def _asked(
-    model: keras.Model | onnx_model.Exported, path: Path, dataset: datasets.Dataset
-) -> Callable[[np.ndarray], np.ndarray]:
-    """What answers a data set's images, of a model that fits them."""
-    shape, classes = dataset.test.images.shape[1:], dataset.classes
-    if not isinstance(model, onnx_model.Exported):
+def _logits(
+    model: keras.Model | onnx_model.ExportedModel, path: Path, dataset: datasets.Dataset
+) -> np.ndarray:
+    """Logits of the test images, by a model that is checked to fit them."""
+    images = dataset.test.images
+    shape, classes = images.shape[1:], dataset.classes
+    if not isinstance(model, onnx_model.ExportedModel):
         loading.check_fit(model, path, shape, len(classes))
-        return lambda images: loading.logits(model, images)
+        return loading.logits(model, images)
     loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
     if model.classes != classes:
         raise ModelError(
-            f"{path} tells {', '.join(model.classes)[:100]} apart, in this order, but the data's "
-            f"classes are {', '.join(classes)[:100]}: choose another model"
+            f"{path} has the classes {', '.join(model.classes)[:100]}, in this order, but the "
+            f"data has {', '.join(classes)[:100]}: choose another model"
         )
-    return lambda images: loading.in_chunks(model.logits, images)
+    return loading.in_batches(model.logits, images)
 
 
 def named_data(data: str, path: Path) -> datasets.Dataset:
-    """A data set by name or path, in the size that the run of a model file has resized it to.
+    """A data set by name or path, resized as in the run of a model file.
 
     Args:
         data: one of `datasets.NAMES`, or the path of one.
@@ -103,6 +103,6 @@ def named_data(data: str, path: Path) -> datasets.Dataset:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """The size that the run a model lies in has resized its images to, if it has."""
+    """The image size of the run that a model file belongs to, if that resizes."""
     recipe = path.parent / "recipe.toml"
     return recipes.load(recipe).data.size if recipe.is_file() else None

@@ -1,4 +1,4 @@
-"""What a classifier's logits are worth against labels, and against its teacher's logits."""
+"""Metrics of a classifier's logits against labels and against its teacher's logits."""
 
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ class PerClass(NamedTuple):
     """Figures for each class, every one of shape (classes,).
 
     Args:
-        precision: the part of what was called this class that is of it; 0 if nothing was.
-        recall: the part of this class that was called so; 0 if there is none of it.
+        precision: share of the predictions of this class that are correct; 0 without predictions.
+        recall: share of this class that is predicted correctly; 0 without images.
         f1: the harmonic mean of both, 0 if both are.
         support: how many images are of this class.
 
@@ -36,11 +36,11 @@ class PerClass(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How sure answers are and how often they are right, every one of shape (15,).
+    """Confidence and accuracy in bins of confidence, each of shape (15,).
 
     Args:
         confidence: the mean of `max(p)` over a bin's images; nan where there are none.
-        accuracy: the part of a bin's images that is answered right; nan where there are none.
+        accuracy: share of a bin's images that are predicted correctly; nan where there are none.
         support: how many images are in a bin.
 
     Example:
@@ -70,13 +70,13 @@ def score(
 
     Returns:
         `accuracy`, `precision`, `recall`, `f1`, `nll` and `ece`; with a teacher also
-        `agreement`, the part of images whose top class is the teacher's, and `kl`. Precision,
+        `agreement`, the share of images whose top class is the teacher's, and `kl`. Precision,
         recall and F1 are means over the classes that occur among labels or predictions, as
         scikit-learn's `average="macro", zero_division=0` has them.
 
     Raises:
-        ModelError: logits or teacher's logits that are none.
-        DataError: labels that are none, or not of these classes.
+        ModelError: invalid logits or teacher's logits.
+        DataError: invalid labels, or labels of other classes.
 
     Source:
         arXiv 1706.04599, equations 2, 3 and 5.
@@ -113,7 +113,7 @@ def score(
 
 
 def confusion(logits: ArrayLike, labels: ArrayLike) -> Integers:
-    """Count what was taken for what.
+    """Compute the confusion matrix.
 
     Args:
         logits: of shape (images, classes), finite.
@@ -124,8 +124,8 @@ def confusion(logits: ArrayLike, labels: ArrayLike) -> Integers:
         predicted one.
 
     Raises:
-        ModelError: logits that are none.
-        DataError: labels that are none, or not of these classes.
+        ModelError: invalid logits.
+        DataError: invalid labels, or labels of other classes.
 
     Example:
         >>> confusion([[2.0, 1.0], [0.0, 3.0]], [0, 0]).tolist()
@@ -147,8 +147,8 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
         Four arrays of shape (classes,): three float64, the support int64.
 
     Raises:
-        ModelError: logits that are none.
-        DataError: labels that are none, or not of these classes.
+        ModelError: invalid logits.
+        DataError: invalid labels, or labels of other classes.
 
     Example:
         >>> per_class([[2.0, 1.0], [0.0, 3.0]], [0, 0]).support.tolist()
@@ -163,7 +163,7 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
-    """Compare how sure a model is with how often it is right, in the bins of `score`'s ECE.
+    """Compare confidence with accuracy in the bins of `score`'s ECE.
 
     Args:
         logits: of shape (images, classes), finite.
@@ -173,8 +173,8 @@ def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
         Three arrays of shape (15,), for bins of equal width from 0 to 1, closed on the right.
 
     Raises:
-        ModelError: logits that are none.
-        DataError: labels that are none, or not of these classes.
+        ModelError: invalid logits.
+        DataError: invalid labels, or labels of other classes.
 
     Example:
         >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).accuracy[10:].tolist()
@@ -182,12 +182,12 @@ def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
     """
     values, truth = checked(logits, labels)
     confidence = np.exp(log_softmax(values, axis=1).max(axis=1))
-    support, sure, right = (
+    support, confident, correct = (
         _in_bins(confidence, weights)
         for weights in (None, confidence, values.argmax(axis=1) == truth)
     )
     some = np.where(support, support, np.nan)
-    return Calibration(sure / some, right / some, support.astype(np.int64))
+    return Calibration(confident / some, correct / some, support.astype(np.int64))
 
 
 def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
@@ -282,9 +282,9 @@ def finite(logits: ArrayLike, name: str) -> Floats:
             f"expected {name} as numbers of shape (images, classes), at least one image and two "
             f"classes, found {values.dtype} of shape {values.shape}; give the model's raw output"
         )
-    strange = np.argwhere(~np.isfinite(values))
-    if len(strange):
-        row, column = strange[0]
+    not_finite = np.argwhere(~np.isfinite(values))
+    if len(not_finite):
+        row, column = not_finite[0]
         raise ModelError(
             f"expected finite {name}, found {values[row, column]} in row {row}; "
             "look for training that diverged or a damaged file"

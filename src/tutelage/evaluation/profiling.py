@@ -1,4 +1,4 @@
-"""What models cost: size, multiplications, memory, and how long they take to answer."""
+"""Size, operations, memory and latency of model files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tutelage import environment
 from tutelage.errors import ModelError, RecipeError
 from tutelage.evaluation import evaluate
 from tutelage.models import loading
-from tutelage.models.onnx_model import Exported
+from tutelage.models.onnx_model import ExportedModel
 from tutelage.progress import Progress
 
-BATCH = 64  # images at once, where throughput counts
-_BURST = 11  # calls in a row, of which the first is not counted: others were at work before
+BATCH = 64  # images a call, to measure throughput
+_BURST = 11  # calls in a row; the first is not counted, as another model ran before it
 _ROUNDS = 20
-_LONG = 0.5  # seconds that a burst may take, if it has two calls
+_LONG = 0.5  # seconds after which a burst of at least two calls ends
 
-# Run in a process of its own, so that nothing else counts; what it loads is what the file needs.
-# Its resource usage would begin with its parent's; this begins with the program.
+# Run in a new process that loads only what the file needs. Its peak memory is read from VmHWM,
+# because resource usage would start from the parent's.
 _ALONE = {
     ".keras": "from tutelage.evaluation import profiling; "
-    "profiling.opened(sys.argv[1], 1).ask(count)",
-    ".onnx": "from tutelage.models.onnx_model import Exported; import numpy as np; "
-    "file = Exported(sys.argv[1]); file.logits(np.zeros((count, *file.shape), np.uint8))",
+    "profiling.open_model(sys.argv[1], 1).predict(count)",
+    ".onnx": "from tutelage.models.onnx_model import ExportedModel; import numpy as np; "
+    "file = ExportedModel(sys.argv[1]); file.logits(np.zeros((count, *file.shape), np.uint8))",
 }
 _PEAK = """
 import pathlib, re, resource, sys
@@ -49,26 +49,26 @@ else:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model file, ready to answer.
+class ModelFile:
+    """A model file, ready to predict.
 
     Attributes:
-        ask: answers so many images, without colours that matter.
+        predict: computes the logits of so many grey images.
         figures: `name`, `format`, `precision`, `shape`, and where known `parameters`, `macs` and
-            the test `accuracy` that an exported file tells.
+            the test `accuracy` in an exported file's metadata.
     """
 
-    ask: Callable[[int], None]
+    predict: Callable[[int], None]
     figures: dict[str, Any]
 
 
-def opened(path: str | os.PathLike[str], threads: int) -> Opened:
+def open_model(path: str | os.PathLike[str], threads: int) -> ModelFile:
     """Open a model file.
 
     Args:
-        path: a `.keras` file, which answers through `model.predict`, or a file of
-            `tutelage export` in ONNX.
-        threads: that it may use; of a Keras model PyTorch is told.
+        path: a `.keras` file, run by `model.predict`, or an `.onnx` file of
+            `tutelage export`.
+        threads: number of threads; for a Keras model, PyTorch's.
 
     Returns:
         The model.
@@ -78,14 +78,14 @@ def opened(path: str | os.PathLike[str], threads: int) -> Opened:
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        file = Exported(path, threads)
+        file = ExportedModel(path, threads)
         figures = {"name": file.name, "format": "onnx", "precision": file.precision}
         figures |= file.size_figures
         if "accuracy" in file.about["figures"]:
             figures["accuracy"] = file.about["figures"]["accuracy"]
         shape = file.shape
 
-        def ask(count: int) -> None:
+        def predict(count: int) -> None:
             file.logits(_images(count, shape))
 
     elif path.suffix == ".keras":
@@ -94,13 +94,13 @@ def opened(path: str | os.PathLike[str], threads: int) -> Opened:
         figures = {"name": path.stem, "format": "keras", "precision": "float32"}
         figures |= evaluate.size_figures(model)
 
-        def ask(count: int) -> None:
+        def predict(count: int) -> None:
             torch.set_num_threads(threads)
             model.predict(_images(count, shape), batch_size=count, verbose=0)
 
     else:
         raise ModelError(f"{path}: expected a .keras or .onnx file")
-    return Opened(ask, figures | {"shape": list(shape)})
+    return ModelFile(predict, figures | {"shape": list(shape)})
 
 
 def profile(
@@ -110,14 +110,14 @@ def profile(
 
     Args:
         paths: the files, at least one.
-        threads: that each may use; default: one, and all cores, whichever is faster for it.
-        progress: hears how it goes.
+        threads: threads per model; default: the faster of one and all cores.
+        progress: is called after each round.
 
     Returns:
         `models`, for each file its `file`, `name`, `format`, `precision`, `parameters`, `macs`,
-        `accuracy` (where the file tells), `bytes`, `peak_memory` in bytes (of a process that
-        opens it alone and answers one image and a batch), and two times of answering, `single`
-        (one image) and `batch` (64): each `median`, `p95` in seconds and `threads`, the batch's
+        `accuracy` (where the file has it), `bytes`, `peak_memory` in bytes (of a process that
+        loads only this file and computes a batch), and two latencies, `single` (one image)
+        and `batch` (64): each `median`, `p95` in seconds and `threads`, the batch's
         also `images_per_second`; and `environment`. Ready for JSON.
 
     Raises:
@@ -131,7 +131,7 @@ def profile(
         )
     progress = progress or Progress()
     counts = sorted({threads} if threads else {1, os.cpu_count() or 1})
-    models = [(path, count, opened(path, count)) for path in paths for count in counts]
+    models = [(path, count, open_model(path, count)) for path in paths for count in counts]
     times: dict[tuple[Path, int, int], list[float]] = {}
     progress.stage("profile", _ROUNDS, 0, 1, "round")
     before = torch.get_num_threads()
@@ -152,27 +152,27 @@ def profile(
         for label, images in (("single", 1), ("batch", BATCH)):
             row[label] = min(
                 (_summary(times[path, count, images], count) for count in counts),
-                key=lambda found: float(found["median"]),
+                key=lambda times: float(times["median"]),
             )
         row["batch"] |= {"images": BATCH, "images_per_second": BATCH / row["batch"]["median"]}
         rows.append(row)
     return {"models": rows, "environment": environment.describe()}
 
 
-def write(told: dict[str, Any], file: Path) -> None:
-    """Keep what `profile` found as `profile.json`."""
-    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+def write(result: dict[str, Any], file: Path) -> None:
+    """Write the result of `profile` as JSON."""
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _burst(model: Opened, images: int) -> list[float]:
-    """Seconds of calls in a row, the first left out; fewer calls of what takes long."""
-    model.ask(images)
-    found: list[float] = []
-    while len(found) < _BURST - 1 and (sum(found) < _LONG or not found):
+def _burst(model: ModelFile, images: int) -> list[float]:
+    """Seconds of calls in a row, without the first; fewer calls where they are slow."""
+    model.predict(images)
+    seconds: list[float] = []
+    while len(seconds) < _BURST - 1 and (sum(seconds) < _LONG or not seconds):
         began = time.perf_counter()
-        model.ask(images)
-        found.append(time.perf_counter() - began)
-    return found
+        model.predict(images)
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def _summary(seconds: list[float], threads: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import datasets, formats
+from tutelage.data import content, splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
@@ -211,9 +211,9 @@ def _dataset(data: Any) -> Dataset:
             f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}; resize them"
         )
     train, test = parts[0], parts[1] if len(parts) == 2 else None
-    fingerprint = formats.fingerprint(classes, train, test)
+    fingerprint = content.fingerprint(classes, train, test)
     if test is None:
-        train, test = datasets.split(train, datasets.TEST_FRACTION, datasets.TEST_SEED)
+        train, test = splitting.split(train, splitting.TEST_FRACTION, splitting.TEST_SEED)
     return Dataset("arrays", classes, train, test, fingerprint, "memory")
 
 

@@ -53,7 +53,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         if stage.unseen and outputs is not None:
             unseen = list(stage.unseen)
             offset = bias_correction.find(validation_logits, validation.labels, unseen).offset
-            raised = bias_correction.raised(outputs, unseen, offset)
+            raised = bias_correction.add_offset(outputs, unseen, offset)
             accuracy = metrics.score(raised, test.labels)["accuracy"]
             corrected[stage.name] = {"offset": offset, "accuracy": accuracy}
     accuracies = {
@@ -111,7 +111,7 @@ def _logits(
     if stage.given is None or stage.given.model is not None:
         model, size = _load(stage, folder)
         return loading.logits(model, test), loading.logits(model, validation), size
-    if compute := stage.given.answer:
+    if compute := stage.given.logits:
         return compute(test, "float32"), compute(validation, "float32"), {}
     stored = experiment.given_logits(validation=True)
     assert stored is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tutelage.data import datasets
+from tutelage.data import datasets, splitting
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
@@ -48,7 +48,7 @@ def prepare(
     section = recipe.data
     if data is None:
         data = datasets.load(section.name, section.path or None, size=section.size)
-    train, validation = datasets.split(data.train, section.validation, section.split_seed)
+    train, validation = splitting.split(data.train, section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
             f"data.transfer: expected names among {', '.join(data.classes)}, "
@@ -114,8 +114,10 @@ def _teacher(
         return None
     images, classes, entry = data.train.images, data.classes, preprocessing(recipe.teacher)
     if not isinstance(source, list | tuple):
-        return resolve.teacher(source, images=images, classes=classes, entry=entry)
-    several = [resolve.teacher(s, images=images, classes=classes, entry=entry) for s in source]
+        return resolve.teacher(source, images=images, classes=classes, preprocessing=entry)
+    several = [
+        resolve.teacher(s, images=images, classes=classes, preprocessing=entry) for s in source
+    ]
     return ensemble(several, recipe.teacher.combine or "logits")
 
 

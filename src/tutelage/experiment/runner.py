@@ -148,7 +148,7 @@ def _seconds_of_logits(stage: StageSpec, teacher: StageSpec) -> float:
         return 0.0
     images = stage.train.images[: loading.BATCH]
     given = teacher.given
-    logits = given.answer if given else partial(loading.logits, teacher.build())
+    logits = given.logits if given else partial(loading.logits, teacher.build())
     assert logits is not None
     logits(images, stage.precision)  # the first call also builds
     began = time.monotonic()
@@ -168,9 +168,9 @@ def _note_models(experiment: Experiment, progress: Progress) -> None:
     validation = experiment.validation
     logits = experiment.given_logits(validation=True)
     if logits is None:
-        assert teacher.answer is not None
-        logits = teacher.answer(validation.images, "float32")
-    if warning := resolve.doubtful(logits, validation.labels):
+        assert teacher.logits is not None
+        logits = teacher.logits(validation.images, "float32")
+    if warning := resolve.warn_if_at_chance(logits, validation.labels):
         progress.note(f"warning: {warning}")
 
 

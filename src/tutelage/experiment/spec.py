@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import datasets
+from tutelage.data import splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
-from tutelage.models import loading, resolve, stored_logits, zoo
+from tutelage.models import resolve, stored_logits, zoo
+from tutelage.models.digest import keras_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
@@ -117,7 +118,7 @@ class StageSpec:
             self.source,
             images=self.labeled.images,
             classes=self.classes,
-            entry=preprocessing(self.network),
+            preprocessing=preprocessing(self.network),
             seed=self.weight_seed,
         )
 
@@ -239,7 +240,7 @@ class Experiment:
             return None
         numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
-        train, held_out = datasets.split(numbers, settings.validation, settings.split_seed)
+        train, held_out = splitting.split(numbers, settings.validation, settings.split_seed)
         if validation:
             return self.teacher.stored[held_out.images]
         return self.teacher.stored[self._transferred(numbers if self.whole else train).images]
@@ -301,7 +302,7 @@ class Experiment:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
         if self.unlabeled is not None:
-            student["pool"] = stored_logits.order(self.unlabeled)
+            student["pool"] = stored_logits.image_hash(self.unlabeled)
         return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}
 
     @cached_property
@@ -312,10 +313,10 @@ class Experiment:
             self.student,
             images=self._transferred(self.train).images,
             classes=self.data.classes,
-            entry=preprocessing(self.recipe.student),
+            preprocessing=preprocessing(self.recipe.student),
             seed=self.recipe.seed,
         )
-        return {"digest": loading.digest(model)}
+        return {"digest": keras_digest(model)}
 
 
 def preprocessing(network: Network) -> Preprocessing:

@@ -16,6 +16,7 @@ from tutelage.distillation.logit_cache import GivenLogits, LogitCache, Origin, h
 from tutelage.experiment.spec import StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
+from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import trainer
 from tutelage.training.batch_norm import recalibrate_batch_norm
@@ -62,14 +63,14 @@ def targets(
         return replace(known, logits=GivenLogits(spec.stored)), 0.0
     images, given = stage.train.images, spec.given
     teachers: tuple[int, ...] = ()  # of an ensemble, whose losses are averaged
-    if given is not None and given.answer is not None and given.model is None:
-        digest, compute = given.digest, given.apart or given.answer
+    if given is not None and given.logits is not None and given.model is None:
+        digest, compute = given.digest, given.member_logits or given.logits
         teachers = compute(images[:1], stage.precision).shape[1:-1]
     else:
         model = loading.load_model(teacher)
         if from_recipe.reads_layers(spec.loss):
             return replace(known, teacher=model), 0.0
-        digest, compute = loading.digest(model), partial(loading.logits, model)
+        digest, compute = keras_digest(model), partial(loading.logits, model)
     origin = Origin(
         teacher=digest,
         images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),

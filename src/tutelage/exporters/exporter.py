@@ -17,12 +17,12 @@ from scipy.special import log_softmax
 from tutelage import environment, storage
 from tutelage import recipe as recipes
 from tutelage._version import __version__
-from tutelage.data import datasets
+from tutelage.data import datasets, splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
 from tutelage.models import loading
-from tutelage.models.onnx_model import ABOUT, CLASSES, Exported
+from tutelage.models.onnx_model import ABOUT, CLASSES, ExportedModel
 from tutelage.progress import Progress
 
 with extra("export"):
@@ -171,11 +171,11 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
     recipe_file = file.parent / "recipe.toml"
     if data is not None:
         dataset = evaluate.named_data(data, file)
-        return dataset, datasets.split(dataset.train, _HELD_OUT, seed=0)[1]
+        return dataset, splitting.split(dataset.train, _HELD_OUT, seed=0)[1]
     if recipe_file.is_file():
         named = recipes.load(recipe_file).data
         dataset = datasets.load(named.name, named.path or None, size=named.size)
-        return dataset, datasets.split(dataset.train, named.validation, named.split_seed)[1]
+        return dataset, splitting.split(dataset.train, named.validation, named.split_seed)[1]
     raise RecipeError(
         f"data: {file} lies in no run's folder, so what it was trained on is not known; "
         "name it with --data"
@@ -224,7 +224,7 @@ def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return loading.in_chunks(lambda part: session.run(None, {name: part})[0], images)
+    return loading.in_batches(lambda part: session.run(None, {name: part})[0], images)
 
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
@@ -250,8 +250,8 @@ def _litert(model: keras.Model, target: Path) -> None:
 def _answering(file: Path, form: str) -> ModelFunction:
     """The file itself, opened as its users will."""
     if form == "onnx":
-        opened = Exported(file)
-        return lambda images: loading.in_chunks(opened.logits, images)
+        opened = ExportedModel(file)
+        return lambda images: loading.in_batches(opened.logits, images)
     if form == "keras":
         model = loading.load_model(file)
         return lambda images: loading.logits(model, images)
@@ -267,7 +267,7 @@ def _answering(file: Path, form: str) -> ModelFunction:
         interpreter.invoke()
         return np.array(interpreter.get_tensor(answer["index"]))
 
-    return lambda images: loading.in_chunks(ask, images)
+    return lambda images: loading.in_batches(ask, images)
 
 
 def _parity(wanted: np.ndarray, answers: np.ndarray) -> dict[str, Any]:

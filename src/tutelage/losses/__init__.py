@@ -1,15 +1,18 @@
-"""What a student learns: losses on the teacher's logits and inner layers, and on the labels."""
+"""Losses on the teacher's logits, on its inner layers, and on the labels."""
 
+from tutelage.losses.attention_transfer import AttentionTransfer
 from tutelage.losses.cross_entropy import CrossEntropy
-from tutelage.losses.features import (
-    RKD,
-    AttentionTransfer,
-    FeatureLoss,
-    FitNet,
-    SimilarityPreserving,
-)
-from tutelage.losses.logits import DIST, DKD, KD, NKD, LabelledLoss, LogitsLoss, StandardizedKD
+from tutelage.losses.dist import DIST
+from tutelage.losses.dkd import DKD
+from tutelage.losses.feature_loss import FeatureLoss
+from tutelage.losses.fitnet import FitNet
+from tutelage.losses.kd import KD
+from tutelage.losses.logits_loss import LabelledLoss, LogitsLoss
+from tutelage.losses.nkd import NKD
 from tutelage.losses.review_kd import ReviewKD
+from tutelage.losses.rkd import RKD
+from tutelage.losses.similarity_preserving import SimilarityPreserving
+from tutelage.losses.standardized_kd import StandardizedKD
 from tutelage.losses.validation import is_finite_number
 
 __all__ = [

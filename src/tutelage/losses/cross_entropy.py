@@ -1,4 +1,4 @@
-"""What a student learns from the labels."""
+"""Cross-entropy with labels of any form."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tutelage.losses.validation import is_finite_number
 
 
 def class_numbers(labels: Any, logits: Any) -> Any:
-    """Labels of any form as numbers of classes.
+    """Labels of any form as class numbers.
 
     Args:
         labels: (batch,), (batch, 1), or one-hot or soft ones, (batch, classes), of which the
-            largest counts.
+            largest is taken.
         logits: of shape (batch, classes).
 
     Returns:
@@ -26,13 +26,13 @@ def class_numbers(labels: Any, logits: Any) -> Any:
         ModelError: the shapes don't fit each other.
     """
     labels = ops.convert_to_tensor(labels)
-    given, shape = tuple(labels.shape), tuple(logits.shape)
-    if len(shape) == 2 and given == shape:
+    label_shape, shape = tuple(labels.shape), tuple(logits.shape)
+    if len(shape) == 2 and label_shape == shape:
         labels = ops.argmax(labels, axis=-1)
-    elif len(shape) != 2 or given not in {shape[:1], (*shape[:1], 1)}:
+    elif len(shape) != 2 or label_shape not in {shape[:1], (*shape[:1], 1)}:
         raise ModelError(
             "labels must have the shape (batch,), (batch, 1) or the logits' own, "
-            f"got labels {given} and logits {shape}; give one label to each image"
+            f"got labels {label_shape} and logits {shape}; give one label to each image"
         )
     return ops.cast(ops.reshape(labels, (-1, 1)), "int32")
 

@@ -1,4 +1,4 @@
-"""What a recipe's loss section comes to: distillation losses with their weights."""
+"""A recipe's loss section as distillation losses with their weights."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import keras
 
-from tutelage import losses as known
+from tutelage import losses as available
 from tutelage.errors import ModelError
 from tutelage.recipe import SETTINGS, Loss, Term
 
 _LOSSES: dict[str, Callable[..., keras.distillation.DistillationLoss]] = {
-    "kd": known.KD,
-    "standardized-kd": known.StandardizedKD,
-    "dkd": known.DKD,
-    "nkd": known.NKD,
-    "dist": known.DIST,
-    "fitnet": known.FitNet,
-    "attention-transfer": known.AttentionTransfer,
-    "similarity-preserving": known.SimilarityPreserving,
-    "rkd": known.RKD,
-    "reviewkd": known.ReviewKD,
+    "kd": available.KD,
+    "standardized-kd": available.StandardizedKD,
+    "dkd": available.DKD,
+    "nkd": available.NKD,
+    "dist": available.DIST,
+    "fitnet": available.FitNet,
+    "attention-transfer": available.AttentionTransfer,
+    "similarity-preserving": available.SimilarityPreserving,
+    "rkd": available.RKD,
+    "reviewkd": available.ReviewKD,
 }
 _USUAL_WEIGHTS = {
     "fitnet": 100.0,
@@ -31,7 +31,7 @@ _USUAL_WEIGHTS = {
     "reviewkd": 5.0,
 }
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
-_RISE = 0.1  # part of the steps in which a weight rises linearly, where not said
+_RISE = 0.1  # part of the steps in which a weight rises linearly, by default
 
 
 def losses(loss: Loss) -> list[keras.distillation.DistillationLoss]:
@@ -70,27 +70,27 @@ def weights(loss: Loss, steps: int) -> list[Any]:
     >>> from_recipe.weights(recipe.Loss(name="fitnet"), steps=100)
     [100.0]
     """
-    found: list[Any] = []
+    weights: list[Any] = []
     for term in loss.terms():
         weight = _USUAL_WEIGHTS.get(term.name, 1.0) if term.weight is None else term.weight
         if term.ramp == "linear":
             rise = math.ceil(steps * (_RISE if term.warmup is None else term.warmup))
-            found.append(keras.optimizers.schedules.PolynomialDecay(0.0, rise, weight))
+            weights.append(keras.optimizers.schedules.PolynomialDecay(0.0, rise, weight))
         elif term.ramp == "cosine":
-            found.append(keras.optimizers.schedules.CosineDecay(weight, steps))
+            weights.append(keras.optimizers.schedules.CosineDecay(weight, steps))
         else:
-            found.append(weight)
-    return found
+            weights.append(weight)
+    return weights
 
 
 def temperature(loss: Loss) -> float:
-    """The temperature at which a recipe's student sees its teacher's answers.
+    """The temperature of a recipe's first loss on logits.
 
     Args:
         loss: the recipe's section.
 
     Returns:
-        That of the first loss on logits; 1 where there is none, as on inner layers.
+        The temperature; 1 where no loss has one.
 
     Example:
 
@@ -103,12 +103,12 @@ def temperature(loss: Loss) -> float:
 
 
 def reads_layers(loss: Loss) -> bool:
-    """Whether the student needs its teacher at each step, as logits don't say enough."""
-    return any(isinstance(one, known.FeatureLoss) for one in losses(loss))
+    """Whether a loss compares inner layers, so that the teacher runs at each step."""
+    return any(isinstance(one, available.FeatureLoss) for one in losses(loss))
 
 
 def check(loss: Loss, classes: int, batch_size: int) -> None:
-    """Refuse losses that have no meaning for so many classes or images a step.
+    """Check that the losses are defined for so many classes and images a step.
 
     Args:
         loss: the recipe's section.
@@ -116,11 +116,11 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
         batch_size: of the student's training.
 
     Raises:
-        ModelError: what was expected, and of which loss.
+        ModelError: if one is not; names it.
     """
     for term in loss.terms():
         one = _loss(term)
-        if isinstance(one, known.LabelledLoss) and classes < one.classes:
+        if isinstance(one, available.LabelledLoss) and classes < one.classes:
             raise ModelError(
                 f"loss.name: expected a loss for {classes} classes, found "
                 f"{term.name}, which compares the classes beside the label; use kd"
@@ -133,8 +133,8 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
 
 
 def _loss(term: Term) -> keras.distillation.DistillationLoss:
-    given = {name: value for name in SETTINGS if (value := getattr(term, name)) is not None}
+    settings = {name: value for name in SETTINGS if (value := getattr(term, name)) is not None}
     layers = ("teacher_layer", "student_layer")
     return _LOSSES[term.name](
-        **{f"{name}_name" if name in layers else name: value for name, value in given.items()}
+        **{f"{name}_name" if name in layers else name: value for name, value in settings.items()}
     )

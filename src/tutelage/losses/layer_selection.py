@@ -20,8 +20,8 @@ _HEADS = (layers.Dense, layers.Conv2D)
 def stages(model: keras.Model) -> list[str]:
     """The last layer of each stage of a convolutional net, from the largest map to the smallest.
 
-    A stage is what is computed at one resolution: the image's, half of it, and so on. Paddings
-    and dropout are passed over, as is what comes before the first layer with weights to train.
+    A stage is all layers of one resolution: the image's, half of it, and so on. Paddings,
+    dropout and layers before the first trainable one are skipped.
 
     Args:
         model: a Functional or Sequential model of images, channels last.
@@ -42,7 +42,7 @@ def stages(model: keras.Model) -> list[str]:
     ['wide', 'narrow']
     """
     size = _inside(model).input_shape[1]
-    found: dict[int, str] = {}
+    last: dict[int, str] = {}
     learned = False
     for layer in model.layers:
         learned = learned or bool(layer.trainable_variables)
@@ -51,21 +51,21 @@ def stages(model: keras.Model) -> list[str]:
             continue
         if None in (size, shape[1]):
             raise ModelError(
-                f"{model.name} takes images of any size, so its stages can't be told apart: "
+                f"{model.name} takes images of any size, so its stages have no resolution: "
                 "name the layers, or give its input a size"
             )
         if shape[1] > 1:
-            found[round(math.log2(size / shape[1]))] = layer.name
-    if not found:
+            last[round(math.log2(size / shape[1]))] = layer.name
+    if not last:
         raise ModelError(
             f"{model.name} has no feature maps (batch, height, width, channels): "
             "use a loss on logits, or name layers"
         )
-    return [found[step] for step in sorted(found)]
+    return [last[step] for step in sorted(last)]
 
 
 def embedding(model: keras.Model) -> str:
-    """The layer whose output the head of a classifier reads, dropout passed over.
+    """The layer whose output is the input of a classifier's head, dropout skipped.
 
     Args:
         model: a Functional or Sequential model that ends in a dense layer.
@@ -97,15 +97,15 @@ def named(model: keras.Model, names: Sequence[str], role: str) -> list[str]:
         The names.
 
     Raises:
-        RecipeError: a layer isn't there; says which are.
+        RecipeError: there is no such layer; lists those that exist.
     """
-    there = [layer.name for layer in _inside(model).layers]
+    existing = [layer.name for layer in _inside(model).layers]
     for name in names:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
+        if name not in existing:
+            near = difflib.get_close_matches(name, existing, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise RecipeError(
-                f"the {role} {model.name} has no layer {name!r}: {hint}it has {', '.join(there)}"
+                f"the {role} {model.name} has no layer {name!r}: {hint}it has {', '.join(existing)}"
             )
     return list(names)
 
@@ -113,7 +113,7 @@ def named(model: keras.Model, names: Sequence[str], role: str) -> list[str]:
 def _inside(model: Any) -> Any:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ModelError(
-            f"inner layers are those of a Functional or Sequential model, got "
+            f"a loss on inner layers needs a Functional or Sequential model, got "
             f"{type(model).__name__}: use a loss on logits"
         )
     return model

@@ -11,9 +11,9 @@ import numpy as np
 from keras import layers, ops
 
 from tutelage.errors import ModelError, RecipeError
-from tutelage.losses.features import FeatureLoss, Names
+from tutelage.losses.feature_loss import FeatureLoss, Names
+from tutelage.losses.numerics import mean
 from tutelage.losses.pooling import pooled, same_size
-from tutelage.losses.validation import mean
 
 _MOST_CHANNELS, _LEVELS = 512, (4, 2, 1)
 
@@ -84,22 +84,24 @@ class ReviewKD(FeatureLoss):
         student_shapes: Sequence[tuple[int | None, ...]],
         seed: int,
     ) -> keras.Model:
-        wanted, found = ([_map(shape) for shape in x] for x in (teacher_shapes, student_shapes))
-        sizes = [shape[0] for shape in found]
+        wanted, student_maps = (
+            [_map(shape) for shape in x] for x in (teacher_shapes, student_shapes)
+        )
+        sizes = [shape[0] for shape in student_maps]
         if sizes != sorted(sizes, reverse=True):
             raise ModelError(
                 "ReviewKD needs layers from the largest map to the smallest, as it goes from the "
                 f"student's deepest stage to the first, got the heights {sizes}"
             )
-        mid = self.mid_channels or min(_MOST_CHANNELS, found[-1][-1])
+        mid = self.mid_channels or min(_MOST_CHANNELS, student_maps[-1][-1])
         seeds, deeper = itertools.count(seed), None
         inputs = [keras.Input(shape[1:]) for shape in student_shapes]
         outputs: list[Any] = []
         for i in reversed(range(len(inputs))):
-            x = layers.Reshape(found[i])(inputs[i])  # rows are maps of one pixel
+            x = layers.Reshape(student_maps[i])(inputs[i])  # rows are maps of one pixel
             x = _normalised(x, mid, 1, next(seeds), f"stage{i}_in")
             if deeper is not None:
-                deeper = _nearest(deeper, found[i])
+                deeper = _nearest(deeper, student_maps[i])
                 weighing = _weighing(mid, seeds, f"stage{i}_attention")
                 weights = weighing(ops.concatenate([x, deeper], axis=-1))
                 x = weights[..., :1] * x + weights[..., 1:] * deeper

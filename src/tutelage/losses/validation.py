@@ -1,13 +1,10 @@
-"""What losses ask of their arguments."""
+"""Checks of the losses' arguments."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from typing import Any
-
-import keras
-from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
 
@@ -83,37 +80,3 @@ def check_logits(teacher_outputs: Any, student_outputs: Any) -> None:
             f"got {teacher} from the teacher and {student} from the student; "
             "give both models the same classes"
         )
-
-
-def wide(logits: Any) -> Any:
-    """Logits as a tensor of float32 or wider: a softmax in half precision loses small classes.
-
-    Args:
-        logits: an array or tensor of any float type.
-
-    Returns:
-        A tensor, unchanged where it is of float32 or float64.
-    """
-    logits = ops.convert_to_tensor(logits)
-    enough = keras.backend.standardize_dtype(logits.dtype) in {"float32", "float64"}
-    return logits if enough else ops.cast(logits, "float32")
-
-
-def mean(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """A mean in its tensor's own precision.
-
-    Keras' own rounds float64 to float32 on the PyTorch backend, as its matmul does.
-
-    Args:
-        x: a tensor of any shape; its batch size may be unknown until it runs.
-        axis: over which; None: over all.
-        keepdims: whether the axis stays, of size 1.
-
-    Returns:
-        A tensor of the same type.
-    """
-    shape = ops.shape(x)
-    count: Any = 1
-    for size in shape if axis is None else (shape[axis],):
-        count = count * (size if isinstance(size, int) else ops.cast(size, x.dtype))
-    return ops.sum(x, axis=axis, keepdims=keepdims) / count

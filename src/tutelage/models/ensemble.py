@@ -19,7 +19,7 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
     """Make one teacher of several.
 
     Args:
-        teachers: at least two that answer images, of one data set.
+        teachers: at least two, of one data set, none of stored logits.
         combine: `"logits"`: it gives the mean of their logits; `"probabilities"`: the logarithm of
             the mean of their probabilities; `"losses"`: as `"logits"`, but a student's loss is
             the mean of its losses with each of them.
@@ -36,14 +36,14 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
     >>> import numpy as np
     >>> from tutelage.models import resolve
     >>> from tutelage.models.ensemble import ensemble
-    >>> images, found = np.zeros((4, 8, 8, 1), np.uint8), []
+    >>> images, teachers = np.zeros((4, 8, 8, 1), np.uint8), []
     >>> for _ in range(2):
     ...     net = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     ...     net.add(keras.layers.Dense(2))
-    ...     found.append(resolve.teacher(net, images=images, classes=("cat", "dog")))
-    >>> ensemble(found).answer(images, "float32").shape
+    ...     teachers.append(resolve.teacher(net, images=images, classes=("cat", "dog")))
+    >>> ensemble(teachers).logits(images, "float32").shape
     (4, 2)
-    >>> ensemble(found, "losses").apart(images, "float32").shape
+    >>> ensemble(teachers, "losses").member_logits(images, "float32").shape
     (4, 2, 2)
     """
     if len(teachers) < 2:
@@ -51,35 +51,35 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
     for teacher in teachers:
         if teacher.stored is not None:
             raise RecipeError(
-                f"{teacher.name} holds stored logits: average them with the others' yourself, or "
-                "give models alone"
+                f"{teacher.name} holds stored logits, which an ensemble can't use: "
+                "average the logits yourself, or give models only"
             )
     names = ", ".join(teacher.name for teacher in teachers)
     digests = " ".join([combine, *(teacher.digest for teacher in teachers)])
     notes = [f"{teacher.name}: {note}" for teacher in teachers for note in teacher.notes]
-    answers = [teacher.answer for teacher in teachers if teacher.answer is not None]
+    functions = [teacher.logits for teacher in teachers if teacher.logits is not None]
 
-    def apart(images: np.ndarray, precision: str) -> np.ndarray:
-        return np.stack([answer(images, precision) for answer in answers], axis=1)
+    def member_logits(images: np.ndarray, precision: str) -> np.ndarray:
+        return np.stack([compute(images, precision) for compute in functions], axis=1)
 
-    def together(images: np.ndarray, precision: str) -> np.ndarray:
-        each = apart(images, precision)
+    def logits(images: np.ndarray, precision: str) -> np.ndarray:
+        each = member_logits(images, precision)
         if combine != "probabilities":
             return np.asarray(each.mean(axis=1))
-        chances = np.exp(each - each.max(axis=-1, keepdims=True))
-        chances /= chances.sum(axis=-1, keepdims=True)
-        return np.log(np.maximum(chances.mean(axis=1), np.float32(_LEAST)))
+        probabilities = np.exp(each - each.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        return np.log(np.maximum(probabilities.mean(axis=1), np.float32(_LEAST)))
 
     models = [teacher.model for teacher in teachers if teacher.model is not None]
-    whole = len(models) == len(teachers) and combine != "losses"
+    as_one_model = len(models) == len(teachers) and combine != "losses"
     return Teacher(
         name=f"an ensemble of {names}",
         digest=hashlib.sha256(digests.encode()).hexdigest(),
-        model=_mean(models, combine) if whole else None,
-        answer=together,
+        model=_mean(models, combine) if as_one_model else None,
+        logits=logits,
         stored=None,
         notes=tuple(notes),
-        apart=apart if combine == "losses" else None,
+        member_logits=member_logits if combine == "losses" else None,
     )
 
 

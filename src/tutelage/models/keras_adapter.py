@@ -19,29 +19,29 @@ from tutelage.models.preprocessing import (
     refuse_channels,
     refuse_outputs,
 )
-from tutelage.models.probing import LEAST, log_of_probabilities, probe, reason
+from tutelage.models.probing import MIN_PROBABILITY, log_of_probabilities, probe, reason
 
 
 def from_keras(
-    model: keras.Model, name: str, images: np.ndarray, classes: int, entry: Preprocessing
+    model: keras.Model, name: str, images: np.ndarray, classes: int, preprocessing: Preprocessing
 ) -> tuple[keras.Model, list[str]]:
     """Copy a Keras model into one that takes raw images and gives logits.
 
-    A stock Functional or Sequential model's layers become the copy's own, behind those that
-    `entry` asks for; a model of another class is one layer of it.
+    The layers of a Functional or Sequential model are copied one by one, after those that
+    `preprocessing` needs; a model of another class becomes one layer of the copy.
 
     Args:
         model: built, of one image input and one output.
-        name: what to call it in errors.
+        name: the model's name in errors.
         images: the training images, uint8 of shape (n, height, width, channels).
         classes: number of classes.
-        entry: how it takes its images.
+        preprocessing: how the model takes its images.
 
     Returns:
         A Functional model from uint8 images of that shape to logits, and notes for the user.
 
     Raises:
-        RecipeError: if `entry` scales images for a model of uint8 images.
+        RecipeError: if `preprocessing` scales images for a model of uint8 images.
         ModelError: if it can't be copied, or doesn't fit.
 
     Example:
@@ -53,13 +53,13 @@ def from_keras(
     >>> model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(3, 3)])
     >>> model.add(keras.layers.GlobalAveragePooling2D())
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
-    >>> entry = Preprocessing((9, 9), 255)
-    >>> made, notes = keras_adapter.from_keras(model, "mine", images, 3, entry)
+    >>> preprocessing = Preprocessing((9, 9), 255)
+    >>> made, notes = keras_adapter.from_keras(model, "mine", images, 3, preprocessing)
     >>> [type(layer).__name__ for layer in made.layers[1:3]], notes
-    (['Rescaling', 'Resizing'], ['images are resized for it from 8x8 to 9x9 pixels'])
+    (['Rescaling', 'Resizing'], ['its images are resized from 8x8 to 9x9 pixels'])
     """
     if not model.built:
-        raise ModelError(f"{name} has no weights yet: begin it with keras.Input, or call it once")
+        raise ModelError(f"{name} has no weights yet: start it with keras.Input, or call it once")
     shape, notes = images.shape[1:], list[str]()
     declared = keras.tree.flatten(getattr(model, "inputs", None) or [])
     if len(declared) > 1:
@@ -70,16 +70,16 @@ def from_keras(
             f"{name} takes input of shape {takes}: expected (batch, height, width, channels)"
         )
     refuse_channels(name, takes[3], shape[2])
-    size = input_size(name, shape, takes[1:3], entry, notes)
+    size = input_size(name, shape, takes[1:3], preprocessing, notes)
     dtype = "uint8" if declared and declared[0].dtype == "uint8" else "float32"
     taken = {layer.name for layer in model.layers if not isinstance(layer, layers.InputLayer)}
-    inputs, x = prepared(name, shape, entry, size, dtype, taken)
+    inputs, x = prepared(name, shape, preprocessing, size, dtype, taken)
     try:
         outputs = _copied(model, x)
     except Exception as error:  # whatever a layer's class raises
         raise ModelError(
             f"{name} can't be copied for images of shape {x.shape[1:]}: {reason(error)}; "
-            "each class of its own needs a get_config, and images the size it takes"
+            "custom classes need a get_config, and images the size that the model takes"
         ) from error
     if len(keras.tree.flatten(outputs)) != 1:
         raise ModelError(f"{name} gives {len(outputs)} outputs: expected one, of logits")
@@ -87,20 +87,20 @@ def from_keras(
     refuse_outputs(name, output.shape, classes)
     logits = _before_softmax(output)
     made = keras.Model(inputs, logits, name=model.name)
-    answers = probe(name, functools.partial(loading.logits, made), images, classes)
+    outputs_seen = probe(name, functools.partial(loading.logits, made), images, classes)
     if logits is not output:
-        notes.append("it ends in softmax: its logits are taken from before that")
-    elif log_of_probabilities(answers, notes) is not answers:
+        notes.append("it ends in softmax: using the logits before the softmax")
+    elif log_of_probabilities(outputs_seen, notes) is not outputs_seen:
         inputs = keras.Input(shape, dtype="uint8", name="images")
-        # A layer ends it, as an operation is none and would not be seen as the last.
+        # Ends in a layer: the checks look at the last layer, and an operation is none.
         last = layers.Identity(name="logits")
-        x = last(ops.log(ops.maximum(made(inputs), LEAST)))
+        x = last(ops.log(ops.maximum(made(inputs), MIN_PROBABILITY)))
         made = keras.Model(inputs, x, name=f"{model.name}_logits")
     return made, notes
 
 
 def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
-    """What a copy of a model, with its weights and state, makes of `x`."""
+    """The output for `x` of a copy of a model, with its weights and state."""
     copies: dict[Any, Any] = {}
 
     def copied(operation: Any) -> Any:
@@ -119,13 +119,13 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
     for old, new in copies.items():
         if isinstance(old, keras.Layer):
             for ours, theirs in zip(new.variables, old.variables, strict=True):
-                # By way of NumPy: JAX would share the array, and training gives it away.
+                # Through NumPy: JAX would share the array, and training donates it.
                 ours.assign(np.array(ops.convert_to_numpy(theirs)))
     return outputs
 
 
 def _before_softmax(output: Any) -> Any:
-    """The logits that a softmax makes `output` of; `output` itself where no layer shows one."""
+    """The input of the softmax layer that gives `output`; `output` where there is none."""
     head, inputs = private_api.producer(output)
     activation = getattr(head, "activation", None)
     if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:

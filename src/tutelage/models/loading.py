@@ -1,13 +1,10 @@
-"""What a trained model answers: logits, figures on a test part, classes of a picture."""
+"""Trained Keras models: loaded, checked against the data, and used for predictions."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from tutelage import private_api
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
 from tutelage.models import onnx_model
@@ -48,16 +44,16 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 def check_fit(
     model: keras.Model, name: str | os.PathLike[str], shape: tuple[int, ...], classes: int
 ) -> None:
-    """Refuse a model that doesn't take such images or give so many classes' logits.
+    """Check that a model takes such images and gives logits of so many classes.
 
     Args:
         model: the model.
-        name: what to call it in the error.
+        name: the model's name in the error.
         shape: (height, width, channels) of the images.
         classes: number of classes.
 
     Raises:
-        ModelError: what was expected and what came.
+        ModelError: if it doesn't.
     """
     refuse_unfit(name, *_geometry(model, name), shape, classes)
 
@@ -69,7 +65,7 @@ def refuse_unfit(
     shape: tuple[int, ...],
     classes: int,
 ) -> None:
-    """Refuse, with a ModelError, a model of another shape or number of classes than the data's."""
+    """Raise ModelError for a model of another shape or number of classes than the data's."""
     if takes != shape:
         raise ModelError(
             f"{name} takes images of shape {takes}, but these are {shape}: "
@@ -77,7 +73,7 @@ def refuse_unfit(
         )
     if gives != classes:
         raise ModelError(
-            f"{name} tells {gives} classes apart, but there are {classes}: choose another model"
+            f"{name} has {gives} classes, but the data has {classes}: choose another model"
         )
 
 
@@ -87,64 +83,25 @@ def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -
     Args:
         model: a model from uint8 images to logits.
         images: uint8 of shape (n, height, width, channels).
-        precision: what to compute in; in `"float32"` they are what its file gives anywhere.
+        precision: of the computation; `"float32"` gives what the file gives anywhere.
 
     Returns:
         float32 of shape (n, classes).
     """
-    answers = accelerate.accelerate(model, precision).predict(images, batch_size=BATCH, verbose=0)
-    return np.asarray(answers, dtype=np.float32)
+    outputs = accelerate.accelerate(model, precision).predict(images, batch_size=BATCH, verbose=0)
+    return np.asarray(outputs, dtype=np.float32)
 
 
-def digest(model: keras.Model) -> str:
-    """A hash of what a model's answers depend on, the same wherever its file is loaded.
-
-    Args:
-        model: a built model that can be told as JSON.
-
-    Returns:
-        SHA-256 in hexadecimal of its architecture, its weights and its own classes' source.
-    """
-    # Names are given by number in a process: by order of appearance they are the same in all.
-    text = model.to_json()
-    for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
-        text = text.replace(name, f'"{number}"')
-    told = hashlib.sha256((text + own_code(private_api.flat_layers(model))).encode())
-    for weights in model.get_weights():
-        told.update(np.ascontiguousarray(weights).data)
-    return told.hexdigest()
-
-
-def own_code(parts: Iterable[object]) -> str:
-    """The source of the classes that are no library's, as weights don't tell what is done.
-
-    Args:
-        parts: layers or modules.
-
-    Returns:
-        The sources, one after the other; a class without any by its name.
-    """
-    kinds = {type(part) for part in parts}
-    own = (kind for kind in kinds if not kind.__module__.startswith(("keras.", "torch.")))
-    told = []
-    for kind in own:
-        try:
-            told.append(inspect.getsource(kind))
-        except (OSError, TypeError):  # made where there is no file
-            told.append(kind.__qualname__)
-    return "\n".join(sorted(told))
-
-
-def in_chunks(
-    ask: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
+def in_batches(
+    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
 ) -> np.ndarray:
-    """Answers to images that are asked about a batch at a time."""
-    parts = [ask(images[start : start + size]) for start in range(0, len(images), size)]
+    """Outputs of a function for images, computed a batch at a time."""
+    parts = [predict(images[start : start + size]) for start in range(0, len(images), size)]
     return np.concatenate(parts)
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
-    """The most likely classes of pictures.
+    """Classify pictures: the most likely classes of each.
 
     Args:
         path: the model file; its run's `results.json` beside it names the classes.
@@ -163,8 +120,8 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     model = load_model(path)
     shape, count = _geometry(model, path)
     pictures = onnx_model.read_pictures(images, shape, path, top)
-    chances = softmax(logits(model, pictures).astype(np.float64), axis=1)
-    return onnx_model.ranked(images, chances, _class_names(path, count), top)
+    probabilities = softmax(logits(model, pictures).astype(np.float64), axis=1)
+    return onnx_model.ranked(images, probabilities, _class_names(path, count), top)
 
 
 def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:

@@ -1,4 +1,4 @@
-"""An exported model file, opened and asked: it needs ONNX Runtime and NumPy, nothing else."""
+"""Predictions of an exported model file; needs no Keras and no PyTorch, only ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from tutelage.data import datasets
+from tutelage.data import image_file
 from tutelage.errors import ModelError, RecipeError, extra
 
-# Where a file says what it is, among its metadata: both are JSON.
+# Keys of a file's metadata; the values are JSON.
 CLASSES = "classes"  # the classes' names, a list
 ABOUT = "tutelage"  # name, precision, parameters, macs, shape, figures, data
 
 
-class Exported:
-    """A file of `tutelage export`, ready to answer raw uint8 images.
+class ExportedModel:
+    """A file written by `tutelage export`: raw uint8 images in, logits out.
 
     Args:
         path: the `.onnx` file.
-        threads: that one call may use, at least 1.
+        threads: number of threads of a call, at least 1.
 
     Attributes:
         path: the file.
@@ -32,17 +32,17 @@ class Exported:
         precision: `float32` or `int8`.
         shape: (height, width, channels) of the images it takes.
         classes: the classes' names.
-        about: what the file says of itself: also `parameters`, `macs`, `figures`, `data`.
+        about: all metadata of the file: also `parameters`, `macs`, `figures`, `data`.
 
     Raises:
         RecipeError: if `threads` is below 1.
-        ModelError: if there is no such file, or it is none of `tutelage export`.
+        ModelError: if there is no such file, or it was not written by `tutelage export`.
         MissingExtraError: if there is no ONNX Runtime.
 
     Example:
 
     >>> from tutelage.models import onnx_model
-    >>> onnx_model.Exported("missing.onnx")
+    >>> onnx_model.ExportedModel("missing.onnx")
     Traceback (most recent call last):
         ...
     tutelage.errors.ModelError: no file missing.onnx: expected one of tutelage export
@@ -59,24 +59,24 @@ class Exported:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # what it warns of is of no use to who runs the file
+        options.log_severity_level = 3  # its warnings are about the graph, not about its use
         try:
             self._session = onnxruntime.InferenceSession(
                 self.path, options, providers=["CPUExecutionProvider"]
             )
-            given = self._session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # ONNX Runtime's errors have no common class
+            metadata = self._session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # ONNX Runtime's errors have no public base class
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{self.path} can't be read as an ONNX model: {reason}") from error
         try:
-            self.classes = tuple(json.loads(given[CLASSES]))
-            self.about: dict[str, Any] = json.loads(given[ABOUT])
+            self.classes = tuple(json.loads(metadata[CLASSES]))
+            self.about: dict[str, Any] = json.loads(metadata[ABOUT])
             self.name: str = self.about["name"]
             self.precision: str = self.about["precision"]
             height, width, channels = self.about["shape"]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"{self.path} doesn't say what it is: expected a file of tutelage export"
+                f"{self.path} has no metadata of tutelage export: expected a file written by it"
             ) from error
         self.shape: tuple[int, int, int] = (height, width, channels)
         self._input = self._session.get_inputs()[0].name
@@ -88,11 +88,11 @@ class Exported:
 
     @property
     def size_figures(self) -> dict[str, Any]:
-        """`parameters` and `macs` of the model, so far as the file tells."""
+        """`parameters` and `macs` of the model, where the file has them."""
         return {key: self.about[key] for key in ("parameters", "macs") if key in self.about}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Answer images.
+        """Logits of images.
 
         Args:
             images: uint8 of shape (n, height, width, channels), n at least 1.
@@ -108,16 +108,16 @@ class Exported:
                 f"{self.path} takes uint8 images of shape (n, {', '.join(map(str, self.shape))}), "
                 f"found {images.dtype} of shape {images.shape}"
             )
-        (answers,) = self._session.run(None, {self._input: images})
-        return answers
+        (outputs,) = self._session.run(None, {self._input: images})
+        return outputs
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Answer images with `softmax(logits)`, float64 of shape (n, classes)."""
+        """`softmax(logits)` of images, float64 of shape (n, classes)."""
         return softmax(self.logits(images).astype(np.float64), axis=1)
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
-    """The most likely classes of pictures, by an exported file.
+    """Classify pictures with an exported file: the most likely classes of each.
 
     Args:
         path: the `.onnx` file.
@@ -125,14 +125,14 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
         top: how many classes to give, at least 1; all, if there are fewer.
 
     Returns:
-        As `inference.predict`.
+        As `loading.predict`.
 
     Raises:
         RecipeError: if there is no picture, or `top` is below 1.
-        ModelError: if the file is none of `tutelage export`, or takes no pictures.
+        ModelError: if the file was not written by `tutelage export`, or takes no pictures.
         DataError: if a picture can't be read.
     """
-    file = Exported(path)
+    file = ExportedModel(path)
     pictures = read_pictures(images, file.shape, path, top)
     return ranked(images, file.probabilities(pictures), file.classes, top)
 
@@ -140,13 +140,13 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
 def read_pictures(
     images: Sequence[Path], shape: tuple[int, int, int], path: Path, top: int
 ) -> np.ndarray:
-    """Pictures as a model takes them.
+    """Read pictures in the shape that a model takes.
 
     Args:
         images: the pictures, at least one.
         shape: (height, width, channels) of the model's images.
         path: the model's file, for errors.
-        top: how many classes will be given, at least 1.
+        top: how many classes are wanted, at least 1.
 
     Returns:
         uint8 of shape (n, height, width, channels).
@@ -156,31 +156,30 @@ def read_pictures(
     """
     if not images or top < 1:
         raise RecipeError(
-            f"expected at least 1 picture and at least 1 class to give, "
-            f"found {len(images)} and {top}"
+            f"expected at least 1 picture and at least 1 class, found {len(images)} and {top}"
         )
     if shape[2] not in (1, 3):
         raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
-    return np.stack([datasets.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
+    return np.stack([image_file.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
 
 
 def ranked(
-    images: Sequence[Path], chances: np.ndarray, classes: Sequence[str], top: int
+    images: Sequence[Path], probabilities: np.ndarray, classes: Sequence[str], top: int
 ) -> list[dict[str, Any]]:
     """Each picture with its most likely classes, the likeliest first.
 
     Args:
         images: the pictures.
-        chances: float64 probabilities of shape (pictures, classes).
+        probabilities: float64 probabilities of shape (pictures, classes).
         classes: the classes' names.
         top: how many to give.
 
     Returns:
         For each picture `image` and `classes`, each with `name` and `probability`.
     """
-    answers = []
-    for image, chance in zip(images, chances, strict=True):
-        best = np.argsort(-chance, kind="stable")[:top]
-        likely = [{"name": classes[i], "probability": float(chance[i])} for i in best]
-        answers.append({"image": str(image), "classes": likely})
-    return answers
+    predictions = []
+    for image, row in zip(images, probabilities, strict=True):
+        best = np.argsort(-row, kind="stable")[:top]
+        likely = [{"name": classes[i], "probability": float(row[i])} for i in best]
+        predictions.append({"image": str(image), "classes": likely})
+    return predictions

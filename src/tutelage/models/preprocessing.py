@@ -30,7 +30,7 @@ class Preprocessing:
     std: tuple[float, ...] = ()
 
     def check(self, channels: int) -> None:
-        """Refuse values that images of so many channels can't be taken by, with RecipeError."""
+        """Raise RecipeError for values that don't fit images of so many channels."""
         if self.size is not None and (
             len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size)
         ):
@@ -51,25 +51,25 @@ def input_size(
     name: str,
     shape: tuple[int, ...],
     takes: tuple[Any, ...],
-    entry: Preprocessing,
+    preprocessing: Preprocessing,
     notes: list[str],
 ) -> tuple[int, int]:
-    """The (height, width) to show a model that takes such; what is no integer is free."""
-    own = (shape[0], shape[1])
-    height, width = size = tuple(entry.size or own)
+    """The (height, width) of a model's images; what is no integer in `takes` is free."""
+    raw = (shape[0], shape[1])
+    height, width = size = tuple(preprocessing.size or raw)
     fits = tuple(t if isinstance(t, int) else s for t, s in zip(takes, size, strict=True))
     if fits != size:
         raise ModelError(
-            f"{name} takes images of {fits[0]}x{fits[1]} pixels, but "
-            f"{'size is' if entry.size else 'these are'} {height}x{width}: set size to {fits}"
+            f"{name} takes images of {fits[0]}x{fits[1]} pixels, found {height}x{width}: "
+            f"set size to {fits}"
         )
-    if size != own:
-        notes.append(f"images are resized for it from {own[0]}x{own[1]} to {height}x{width} pixels")
+    if size != raw:
+        notes.append(f"its images are resized from {raw[0]}x{raw[1]} to {height}x{width} pixels")
     return height, width
 
 
 def refuse_channels(name: str, takes: Any, channels: int) -> None:
-    """Refuse, with a ModelError, images of other channels than a model takes."""
+    """Raise ModelError where images have other channels than a model takes."""
     if isinstance(takes, int) and takes != channels:
         raise ModelError(
             f"{name} takes images of {takes} channels, but these have {channels} (grey 1, colour "
@@ -78,39 +78,39 @@ def refuse_channels(name: str, takes: Any, channels: int) -> None:
 
 
 def refuse_outputs(name: str, shape: tuple[int | None, ...], classes: int) -> None:
-    """Refuse, with a ModelError, outputs that are not logits of so many classes."""
+    """Raise ModelError for outputs that are not logits of so many classes."""
     if len(shape) != 2:
         raise ModelError(f"{name} gives output of shape {shape}: expected logits (batch, classes)")
     if shape[1] != classes:
         raise ModelError(
-            f"{name} tells {shape[1]} classes apart, but there are {classes}: choose another model"
+            f"{name} has {shape[1]} classes, but the data has {classes}: choose another model"
         )
 
 
 def prepared(
     name: str,
     shape: tuple[int, ...],
-    entry: Preprocessing,
+    preprocessing: Preprocessing,
     size: tuple[int, int],
     dtype: str,
     taken: set[str],
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Raw images, and what a model of `dtype` takes of them: stock layers where any are needed."""
+    """An input of raw images, and the preprocessed images of `dtype`, by stock layers if any."""
 
     def free(wanted: str) -> str:
         return wanted if wanted not in taken else free(f"{wanted}_")
 
     x = inputs = keras.Input(shape, dtype="uint8", name=free("images"))
     if dtype == "float32":
-        std = np.asarray(entry.std or [1.0] * shape[2])
-        mean = np.asarray(entry.mean or [0.0] * shape[2])
-        scale, offset = 1 / (entry.scale * std), -mean / std
-        # Ahead of resizing, which commutes with it.
+        std = np.asarray(preprocessing.std or [1.0] * shape[2])
+        mean = np.asarray(preprocessing.mean or [0.0] * shape[2])
+        scale, offset = 1 / (preprocessing.scale * std), -mean / std
+        # Before resizing, which commutes with it.
         x = layers.Rescaling(
             scale.tolist(), offset.tolist(), dtype=dtype, name=free("entry_scale")
         )(x)
-    elif entry.scale != 1 or entry.mean or entry.std:
-        raise RecipeError(f"{name} takes pixels as they are: give no scale, mean or std for it")
+    elif preprocessing.scale != 1 or preprocessing.mean or preprocessing.std:
+        raise RecipeError(f"{name} takes uint8 pixels: leave out scale, mean and std")
     if size != shape[:2]:
         x = layers.Resizing(*size, dtype=dtype, name=free("entry_size"))(x)
     return inputs, x

@@ -1,47 +1,75 @@
-"""Whether a model answers images, and whether its outputs are logits or probabilities."""
+"""Trial predictions of a model: whether it takes the images, and gives logits or probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 
 from tutelage.errors import ModelError, TutelageError
-from tutelage.models.preprocessing import refuse_outputs
+from tutelage.models import loading
+from tutelage.models.preprocessing import Preprocessing, prepared, refuse_outputs
 
 TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
 
-_PROBES = 64  # images shown to a model to see whether it answers, and what
-LEAST = 1e-7  # what a lower probability counts as: its logarithm must be finite
+_PROBES = 64  # images of a trial prediction
+MIN_PROBABILITY = 1e-7  # lower ones are raised to it, so that the logarithm is finite
 
 
-def probe(name: str, ask: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
+def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
     """A model's outputs for a few images, spread over all; refuses what can't be logits."""
     probes = images[np.linspace(0, len(images) - 1, min(_PROBES, len(images))).astype(int)]
     try:
-        answers = ask(probes, "float32")
+        outputs = predict(probes, "float32")
     except TutelageError:
         raise
     except Exception as error:  # whatever a model raises
         raise ModelError(
-            f"{name} can't answer images of shape {probes.shape[1:]}: {reason(error)}; "
+            f"{name} can't take images of shape {probes.shape[1:]}: {reason(error)}; "
             "set size to what it takes, or choose another model"
         ) from error
-    refuse_outputs(name, answers.shape, classes)
-    if not np.isfinite(answers).all():
+    refuse_outputs(name, outputs.shape, classes)
+    if not np.isfinite(outputs).all():
         raise ModelError(
             f"{name} gives logits that are not finite: is it trained, and how does it take "
             "images (size, scale, mean, std)?"
         )
-    return answers
+    return outputs
 
 
-def log_of_probabilities(answers: np.ndarray, notes: list[str]) -> np.ndarray:
-    """A model's answers as they are, or their logarithms, with a note, if all are probabilities."""
-    if not ((answers >= 0).all() and (np.abs(answers.sum(axis=1) - 1) < 1e-3).all()):
-        return answers
-    notes.append("it gives probabilities: their logarithms are taken as its logits")
-    return np.log(np.maximum(answers, np.float32(LEAST)))
+def log_of_probabilities(outputs: np.ndarray, notes: list[str]) -> np.ndarray:
+    """A model's outputs, or their logarithms, with a note, where all are probabilities."""
+    if not ((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) - 1) < 1e-3).all()):
+        return outputs
+    notes.append("it gives probabilities: using their logarithms as logits")
+    return np.log(np.maximum(outputs, np.float32(MIN_PROBABILITY)))
+
+
+def teacher_function(
+    run: TeacherFunction,
+    name: str,
+    images: np.ndarray,
+    classes: int,
+    preprocessing: Preprocessing,
+    size: tuple[int, int],
+    dtype: str,
+    notes: list[str],
+) -> tuple[TeacherFunction, list[str]]:
+    """Logits of raw images, in batches, by a model that `run` calls with NHWC pixels."""
+    front = keras.Model(*prepared(name, images.shape[1:], preprocessing, size, dtype, set()))
+
+    def predict(raw: np.ndarray, precision: str) -> np.ndarray:
+        starts = range(0, len(raw), loading.BATCH)
+        batches = (raw[start : start + loading.BATCH] for start in starts)
+        return np.concatenate([run(front.predict_on_batch(b), precision) for b in batches])
+
+    outputs = probe(name, predict, images, classes)
+    if log_of_probabilities(outputs, notes) is outputs:
+        return predict, notes
+    return lambda raw, precision: np.log(
+        np.maximum(predict(raw, precision), MIN_PROBABILITY)
+    ), notes
 
 
 def reason(error: Exception) -> str:

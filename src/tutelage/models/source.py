@@ -1,4 +1,4 @@
-"""What a user names as a model: an object, a path, or a function that makes one."""
+"""A user's model: an object, a path, or the name of a function that returns one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def find(source: Source, expected: str, seed: int | None = None) -> tuple[str, Any]:
-    """What to call a source, and the model, module or path that it is."""
+    """The name of a source, and the model, module or path that it stands for."""
     if isinstance(source, keras.Model):
         return source.name, source
     if isinstance(source, torch.nn.Module) and not isinstance(source, keras.Layer):

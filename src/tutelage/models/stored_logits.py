@@ -1,4 +1,4 @@
-"""A teacher that is a file of logits, of certain images in a certain order."""
+"""Stored teacher logits: a file of the logits of certain images in a certain order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import log_of_probabilities, reason
 
 
-def order(images: np.ndarray) -> str:
-    """A hash of images in their order, for the manifest of stored logits.
+def image_hash(images: np.ndarray) -> str:
+    """A hash of images and their order, for the manifest of stored logits.
 
     Args:
         images: uint8 of shape (n, height, width, channels).
@@ -26,30 +26,32 @@ def order(images: np.ndarray) -> str:
 
     >>> import numpy as np
     >>> from tutelage.models import stored_logits
-    >>> stored_logits.order(np.zeros((2, 8, 8, 1), np.uint8))[:12]
+    >>> stored_logits.image_hash(np.zeros((2, 8, 8, 1), np.uint8))[:12]
     'd760ac9ed879'
     """
-    told = hashlib.sha256(str(images.shape).encode())
-    told.update(np.ascontiguousarray(images, dtype=np.uint8).data)
-    return told.hexdigest()
+    sha256 = hashlib.sha256(str(images.shape).encode())
+    sha256.update(np.ascontiguousarray(images, dtype=np.uint8).data)
+    return sha256.hexdigest()
 
 
 def read(
-    path: Path, images: np.ndarray, classes: tuple[str, ...], entry: Preprocessing
+    path: Path, images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> tuple[np.ndarray, list[str]]:
-    """The logits of a `.npy` file, if its manifest says that they are of these images."""
-    if entry != Preprocessing():
-        raise RecipeError(f"{path} holds logits, which take no images: give no size or scale")
+    """The logits of a `.npy` file, where its manifest names these images and classes."""
+    if preprocessing != Preprocessing():
+        raise RecipeError(
+            f"{path} holds logits: preprocessing doesn't apply; leave out size, scale, mean and std"
+        )
     manifest = path.with_suffix(".json")
-    expected = {"images": order(images), "classes": list(classes)}
+    expected = {"images": image_hash(images), "classes": list(classes)}
     try:
-        told = json.loads(manifest.read_text(encoding="utf-8"))
+        content = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        told = reason(error)
-    if told != expected:
+        content = reason(error)
+    if content != expected:
         raise KnowledgeError(
-            f"{manifest} must say whose logits {path.name} holds: expected "
-            f"{json.dumps(expected, ensure_ascii=False)}, found {str(told)[:300]}"
+            f"{manifest} must name the images and classes of {path.name}: expected "
+            f"{json.dumps(expected, ensure_ascii=False)}, found {str(content)[:300]}"
         )
     try:
         logits = np.load(path, allow_pickle=False)
@@ -62,6 +64,6 @@ def read(
             f"found {getattr(logits, 'dtype', 'an archive')} of shape {np.shape(logits)}"
         )
     if not np.isfinite(logits).all():
-        raise KnowledgeError(f"{path} holds logits that are not finite: store them anew")
+        raise KnowledgeError(f"{path} holds logits that are not finite: compute them again")
     notes: list[str] = []
     return log_of_probabilities(np.asarray(logits, np.float32), notes), notes

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage.data import image_folder
+from tutelage.data import image_file
 from tutelage.errors import extra
 
 with extra("serve"):
@@ -60,7 +60,7 @@ def serve(
             gc.collect()
             gc.freeze()  # what stays to the end is not looked through again and again
 
-        with image_folder.strict_pillow():
+        with image_file.strict_pillow():
             run(app, at, listening, app.worker_pool.end, limits.seconds)
             app.worker_pool.close()
         _say(f"ended; pictures answered: {app.worker_pool.answered}")

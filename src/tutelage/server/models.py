@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tutelage.errors import ModelError, RecipeError, RunError
-from tutelage.models.onnx_model import Exported
+from tutelage.models.onnx_model import ExportedModel
 
 FIRST = ("teacher.onnx", "student.onnx", "student-int8.onnx")
 EXAMPLES = 12
@@ -31,7 +31,7 @@ class Model(NamedTuple):
     title: str
     file: str
     size: int
-    exported: Exported
+    exported: ExportedModel
 
     def describe(self) -> dict[str, Any]:
         """What the file says of itself, ready for JSON."""
@@ -121,7 +121,7 @@ def load(paths: Sequence[Path]) -> Served:
             other classes than the first.
     """
     files = find(paths)
-    opened = [Exported(file) for file in files]
+    opened = [ExportedModel(file) for file in files]
     for exported in opened:
         _check(exported, opened[0])
     models: list[Model] = []
@@ -139,12 +139,12 @@ def load(paths: Sequence[Path]) -> Served:
     return Served(tuple(models), classes, _examples(paths))
 
 
-def _title(exported: Exported) -> str:
+def _title(exported: ExportedModel) -> str:
     full = exported.precision == "float32"
     return exported.name if full else f"{exported.name} {exported.precision}"
 
 
-def _check(exported: Exported, first: Exported) -> None:
+def _check(exported: ExportedModel, first: ExportedModel) -> None:
     if exported.classes != first.classes:
         raise ModelError(
             f"{exported.path} has other classes than {first.path}: serve them separately"

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, ImageOps
 
-from tutelage.data import image_folder
+from tutelage.data import image_file
 from tutelage.errors import TutelageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -223,7 +223,7 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
         width, height = upright.size
     elif orientation in (5, 6, 7, 8):
         width, height = height, width
-    flat = image_folder.plain(upright)
+    flat = image_file.plain(upright)
     seen = {}
     for shape in shapes:
         size = (shape[1], shape[0])

@@ -1,4 +1,4 @@
-"""Losses on features: their authors' values, gradients, projections, and which layers they pick."""
+"""Losses on features: their authors' values, gradients and projections."""
 
 import keras
 import numpy as np
@@ -9,11 +9,8 @@ import torch.nn.functional as F
 from tests.distillation.test_distiller import BACKENDS, run_python
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import RKD, AttentionTransfer, FeatureLoss, FitNet, SimilarityPreserving
-from tutelage.losses import layer_selection as picked
-from tutelage.models import zoo
 
 LOSSES = [FitNet(), AttentionTransfer(), SimilarityPreserving(), RKD()]
-RNG = np.random.default_rng(0)
 
 
 def filled(wave, rate, shape):
@@ -52,17 +49,6 @@ def named(losses):
     return pytest.mark.parametrize("loss", losses, ids=lambda loss: type(loss).__name__)
 
 
-def convolutional(name, filters=(4, 6)):
-    inputs = keras.Input((8, 8, 1))
-    x = inputs
-    for i, count in enumerate(filters):
-        x = keras.layers.Conv2D(count, 3, padding="same", name=f"conv{i}")(x)
-        x = keras.layers.MaxPooling2D(name=f"pool{i}")(x)
-    x = keras.layers.Flatten(name="flat")(x)
-    x = keras.layers.Dropout(0.5, name="drop")(x)
-    return keras.Model(inputs, keras.layers.Dense(3, name="head")(x), name=name)
-
-
 # Reference
 
 
@@ -84,7 +70,7 @@ def test_and_in_float32(loss, teacher, student, golden):
 def test_other_backends_give_the_same_values(tmp_path, backend):
     script = """
 import os
-from tests.losses.test_features import GOLDEN, keras, np
+from tests.losses.test_feature_loss import GOLDEN, keras, np
 assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
 for loss, teacher, student, golden in GOLDEN:
     got = loss.compute_loss(teacher, student)
@@ -201,35 +187,6 @@ def test_defaults_are_the_authors():
     }
 
 
-# Which layers
-
-
-def test_stages_are_the_last_layers_of_each_resolution():
-    images = RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    teacher = zoo.build("teacher-2m", images=images, classes=10, seed=0)
-    names = picked.stages(teacher)
-    assert names == ["block1_norm2", "block2_norm2", "block3_norm2", "block3_pool"]
-    sizes = [teacher.get_layer(name).output.shape[1:] for name in names]
-    assert sizes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 256)]
-    assert teacher.get_layer(picked.embedding(teacher)).output.shape == (None, 256)
-
-
-def test_each_loss_picks_its_own():
-    teacher, student = convolutional("t", (4, 6)), convolutional("s", (5,))
-    both = [("conv1", "conv0"), ("pool1", "pool0")]
-    assert AttentionTransfer().pairs(teacher, student) == both
-    assert FitNet().pairs(teacher, student) == [("pool1", "pool0")]
-    assert SimilarityPreserving().pairs(teacher, student) == [("pool1", "pool0")]
-    assert RKD().pairs(teacher, student) == [("flat", "flat")]
-
-
-def test_named_layers_are_taken_in_their_order():
-    teacher, student = convolutional("t"), convolutional("s")
-    loss = AttentionTransfer(["pool1", "conv0"], ["conv1", "pool0"])
-    assert loss.pairs(teacher, student) == [("pool1", "conv1"), ("conv0", "pool0")]
-    assert FitNet("pool1", "conv1").pairs(teacher, student) == [("pool1", "conv1")]
-
-
 # Bad input
 
 
@@ -241,55 +198,29 @@ def test_names_that_do_not_pair_are_refused(names):
         FitNet(*names)
 
 
-def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
-    models = convolutional("t"), convolutional("s")
-    with pytest.raises(RecipeError, match=r"'conv7': .* pool1"):
-        FitNet("conv1", "conv7").pairs(*models)
-    with pytest.raises(RecipeError, match=r"teacher t .*pool1"):
-        FitNet("pol1", "conv1").pairs(*models)
-
-
-def test_models_without_such_layers_are_refused():
-    dense = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    with pytest.raises(ModelError, match="feature maps"):
-        AttentionTransfer().pairs(dense, dense)
-    anywhere = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 3)])
-    with pytest.raises(ModelError, match="any size"):
-        AttentionTransfer().pairs(anywhere, anywhere)
-
-    class Own(keras.Model):
-        pass
-
-    with pytest.raises(ModelError, match="got Own"):
-        RKD().pairs(Own(), convolutional("s"))
-    headless = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
-    with pytest.raises(ModelError, match="dense layer"):
-        RKD().pairs(headless, headless)
-
-
 @pytest.mark.parametrize(
-    ("loss", "teacher", "student", "words"),
+    ("loss", "teacher", "student", "offender"),
     [
-        (FitNet(), (2, 4, 4, 3), (2, 4, 4, 5), "as many channels, got .* learns a projection"),
-        (FitNet(), (2, 4, 4, 3), (2, 3), r"two maps .* got \(2, 4, 4, 3\) from the teacher"),
-        (AttentionTransfer(), (2, 3), (2, 3), "compares maps .* name convolutions"),
-        (RKD(), (1, 3), (1, 3), "at least 2 samples, got 1"),
-        (SimilarityPreserving(), (3, 3), (2, 3), "of one batch are expected"),
+        (FitNet(), (2, 4, 4, 3), (2, 4, 4, 5), "FitNet"),
+        (FitNet(), (2, 4, 4, 3), (2, 3), r"\(2, 4, 4, 3\)"),
+        (AttentionTransfer(), (2, 3), (2, 3), "AttentionTransfer"),
+        (RKD(), (1, 3), (1, 3), "2 samples"),
+        (SimilarityPreserving(), (3, 3), (2, 3), r"\(3, 3\)"),
     ],
 )
-def test_features_that_can_not_be_compared_are_refused(loss, teacher, student, words):
-    with pytest.raises(ModelError, match=words):
+def test_features_that_can_not_be_compared_are_refused(loss, teacher, student, offender):
+    with pytest.raises(ModelError, match=offender):
         loss.compute_loss(np.zeros(teacher), np.zeros(student))
 
 
 def test_as_many_features_of_both_are_needed():
-    with pytest.raises(ModelError, match="got 2 and 1"):
+    with pytest.raises(ModelError, match="2 and 1"):
         RKD().compute_loss([np.ones((2, 3))] * 2, np.ones((2, 3)))
 
 
 @pytest.mark.parametrize("name", ["distance_weight", "angle_weight"])
 def test_impossible_weights_are_refused_by_name(name):
-    with pytest.raises(RecipeError, match=f"^{name} .*-1"):
+    with pytest.raises(RecipeError, match=f"^{name}"):
         RKD(**{name: -1})
 
 

@@ -72,7 +72,7 @@ def test_and_in_float32(loss, golden):
 def test_other_backends_give_the_same_values(tmp_path, backend):
     script = """
 import os
-from tests.losses.test_logits import GOLDEN, LABELS, STUDENT, TEACHER, keras, np
+from tests.losses.test_logits_loss import GOLDEN, LABELS, STUDENT, TEACHER, keras, np
 assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
 for loss, golden in GOLDEN:
     got = loss.compute_loss(TEACHER, STUDENT, LABELS)
@@ -124,22 +124,6 @@ def test_a_gradient_is_that_of_finite_differences(loss):
     teacher, student = logits(0, (3, 5)), logits(1, (3, 5)).requires_grad_()
     labels = torch.tensor([4, 0, 2])
     assert torch.autograd.gradcheck(lambda z: loss.compute_loss(teacher, z, labels), student)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_is_torchs(smoothing):
-    z, y = logits(2), torch.arange(16) % 7
-    expected = F.cross_entropy(z, y, label_smoothing=smoothing)
-    got = CrossEntropy(label_smoothing=smoothing)(y, z)
-    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_soft_labels_is_torchs(smoothing):
-    z, y = logits(2), torch.softmax(logits(3), -1)
-    expected = F.cross_entropy(z, y, label_smoothing=smoothing)
-    got = CrossEntropy(label_smoothing=smoothing)(y, z)
-    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
 
 
 def test_keras_own_distiller_gets_our_value():
@@ -261,13 +245,6 @@ def test_defaults_are_the_authors():
     ]
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_integer_column_and_one_hot_labels_give_the_same_value(smoothing):
-    loss, one_hot = CrossEntropy(label_smoothing=smoothing), np.eye(10)[LABELS]
-    values = {value(loss(y, STUDENT)) for y in (LABELS, LABELS[:, None], one_hot)}
-    assert len(values) == 1
-
-
 @named(
     [
         KD(temperature=2.5),
@@ -306,7 +283,7 @@ def test_impossible_temperatures_are_refused(bad):
 
 @pytest.mark.parametrize("make", [StandardizedKD, DKD, NKD, DIST])
 def test_by_every_loss(make):
-    with pytest.raises(RecipeError, match=r"^temperature .* 0;"):
+    with pytest.raises(RecipeError, match=r"^temperature"):
         make(temperature=0)
 
 
@@ -330,19 +307,13 @@ def test_two_classes_are_refused_where_the_others_are_compared(loss):
 def test_labels_that_are_missing_or_misfit_are_refused(loss):
     with pytest.raises(RecipeError, match="labels"):
         loss.compute_loss(TEACHER, STUDENT)
-    with pytest.raises(ModelError, match=r"\(3,\) .* \(4, 10\)"):
+    with pytest.raises(ModelError, match=r"\(3,\)"):
         loss.compute_loss(TEACHER, STUDENT, LABELS[:3])
 
 
 def test_a_batch_of_one_has_no_columns_to_compare():
     with pytest.raises(ModelError, match="2 samples"):
         DIST().compute_loss(TEACHER[:1], STUDENT[:1])
-
-
-@pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan"), True, "0.1"])
-def test_impossible_smoothings_are_refused(bad):
-    with pytest.raises(RecipeError, match=r"^label_smoothing"):
-        CrossEntropy(label_smoothing=bad)
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (4, 1), (1, 10), (4, 10, 1), (10,)])
@@ -353,11 +324,3 @@ def test_logits_of_other_shapes_are_refused_by_name(loss, shape):
     assert str(shape) in str(caught.value)
     assert "(4, 10)" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 9), (4, 10, 1)])
-def test_labels_of_other_shapes_are_refused_by_name(shape):
-    with pytest.raises(ModelError) as caught:
-        CrossEntropy()(np.zeros(shape), STUDENT)
-    assert str(shape) in str(caught.value)
-    assert "(4, 10)" in str(caught.value)

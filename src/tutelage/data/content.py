@@ -1,0 +1,122 @@
+"""Images and labels as arrays, checked, and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.data.archives import Tree
+from tutelage.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of a data set: images and the class of each.
+
+    Args:
+        images: uint8 `(n, height, width, channels)`, 0..255; 1 or 3 channels.
+        labels: int64 `(n,)`, indices into the data set's class names.
+
+    Example:
+        >>> import numpy as np
+        >>> len(Part(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1])))
+        2
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What was read from one place.
+
+    Args:
+        classes: class names; a label is an index into them.
+        train: the training images.
+        test: the test images, or None where there are none.
+        fingerprint: `"sha256:<hex>"` of the content, independent of the container format,
+            before any resizing.
+        resized: whether any image had another size than the requested one.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part | None
+    fingerprint: str
+    resized: bool = False
+
+
+def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
+    """A part of uint8 images and integer labels; raises DataError for other arrays."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(
+            f"{where}: expected uint8 images of (n, height, width) or (n, height, width, 1 or 3), "
+            f"found {images.dtype} {images.shape}; convert them to 0..255"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: expected integer labels of (n,), found {labels.dtype} {labels.shape}; "
+            "give the number of the class for each image"
+        )
+    if len(images) != len(labels) or not images.size:
+        raise DataError(
+            f"{where}: expected as many labels as images and at least one, found {len(images)} "
+            f"images and {len(labels)} labels; get the data again"
+        )
+    return Part(np.ascontiguousarray(images), labels.astype(np.int64))
+
+
+def checked_content(
+    tree: Tree, classes: tuple[str, ...], train: Part, test: Part | None
+) -> Content:
+    """Parts of one shape with images of every class, fingerprinted; else DataError."""
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise DataError(
+            f"{tree.path}: expected at least two classes of different names, found "
+            f"{len(classes)} ({', '.join(classes)}); add or rename classes"
+        )
+    if test is not None and train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"{tree.path}: expected training and test images of one shape, found "
+            f"{train.images.shape[1:]} and {test.images.shape[1:]}; make them alike"
+        )
+    for name, part in (("training", train), ("test", test)):
+        present = set() if part is None else set(np.unique(part.labels).tolist())
+        if part is not None and present != set(range(len(classes))):
+            unknown = sorted(present - set(range(len(classes))))
+            if unknown:
+                problem = f"label {unknown[0]}, which names no class"
+            else:
+                problem = f"no image of class {classes[min(set(range(len(classes))) - present)]!r}"
+            raise DataError(
+                f"{tree.path}: expected {name} images of each of the {len(classes)} classes, "
+                f"found {problem}; correct the labels or the classes"
+            )
+    return Content(classes, train, test, fingerprint(classes, train, test))
+
+
+def fingerprint(classes: tuple[str, ...], train: Part, test: Part | None) -> str:
+    """`"sha256:<hex>"` over class names, shapes and bytes of arrays."""
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for part in (train, test):
+        if part is not None:
+            digest.update(json.dumps(part.images.shape).encode())
+            digest.update(part.labels.astype("<i8").tobytes())
+            digest.update(np.ascontiguousarray(part.images).data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def decoded(value: object) -> str:
+    """Text of a name that is kept as bytes or as another object."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

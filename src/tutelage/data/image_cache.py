@@ -1,0 +1,75 @@
+"""Decoded images, kept in the cache folder for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from tutelage import storage
+from tutelage.data.archives import one_line
+from tutelage.data.content import Content, Part
+
+# Counts up when the same files give other arrays than before.
+_READER = 1
+
+log = logging.getLogger(__name__)
+
+
+def load(digest: str, size: tuple[int, int] | None) -> Content | None:
+    """Decoded images from the cache, or None where they are missing or damaged.
+
+    Args:
+        digest: what identifies the source's content.
+        size: the requested size.
+    """
+    path = _file(digest, size)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            parts = {
+                part: Part(arrays[f"{part}_images"], arrays[f"{part}_labels"])
+                for part in ("train", "test")
+                if f"{part}_images" in arrays
+            }
+            return Content(
+                tuple(arrays["classes"].tolist()),
+                parts["train"],
+                parts.get("test"),
+                str(arrays["fingerprint"]),
+                bool(arrays["resized"]),
+            )
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
+        log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
+        return None
+
+
+def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
+    """Save decoded images for `load`; where they can't be written, only warn."""
+    arrays: dict[str, Any] = {
+        "classes": np.array(content.classes),
+        "fingerprint": np.array(content.fingerprint),
+        "resized": np.array(content.resized),
+    }
+    for name, part in (("train", content.train), ("test", content.test)):
+        if part is not None:
+            arrays |= {f"{name}_images": part.images, f"{name}_labels": part.labels}
+    path = _file(digest, size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with storage.replacing(path) as temporary:
+            np.savez(temporary, **arrays)
+    except OSError as error:
+        log.warning("decoded images are not kept for next time: %s", error)
+
+
+def _file(digest: str, size: tuple[int, int] | None) -> Path:
+    key = f"{_READER} {digest} {size} {PIL.__version__}"
+    return (
+        storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    )

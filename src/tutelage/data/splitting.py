@@ -1,0 +1,66 @@
+"""A part of a data set divided in two, stratified by class."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tutelage.data.content import Part
+from tutelage.errors import DataError, RecipeError
+
+TEST_FRACTION = 0.2
+TEST_SEED = 0
+
+
+def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
+    """Divide a part in two, each class in the same proportion.
+
+    Args:
+        part: what to divide.
+        fraction: the second part's share of the images, above 0 and below 1.
+        seed: an integer, 0..2**32 - 1; the same seed divides the same way.
+
+    Returns:
+        The rest and the fraction, each in the order the images came in.
+
+    Raises:
+        RecipeError: if the fraction or the seed is not possible.
+        DataError: if a class would have no image in one of the two.
+
+    Example:
+        >>> from tutelage.data.datasets import load
+        >>> rest, fraction = split(load("digits").train, 0.1, seed=0)
+        >>> len(rest), len(fraction)
+        (1293, 144)
+    """
+    # scikit-learn takes a second to import, which a usage error should not cost.
+    from sklearn.model_selection import train_test_split
+
+    if isinstance(fraction, bool) or not (math.isfinite(fraction) and 0 < fraction < 1):
+        raise RecipeError(
+            f"fraction: expected a number above 0 and below 1, got {fraction!r}; change it"
+        )
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise RecipeError(f"seed: expected an integer 0..{2**32 - 1}, got {seed!r}; change it")
+    classes = set(np.unique(part.labels).tolist())
+    try:
+        sides = train_test_split(
+            np.arange(len(part)), test_size=fraction, stratify=part.labels, random_state=seed
+        )
+    except ValueError:
+        sides = []
+    if not sides or any(set(part.labels[side].tolist()) != classes for side in sides):
+        counts = np.bincount(part.labels)
+        fewest = min(classes, key=lambda label: int(counts[label]))
+        raise DataError(
+            f"expected an image of each of {len(classes)} classes on both sides when {fraction} of "
+            f"{len(part)} images is split off, but class {fewest} has only {counts[fewest]}; "
+            "add images or change the fraction"
+        )
+    rest, chosen = (np.sort(side) for side in sides)
+    return _take(part, rest), _take(part, chosen)
+
+
+def _take(part: Part, indices: np.ndarray) -> Part:
+    return Part(part.images[indices], part.labels[indices])

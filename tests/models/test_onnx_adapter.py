@@ -1,0 +1,93 @@
+"""ONNX files as teachers, against NumPy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from tests.models.example_models import (
+    COLOUR,
+    COLOURS,
+    GREY,
+    SEEN,
+    linear,
+    logits_of,
+    means_file,
+    onnx_file,
+    preprocessed,
+    refused,
+    teacher_of,
+)
+from tutelage.errors import (
+    MissingExtraError,
+    ModelError,
+    RecipeError,
+)
+from tutelage.models.preprocessing import Preprocessing
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (("n", 1, 8, 8), TensorProto.FLOAT),
+        (("n", 8, 8, 1), TensorProto.FLOAT),
+        (("n", "c", "h", "w"), TensorProto.FLOAT),
+        ((7, 1, 8, 8), TensorProto.FLOAT),
+        ((1, 8, 8, 1), TensorProto.UINT8),
+        (("n", 1, 8, 8), TensorProto.UINT8),
+    ],
+    ids=str,
+)
+def test_an_onnx_file_answers_as_numpy_does(
+    tmp_path: Path, shape: tuple[int | str, ...], kind: int
+) -> None:
+    path = onnx_file(tmp_path / "net.onnx", shape, kind=kind)
+    floating = kind == TensorProto.FLOAT
+    teacher = teacher_of(path, preprocessing=SEEN if floating else Preprocessing())
+    expected = linear(preprocessed(GREY, SEEN) if floating else GREY.astype(np.float32))
+    np.testing.assert_allclose(logits_of(teacher), expected, rtol=1e-4, atol=1e-3)
+    assert (teacher.name, teacher.model, teacher.notes) == (str(path), None, ())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_onnx_file_of_colour_images_is_given_its_layout(
+    tmp_path: Path, channels_last: bool
+) -> None:
+    shape = ("n", "h", "w", 3) if channels_last else ("n", 3, "h", "w")
+    means_file(tmp_path / "means.onnx", shape)
+    teacher = teacher_of(tmp_path / "means.onnx", COLOUR, preprocessing=COLOURS)
+    expected = preprocessed(COLOUR, COLOURS).mean((1, 2))
+    np.testing.assert_allclose(logits_of(teacher, COLOUR), expected, atol=1e-5)
+
+
+def test_onnx_files_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    for offender, shape, settings in [
+        ("output", ("n", 1, 8, 8), {"outputs": ("maps",)}),
+        ("2 outputs", ("n", 1, 8, 8), {"outputs": ("logits", "more")}),
+        ("2 inputs", ("n", 1, 8, 8), {"inputs": ("image", "mask")}),
+        (r"'n', 64", ("n", 64), {}),
+        (r"tensor\(double\)", ("n", 1, 8, 8), {"kind": TensorProto.DOUBLE}),
+    ]:
+        refused(ModelError, offender, onnx_file(path, shape, **settings))
+    for offender, shape in [
+        ("3 channels", ("n", 3, 8, 8)),
+        ("3 channels", (5, 3, 8, "w")),
+        (r"\(9, 8\)", ("n", 1, 9, 8)),
+        (r"\(8, 9\)", ("n", 8, 9, 1)),
+    ]:
+        refused(ModelError, offender, means_file(path, shape))
+    free = onnx_file(path, ("n", 1, "h", "w"))
+    refused(ModelError, "set size", free, preprocessing=Preprocessing((9, 9)))
+    raw = onnx_file(path, kind=TensorProto.UINT8)
+    refused(RecipeError, "uint8 pixels", raw, preprocessing=Preprocessing(scale=255))
+    path.write_bytes(path.read_bytes()[:100])
+    refused(ModelError, r"net\.onnx", path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    refused(MissingExtraError, r"tutelage\[export\]", path)
