@@ -55,34 +55,37 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 4, 8, 16], help="in float32")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
-    told = parser.parse_args()
-    experiment = prepare(recipe.load(told.run / "recipe.toml"))
-    if not experiment.recipe.schedule.student.batch_size <= told.images < len(experiment.train):
+    options = parser.parse_args()
+    experiment = prepare(recipe.load(options.run / "recipe.toml"))
+    if not experiment.recipe.schedule.student.batch_size <= options.images < len(experiment.train):
         parser.error(f"--images: expected a batch at least and fewer than {len(experiment.train)}")
-    if min(told.epochs, told.seeds, *told.views) < 1 or max(told.views) > told.epochs:
+    if (
+        min(options.epochs, options.seeds, *options.views) < 1
+        or max(options.views) > options.epochs
+    ):
         parser.error("expected at least one epoch, seed and view, and no more views than epochs")
-    train, judged = parts(experiment, told.images)
-    most = max(told.views)
-    ways = [("float32", views) for views in sorted(told.views)] + [("bfloat16", most)]
+    train, judged = parts(experiment, options.images)
+    most = max(options.views)
+    ways = [("float32", views) for views in sorted(options.views)] + [("bfloat16", most)]
     figures: dict[str, list[dict[str, float]]] = {}
-    target = told.out / f"{date.today()}-accuracy.json"
+    target = options.out / f"{date.today()}-accuracy.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(told.seeds):
+    for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["TUTELAGE_CACHE"] = folder  # answers of no use to anybody else
             for precision, distinct in ways:
-                asked = replace(
+                shorter = replace(
                     experiment.recipe,
                     seed=seed,
                     views=replace(experiment.recipe.views, distinct=distinct),
                     schedule=replace(
                         experiment.recipe.schedule,
-                        student=replace(experiment.recipe.schedule.student, epochs=told.epochs),
+                        student=replace(experiment.recipe.schedule.student, epochs=options.epochs),
                     ),
                 )
-                changed = replace(experiment, recipe=asked, train=train, precision=precision)
+                changed = replace(experiment, recipe=shorter, train=train, precision=precision)
                 place = Path(tempfile.mkdtemp(dir=folder))
-                model, rows = trained(changed, "student", told.run / "teacher.keras", place)
+                model, rows = trained(changed, "student", options.run / "teacher.keras", place)
                 score = metrics.score(loading.logits(model, judged.images), judged.labels)
                 figure = {
                     "accuracy": score["accuracy"],
@@ -93,8 +96,8 @@ def main() -> None:
                 figures.setdefault(name, []).append(figure)
                 print(f"seed {seed}, {name}: {figure['accuracy']:.2%}", flush=True)
                 written = {
-                    "images": told.images,
-                    "epochs": told.epochs,
+                    "images": options.images,
+                    "epochs": options.epochs,
                     "judged on": len(judged),
                     "figures": figures,
                     "environment": environment.describe(),

@@ -3,7 +3,7 @@
     python benchmarks/growth.py                          # a few minutes
 
 Each figure is of a process of its own: small students on noise of 32x32 pixels, one after another
-at different alphas, all taught by the same stored logits. Writes
+at different alphas, all with the same stored logits. Writes
 `benchmarks/results/DATE-growth.json` and prints it.
 """
 
@@ -95,20 +95,20 @@ def main() -> None:
     parser.add_argument("--grow", nargs="+", choices=GROWN, default=list(GROWN))
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
     parser.add_argument("--one", type=json.loads, help="measure this alone, and print it as JSON")
-    told = parser.parse_args()
-    if told.one:
-        print(json.dumps(one(**told.one)))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(one(**options.one)))
         return
     figures = []
-    for grown in told.grow:
+    for grown in options.grow:
         for value in GROWN[grown]:
             size = BASE | {grown: value}
             line = [sys.executable, __file__, "--one", json.dumps(size)]
             done = subprocess.run(line, capture_output=True, text=True, check=True)
             figures.append({"grown": grown, **size, **json.loads(done.stdout.splitlines()[-1])})
             print(figures[-1], flush=True)
-    told.out.mkdir(parents=True, exist_ok=True)
-    target = told.out / f"{date.today()}-growth.json"
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / f"{date.today()}-growth.json"
     written = {"figures": figures, "environment": environment.describe()}
     target.write_text(json.dumps(written, indent=1) + "\n")
     print(target)

@@ -38,12 +38,12 @@ THREE = 3
 
 def _units(units: int) -> dict[str, dict[str, Any]]:
     model = {"student.model": f"mlp-{units}"}
-    taught = {f"units-{units}-{t:g}": model | {"loss.temperature": t} for t in TEMPERATURES}
-    return {f"units-{units}-alone": model, **taught}
+    distilled = {f"units-{units}-{t:g}": model | {"loss.temperature": t} for t in TEMPERATURES}
+    return {f"units-{units}-alone": model, **distilled}
 
 
 # Not the paper's: the student sees what its teacher saw, new views in each epoch, and the teacher
-# is asked about each (arXiv 2106.05237).
+# gives logits for each (arXiv 2106.05237).
 SHIFTED = {"views.shift": 2, "views.distinct": 0}
 
 # What each cell changes in the recipe.
@@ -82,23 +82,23 @@ def cell(name: str, seed: int, work: Path, overrides: dict[str, Any]) -> dict[st
     folder = work / f"{name}-{seed}"
     folder.mkdir(exist_ok=True)
     test, held_out = experiment.data.test, experiment.validation
-    told: dict[str, Any] = {"cell": name, "seed": seed, "seconds": {}}
+    result: dict[str, Any] = {"cell": name, "seed": seed, "seconds": {}}
     answers = {"teacher": loading.logits(loading.load_model(teacher), test.images)}
     for stage in stages(name):
         model, rows = trained(experiment, stage, teacher, folder)
         answers[stage] = loading.logits(model, test.images)
-        told["images"] = len(experiment.stage(stage).train)
-        told["seconds"][stage] = sum(row["seconds"] for row in rows)
+        result["images"] = len(experiment.stage(stage).train)
+        result["seconds"][stage] = sum(row["seconds"] for row in rows)
         if unseen:
             chosen_on = loading.logits(model, held_out.images)
-            told["validation"] = errors(chosen_on, held_out.labels)
+            result["validation"] = errors(chosen_on, held_out.labels)
             offset = bias_correction.find(chosen_on, held_out.labels, unseen).offset
-            told["corrected"] = corrected(test.labels, unseen, offset, answers[stage])
-    told["errors"] = {stage: errors(given, test.labels) for stage, given in answers.items()}
+            result["corrected"] = corrected(test.labels, unseen, offset, answers[stage])
+    result["errors"] = {stage: errors(logits, test.labels) for stage, logits in answers.items()}
     if "student" in answers:
         wrong = answers["student"].argmax(axis=1) != test.labels
-        told["threes"] = int(wrong[test.labels == THREE].sum())
-    return told | {
+        result["threes"] = int(wrong[test.labels == THREE].sum())
+    return result | {
         "recipe": recipe.to_dict(experiment.recipe),
         "environment": environment.describe(),
     }
@@ -109,45 +109,47 @@ def corrected(
 ) -> dict[str, dict[str, Any]]:
     """The student's errors with the offset of the validation labels, and of the test labels."""
     best = bias_correction.find(logits, labels, unseen).offset
-    told: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for part, chosen in {"validation": offset, "test": best}.items():
         raised = bias_correction.add_offset(logits, unseen, chosen)
         threes = (raised.argmax(1) != labels)[labels == THREE]
-        told[part] = {
+        figures[part] = {
             "offset": chosen,
             "errors": errors(raised, labels),
             "threes": int(threes.sum()),
         }
-    return told
+    return figures
 
 
 def errors(logits: np.ndarray, labels: np.ndarray) -> int:
-    """How many images are given another class than their own."""
+    """How many images are misclassified."""
     return int((logits.argmax(axis=1) != labels).sum())
 
 
-def write(file: Path, told: dict[str, Any]) -> None:
+def write(file: Path, result: dict[str, Any]) -> None:
     """A JSON file, for git."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(told, indent=1) + "\n")
+    file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The cells of a folder by name, in the order of `SETTINGS`, each by its seeds."""
-    found = [json.loads(file.read_text()) for file in sorted(folder.glob("*-[0-9].json"))]
-    return {name: cells for name in SETTINGS if (cells := [c for c in found if c["cell"] == name])}
+    cells_read = [json.loads(file.read_text()) for file in sorted(folder.glob("*-[0-9].json"))]
+    return {
+        name: cells for name in SETTINGS if (cells := [c for c in cells_read if c["cell"] == name])
+    }
 
 
 def results_table(cells: dict[str, list[dict[str, Any]]]) -> str:
     """The section's figures: test errors of 10,000, the paper's and ours."""
 
     def counts(name: str, *keys: str) -> list[float]:
-        found = []
+        values = []
         for one in cells.get(name, []):
             for key in keys:
                 one = one[key]
-            found.append(one)
-        return found
+            values.append(one)
+        return values
 
     def teacher(name: str) -> str:
         return spread(counts(name, "errors", "teacher")[:1])
@@ -205,10 +207,10 @@ def results_table(cells: dict[str, list[dict[str, Any]]]) -> str:
         ),
     ]
     lines = ["| test errors | paper | ours | seeds |", "|---|---:|---:|---:|"]
-    for told, paper, name, ours in rows:
+    for label, paper, name, ours in rows:
         if name in cells:
             seeds = 1 if ours is teacher else len(cells[name])
-            lines.append(f"| {told} | {paper} | {ours(name)} | {seeds} |")
+            lines.append(f"| {label} | {paper} | {ours(name)} | {seeds} |")
     return "\n".join(lines)
 
 
@@ -223,9 +225,9 @@ def units_table(cells: dict[str, list[dict[str, Any]]]) -> str:
         alone = [one["errors"]["baseline"] for one in cells.get(f"units-{units}-alone", [])]
         row, seeds = [], [len(alone)]
         for t in TEMPERATURES:
-            found = cells.get(f"units-{units}-{t:g}", [])
-            row.append(spread([one["errors"]["student"] for one in found]))
-            seeds.append(len(found))
+            students = cells.get(f"units-{units}-{t:g}", [])
+            row.append(spread([one["errors"]["student"] for one in students]))
+            seeds.append(len(students))
         if any(seeds):
             lines.append(f"| 2x{units} | {' | '.join(row)} | {spread(alone)} | {max(seeds)} |")
     return "\n".join(lines)
@@ -258,23 +260,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/hinton"))
     parser.add_argument("--out", type=Path, default=CELLS, help="folder for the cells")
     parser.add_argument("--table", action="store_true", help="write the tables, train nothing")
-    told = parser.parse_args()
-    if told.table:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), told.out), encoding="utf-8")
+    options = parser.parse_args()
+    if options.table:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), options.out), encoding="utf-8")
         return
-    if told.seeds < 1 or told.first < 0:
+    if options.seeds < 1 or options.first < 0:
         parser.error("expected at least one seed, the first of them not below 0")
     try:
-        overrides = dict(recipe.parse_setting(text) for text in told.set)
+        overrides = dict(recipe.parse_setting(text) for text in options.set)
         recipe.load("mnist", overrides)
     except TutelageError as error:
         parser.error(str(error))
-    for name in told.only:
-        for seed in range(told.first, told.first + told.seeds):
-            file = told.out / f"{name}-{seed}.json"
+    for name in options.only:
+        for seed in range(options.first, options.first + options.seeds):
+            file = options.out / f"{name}-{seed}.json"
             if not file.exists():
-                write(file, cell(name, seed, told.work, overrides))
-    cells = read(told.out)
+                write(file, cell(name, seed, options.work, overrides))
+    cells = read(options.out)
     print(results_table(cells), units_table(cells), sep="\n\n")
 
 

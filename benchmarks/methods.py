@@ -61,7 +61,7 @@ TRIES: dict[str, list[dict[str, Any]]] = {
 BASELINE = "baseline"
 
 
-def asked(standing: Experiment, settings: dict[str, Any], seed: int) -> Experiment:
+def with_loss(standing: Experiment, settings: dict[str, Any], seed: int) -> Experiment:
     """The experiment of a seed, with another distillation loss."""
     loss = recipe.Loss(**settings) if settings else standing.recipe.loss
     return replace(standing, recipe=replace(standing.recipe, seed=seed, loss=loss))
@@ -81,15 +81,15 @@ class Bench:
         place = self.work / f"seed-{seed}" / "teacher.keras"
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
-            trained(asked(self.standing, {}, seed), "teacher", place, place.parent)
+            trained(with_loss(self.standing, {}, seed), "teacher", place, place.parent)
         return place
 
     def student(self, settings: dict[str, Any], seed: int) -> tuple[Any, list[dict[str, Any]]]:
-        """A student taught so, or the baseline where no settings are given."""
+        """A student with these loss settings, or the baseline where there are none."""
         teacher, stage = self.teacher(seed), "student" if settings else BASELINE
-        os.environ["TUTELAGE_CACHE"] = str(teacher.parent)  # its answers serve every method
+        os.environ["TUTELAGE_CACHE"] = str(teacher.parent)  # its logits serve every method
         with tempfile.TemporaryDirectory() as place:
-            return trained(asked(self.standing, settings, seed), stage, teacher, Path(place))
+            return trained(with_loss(self.standing, settings, seed), stage, teacher, Path(place))
 
     def chosen(self, method: str, seeds: int, like: str | None) -> dict[str, Any]:
         """The best of a method's tries on the validation part, or on that of another recipe."""
@@ -108,8 +108,8 @@ class Bench:
                     print(f"{method}: {way}, seed {seed}: {scores[-1]['accuracy']:.2%}", flush=True)
                 figures.append({"settings": way, "validation": scores})
             write(file, {"method": method, "tries": figures})
-        told = json.loads(file.read_text())["tries"]
-        best = max(told, key=lambda one: mean(one["validation"], "accuracy"))
+        tries = json.loads(file.read_text())["tries"]
+        best = max(tries, key=lambda one: mean(one["validation"], "accuracy"))
         return dict(best["settings"])
 
     def cell(self, method: str, settings: dict[str, Any], seed: int) -> None:
@@ -151,28 +151,28 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
     return statistics.mean(row[name] for row in rows)
 
 
-def write(file: Path, told: dict[str, Any]) -> None:
+def write(file: Path, result: dict[str, Any]) -> None:
     """A JSON file, for git."""
-    file.write_text(json.dumps(told, indent=1) + "\n")
+    file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def table(folder: Path) -> str:
     """The Markdown table of a folder's cells, the best method first."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(folder.glob("*-[0-9]*.json")):
         cell = json.loads(file.read_text())
-        found.setdefault(cell["method"], []).append(cell)
+        runs.setdefault(cell["method"], []).append(cell)
     lines = [
         "| method | settings | seeds | accuracy | NLL | agreement | time per epoch |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    if not found:
+    if not runs:
         return "\n".join(lines)
     # Of a cell made while the machine was busy with others, the time was set to null by hand.
-    pace = {c["seed"]: c["seconds an epoch"] for c in found.get(BASELINE, [])}
-    order = sorted(found, key=lambda name: -mean([c["test"] for c in found[name]], "accuracy"))
+    pace = {c["seed"]: c["seconds an epoch"] for c in runs.get(BASELINE, [])}
+    order = sorted(runs, key=lambda name: -mean([c["test"] for c in runs[name]], "accuracy"))
     for name in order:
-        cells = found[name]
+        cells = runs[name]
         settings = ", ".join(f"{k} {v:g}" for k, v in cells[0]["settings"].items() if k != "name")
         accuracy = spread([100 * c["test"]["accuracy"] for c in cells])
         agreement = 100 * mean([c["test"] for c in cells], "agreement")
@@ -197,8 +197,8 @@ def page(text: str, cells: Path) -> str:
 
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
-    told = f"{statistics.mean(values):.2f}"
-    return f"{told} ± {statistics.stdev(values):.2f}" if len(values) > 1 else told
+    text = f"{statistics.mean(values):.2f}"
+    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else text
 
 
 def main() -> None:
@@ -214,23 +214,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/methods"))
     parser.add_argument("--out", type=Path, default=CELLS, help="folder for the cells")
     parser.add_argument("--table", action="store_true", help="write the tables, train nothing")
-    told = parser.parse_args()
-    if told.table:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), told.out), encoding="utf-8")
+    options = parser.parse_args()
+    if options.table:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), options.out), encoding="utf-8")
         return
-    if min(told.tuning_seeds, told.seeds) < 1 or told.first < 0:
+    if min(options.tuning_seeds, options.seeds) < 1 or options.first < 0:
         parser.error("expected at least one seed, the first of them not below 0")
     try:
-        overrides = dict(recipe.parse_setting(text) for text in told.set)
-        standing = prepare(recipe.load(told.recipe, overrides))
+        overrides = dict(recipe.parse_setting(text) for text in options.set)
+        standing = prepare(recipe.load(options.recipe, overrides))
     except TutelageError as error:
         parser.error(str(error))
-    bench = Bench(standing, told.work, told.out)
-    for method in told.methods or [BASELINE, *TRIES]:
+    bench = Bench(standing, options.work, options.out)
+    for method in options.methods or [BASELINE, *TRIES]:
         settings = {}
         if method != BASELINE:
-            settings = bench.chosen(method, told.tuning_seeds, told.like)
-        for seed in range(told.first, told.first + told.seeds):
+            settings = bench.chosen(method, options.tuning_seeds, options.like)
+        for seed in range(options.first, options.first + options.seeds):
             bench.cell(method, settings, seed)
     print(table(bench.cells))
 

@@ -145,10 +145,12 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
                         soft = teacher_ready(x).float()
             loss = F.cross_entropy(logits, y)
             if teacher_ready is not None:
-                told = F.log_softmax(soft / TEMPERATURE, 1)
-                said = F.log_softmax(logits / TEMPERATURE, 1)
-                apart = F.kl_div(said, told, reduction="batchmean", log_target=True)
-                loss = ALPHA * TEMPERATURE**2 * apart + (1 - ALPHA) * loss
+                log_teacher = F.log_softmax(soft / TEMPERATURE, 1)
+                log_student = F.log_softmax(logits / TEMPERATURE, 1)
+                divergence = F.kl_div(
+                    log_student, log_teacher, reduction="batchmean", log_target=True
+                )
+                loss = ALPHA * TEMPERATURE**2 * divergence + (1 - ALPHA) * loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -182,15 +184,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=1280)
-    told = parser.parse_args()
-    images, labels = data(told.images, APPLICATIONS.get(told.job, 32))
-    epoch = PARTIES[told.party](told.job, told.folder, images, labels, told.batch)
+    options = parser.parse_args()
+    images, labels = data(options.images, APPLICATIONS.get(options.job, 32))
+    epoch = PARTIES[options.party](options.job, options.folder, images, labels, options.batch)
     epoch()
     began = time.perf_counter()
     epoch()
     seconds = time.perf_counter() - began
     figure = {
-        "images_per_second": told.images / seconds,
+        "images_per_second": options.images / seconds,
         "backend": os.environ.get("KERAS_BACKEND", ""),
     }
     print(json.dumps(figure))

@@ -44,10 +44,10 @@ class Server:
 
     def __init__(self, process: "subprocess.Popen[str]", line: str):
         self.process, self.line = process, line
-        found = re.search(r"http://([^:/]+):(\d+)", line)
-        if found is None:
+        address = re.search(r"http://([^:/]+):(\d+)", line)
+        if address is None:
             raise RuntimeError(f"the server did not start: {line or process.communicate()[1]}")
-        self.host, self.port = found[1], int(found[2])
+        self.host, self.port = address[1], int(address[2])
 
     def memory(self) -> float:
         """Resident memory in MB."""
@@ -140,7 +140,7 @@ async def load(server: Server, seconds: float, rate: float, seed: int = 0) -> di
             statuses[type(error).__name__] += 1
         taken[kind].append(time.perf_counter() - due)
 
-    own, theirs = time.process_time(), server.seconds()
+    client_start, server_start = time.process_time(), server.seconds()
     start = time.perf_counter()
     tasks = []
     for number in range(round(seconds * rate)):
@@ -168,19 +168,19 @@ async def load(server: Server, seconds: float, rate: float, seed: int = 0) -> di
             "sent too late by": spread(late),
         },
         "processor": {
-            "server": round((server.seconds() - theirs) / wall, 3),
-            "load generator": round((time.process_time() - own) / wall, 3),
+            "server": round((server.seconds() - server_start) / wall, 3),
+            "load generator": round((time.process_time() - client_start) / wall, 3),
         },
         "server's memory, MB": memory,
     }
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
-    """Percentiles in milliseconds; nothing of nothing."""
+    """Percentiles in milliseconds; empty without values."""
     if not seconds:
         return {}
-    found = np.percentile(np.array(seconds) * 1000, [50, 95, 99, 100])
-    return dict(zip(("p50", "p95", "p99", "max"), found.round(2).tolist(), strict=True))
+    percentiles = np.percentile(np.array(seconds) * 1000, [50, 95, 99, 100])
+    return dict(zip(("p50", "p95", "p99", "max"), percentiles.round(2).tolist(), strict=True))
 
 
 # --- bodies that are no images
@@ -255,8 +255,8 @@ def send(server: Server, request: bytes, whole: bool = True) -> list[str]:
                 answer += part
         except ConnectionError:  # it was closed before all was read
             pass
-    found = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
-    return [status.decode() for status in found if status != b"100"] or ["none"]
+    received = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
+    return [status.decode() for status in received if status != b"100"] or ["none"]
 
 
 def fuzz(server: Server, count: int, seed: int = 0) -> dict[str, int]:
@@ -276,14 +276,14 @@ def fuzz(server: Server, count: int, seed: int = 0) -> dict[str, int]:
     files = corpus()
     seeds = np.random.SeedSequence(seed).spawn(count)
 
-    def one(own: np.random.SeedSequence) -> list[str]:
-        request, whole = fuzzed(np.random.default_rng(own), files)
-        found = send(server, request, whole)
-        assert not any(status.startswith("5") for status in found), (found, request)
-        return found
+    def one(sequence: np.random.SeedSequence) -> list[str]:
+        request, whole = fuzzed(np.random.default_rng(sequence), files)
+        statuses = send(server, request, whole)
+        assert not any(status.startswith("5") for status in statuses), (statuses, request)
+        return statuses
 
     with ThreadPoolExecutor(4) as pool:
-        statuses = collections.Counter(s for found in pool.map(one, seeds) for s in found)
+        statuses = collections.Counter(s for answer in pool.map(one, seeds) for s in answer)
     health = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert send(server, health) == ["200"]
     assert server.process.poll() is None
@@ -300,22 +300,22 @@ def main() -> int:
         "--fuzz", type=int, nargs="?", const=10_000, metavar="N", help="wrong requests instead"
     )
     parser.add_argument("--out", type=Path, default=HERE / "results")
-    told = parser.parse_args()
-    if told.seconds <= 0 or told.rate <= 0 or (told.fuzz is not None and told.fuzz < 1):
+    options = parser.parse_args()
+    if options.seconds <= 0 or options.rate <= 0 or (options.fuzz is not None and options.fuzz < 1):
         parser.error("--seconds, --rate and --fuzz: expected more than 0")
-    with served(told.paths) as server:
-        if told.fuzz is not None:
+    with served(options.paths) as server:
+        if options.fuzz is not None:
             before = server.memory()
-            print(json.dumps(fuzz(server, told.fuzz)))
+            print(json.dumps(fuzz(server, options.fuzz)))
             print(f"server's memory, MB: {before} before, {server.memory()} after")
             return 0
-        figures = asyncio.run(load(server, told.seconds, told.rate))
+        figures = asyncio.run(load(server, options.seconds, options.rate))
     from tutelage import environment  # only now: it loads Keras
 
     files = re.search(r"\((.*)\)", server.line)[1]
     written = {"environment": environment.describe(), "models": files, **figures}
-    told.out.mkdir(parents=True, exist_ok=True)
-    path = told.out / f"{date.today().isoformat()}-serving.json"
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{date.today().isoformat()}-serving.json"
     path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=1))
     print(path)

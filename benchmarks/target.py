@@ -37,9 +37,9 @@ print(time.perf_counter() - began)
 def seconds_to_read(recipe: Path) -> float:
     """From the files to arrays in training and validation parts, with nothing cached."""
     with tempfile.TemporaryDirectory() as cache:
-        told = os.environ | {"TUTELAGE_CACHE": cache}
+        variables = os.environ | {"TUTELAGE_CACHE": cache}
         line = [sys.executable, "-c", READ, str(recipe)]
-        done = subprocess.run(line, env=told, capture_output=True, text=True, check=True)
+        done = subprocess.run(line, env=variables, capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
@@ -56,15 +56,15 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("throughput", type=Path)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
-    told = parser.parse_args()
-    results = json.loads((told.run / "results.json").read_text())
-    rates = json.loads(told.throughput.read_text())["figures"]
+    options = parser.parse_args()
+    results = json.loads((options.run / "results.json").read_text())
+    rates = json.loads(options.throughput.read_text())["figures"]
     reached = {stage: results["models"][stage]["accuracy"] for stage in TARGETS}
     for stage, target in TARGETS.items():
         if reached[stage] < target:
             parser.error(f"{stage}: expected at least {target:.0%}, found {reached[stage]:.2%}")
     images = results["data"]["train"]
-    reading = seconds_to_read(told.run / "recipe.toml")
+    reading = seconds_to_read(options.run / "recipe.toml")
     ours = {stage: results["models"][stage]["seconds"] for stage in TARGETS}
     theirs, ways = {}, {}
     for stage, job in (("teacher", "teacher"), ("student", "distil")):
@@ -77,9 +77,9 @@ def main() -> None:
         "stock Keras": theirs | {"whole": reading + sum(theirs.values()), "ways": ways},
     }
     figures["times as fast"] = figures["stock Keras"]["whole"] / figures["ours"]["whole"]
-    told.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     written = {"figures": figures, "run": results["environment"], "here": environment.describe()}
-    target_file = told.out / f"{date.today()}-target.json"
+    target_file = options.out / f"{date.today()}-target.json"
     target_file.write_text(json.dumps(written, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     print(target_file)

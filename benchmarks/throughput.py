@@ -68,10 +68,10 @@ def interpreter(peer: str) -> Path:
     return python
 
 
-def measure(party: str, peer: str, backend: str, job: str, told: argparse.Namespace) -> Any:
+def measure(party: str, peer: str, backend: str, job: str, options: argparse.Namespace) -> Any:
     """Images a second of one process, or why there is no figure."""
-    line = [interpreter(peer), HERE / "parties.py", party, job, told.folder]
-    line += ["--batch", told.batch, "--images", told.images]
+    line = [interpreter(peer), HERE / "parties.py", party, job, options.folder]
+    line += ["--batch", options.batch, "--images", options.images]
     done = subprocess.run(
         [str(word) for word in line],
         env=os.environ | {"KERAS_BACKEND": backend} | KEEP_FREED_MEMORY | SILENT,
@@ -93,30 +93,30 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--only", nargs="+", default=[""], help="parties whose names hold a text")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
-    told = parser.parse_args()
-    if told.batch < 1 or told.images < told.batch or told.repeats < 1:
+    options = parser.parse_args()
+    if options.batch < 1 or options.images < options.batch or options.repeats < 1:
         parser.error("expected at least one repeat, and at least as many images as a batch")
-    parties = [party for party in PARTIES if any(text in party[0] for text in told.only)]
-    told.folder = Path(tempfile.mkdtemp())
+    parties = [party for party in PARTIES if any(text in party[0] for text in options.only)]
+    options.folder = Path(tempfile.mkdtemp())
     images = datasets.stand_in("cifar10").train.images[:5000]
     for name, model in (("teacher", "teacher-2m"), ("student", "student-300k")):
         built = zoo.build(model, images=images, classes=10, seed=0)
-        built.save(told.folder / f"{name}.keras")
+        built.save(options.folder / f"{name}.keras")
     import keras  # not before tutelage, which chooses the backend
 
     for name, size in APPLICATIONS.items():
-        if name in told.jobs:
+        if name in options.jobs:
             application = getattr(keras.applications, name)(
                 weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None
             )
-            application.save(told.folder / f"{name}.keras")
-    figures: dict[str, dict[str, list[float]]] = {job: {} for job in told.jobs}
+            application.save(options.folder / f"{name}.keras")
+    figures: dict[str, dict[str, list[float]]] = {job: {} for job in options.jobs}
     failures: dict[str, str] = {}
-    chosen = "" if told.jobs == list(JOBS) else "-" + "-".join(told.jobs)
-    target = told.out / f"{date.today()}-throughput{chosen}.json"
+    chosen = "" if options.jobs == list(JOBS) else "-" + "-".join(options.jobs)
+    target = options.out / f"{date.today()}-throughput{chosen}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(told.repeats):
-        for job in told.jobs:
+    for _ in range(options.repeats):
+        for job in options.jobs:
             for name, party, peer, backend in parties:
                 if job in APPLICATIONS and party.startswith("plain"):
                     continue
@@ -127,15 +127,15 @@ def main() -> None:
                 for shown, work in runs:
                     if f"{job}: {shown}" in failures:
                         continue
-                    figure = measure(party, peer, backend, work, told)
+                    figure = measure(party, peer, backend, work, options)
                     if isinstance(figure, str):
                         failures[f"{job}: {shown}"] = figure
                     else:
                         figures[job].setdefault(shown, []).append(round(figure, 1))
         written = {
             "unit": "images a second, training",
-            "batch": told.batch,
-            "images": told.images,
+            "batch": options.batch,
+            "images": options.images,
             "figures": figures,
             "failures": failures,
             "environment": environment.describe(),

@@ -53,33 +53,34 @@ def main() -> None:
     parser.add_argument("tries", nargs="*", metavar="TRY", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON")
-    told = parser.parse_args()
-    if told.seeds < 1:
+    options = parser.parse_args()
+    if options.seeds < 1:
         parser.error("--seeds: expected one at least")
     try:
         settings = {AS_IT_STANDS: {}} | {
-            text: dict(recipe.parse_setting(word) for word in text.split()) for text in told.tries
+            text: dict(recipe.parse_setting(word) for word in text.split())
+            for text in options.tries
         }
-        recipes = {text: recipe.load(told.recipe, values) for text, values in settings.items()}
+        recipes = {text: recipe.load(options.recipe, values) for text, values in settings.items()}
         standing = prepare(recipes[AS_IT_STANDS])
     except TutelageError as error:
         parser.error(str(error))
     figures: dict[str, list[dict[str, float]]] = {text: [] for text in recipes}
-    target = told.out / f"{date.today()}-tries-{Path(told.recipe).stem}-{told.party}.json"
+    target = options.out / f"{date.today()}-tries-{Path(options.recipe).stem}-{options.party}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(told.seeds):
+    for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            os.environ["TUTELAGE_CACHE"] = name  # answers of no use to anybody else
+            os.environ["TUTELAGE_CACHE"] = name  # logits that no other run uses
             teacher = folder / "teachers" / "teacher.keras"
-            if told.party == "student":
+            if options.party == "student":
                 teacher.parent.mkdir()
                 experiment = replace(standing, recipe=replace(standing.recipe, seed=seed))
                 trained(experiment, "teacher", teacher, teacher.parent)
             for text, tried in recipes.items():
                 place = Path(tempfile.mkdtemp(dir=folder))
                 experiment = replace(standing, recipe=replace(tried, seed=seed))
-                model, _ = trained(experiment, told.party, teacher, place)
+                model, _ = trained(experiment, options.party, teacher, place)
                 held_out = loading.logits(model, experiment.validation.images)
                 score = metrics.score(held_out, experiment.validation.labels)
                 figure = {name: score[name] for name in ("accuracy", "nll")}
@@ -87,8 +88,8 @@ def main() -> None:
                 print(f"seed {seed}, {text}: {figure['accuracy']:.2%}", flush=True)
                 written = {
                     "recipe": recipe.to_dict(standing.recipe),
-                    "party": told.party,
-                    "seeds": told.seeds,
+                    "party": options.party,
+                    "seeds": options.seeds,
                     "figures": figures,
                     "environment": environment.describe(),
                 }
