@@ -179,8 +179,8 @@ def test_best_is_trained_anew_on_all_but_the_test_part(
     loss = results["recipe"]["loss"]
     assert (loss["alpha"], loss["temperature"]) == (best["alpha"], best["temperature"])
     report = (folder / "best" / "report.md").read_text()
-    assert "after training on 1,437, the 216 validation images among them" in report
-    assert "which baseline and student have learned from here" in report
+    assert "after training on 1,437, including the 216 validation images" in report
+    assert "which are training images of baseline and student here" in report
     teachers = [loading.load_model(place / "teacher.keras") for place in (folder, folder / "best")]
     for ours, theirs in zip(*(model.get_weights() for model in teachers), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -383,7 +383,7 @@ def test_drawn_settings_are_trained_with_each_seed(
     assert len({(row["alpha"], row["temperature"]) for row in told}) == 3
     out = capsys.readouterr().out
     assert "the best of 2 settings" in " ".join(out.split())
-    assert "Best on the validation images: kd, alpha" in out
+    assert "Best setting on the validation images: kd, alpha" in out
 
 
 def test_pruned_students_are_not_ranked_nor_trained_with_another_seed(tmp_path: Path) -> None:
