@@ -300,7 +300,7 @@ def test_an_exported_file_of_other_classes_is_not_evaluated(run: Path, tmp_path:
         if entry.key == "classes":
             entry.value = json.dumps(list(reversed(DIGITS.classes)))
     exporter.onnx.save(model, tmp_path / "turned.onnx")
-    with pytest.raises(ModelError, match="classes are 0, 1"):
+    with pytest.raises(ModelError, match="the classes"):
         evaluate(tmp_path / "turned.onnx", "digits")
 
 
