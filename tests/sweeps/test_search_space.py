@@ -58,7 +58,7 @@ def test_what_is_no_number_list_or_range_is_refused(given: str, names: str) -> N
 
 def test_a_grid_is_every_combination_and_one_baseline_a_seed() -> None:
     told = search_space.plan(DIGITS, alpha="0:1:0.5", temperature="1,4", method="kd,dkd", seeds=2)
-    cells = told.cells(DIGITS)
+    specs = told.specs(DIGITS)
     settings = [
         Setting(method, alpha, degree)
         for method in ("kd", "dkd")
@@ -66,8 +66,8 @@ def test_a_grid_is_every_combination_and_one_baseline_a_seed() -> None:
         for alpha in (0.5, 1.0)
     ]
     # Whatever the method and the temperature, alpha = 0 is the same student.
-    assert cells == [TrialSpec(one, seed) for seed in (0, 1) for one in (None, *settings)]
-    assert told.students(DIGITS) == len(cells) == 2 * (1 + 2 * 2 * 2)
+    assert specs == [TrialSpec(one, seed) for seed in (0, 1) for one in (None, *settings)]
+    assert told.students(DIGITS) == len(specs) == 2 * (1 + 2 * 2 * 2)
 
 
 def test_the_sweep_of_the_readme_is_forty_students_and_a_baseline() -> None:
