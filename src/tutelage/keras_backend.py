@@ -20,7 +20,7 @@ from typing import Any
 _VARIABLE = "KERAS_BACKEND"
 # GNU's OpenMP reads these once, when PyTorch loads it. By default its threads spin for milliseconds
 # while they wait, which costs several times the work where other processes compute too.
-_OPENMP = {"GOMP_SPINCOUNT": "1000"}
+_OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _OPENMP_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 

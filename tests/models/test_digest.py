@@ -22,6 +22,8 @@ from tests.models.example_models import (
     small,
     teacher_of,
 )
+from tutelage.models import digest
+from tutelage.models.preprocessing import Preprocessing
 
 
 def test_a_source_has_the_same_logits_and_digest_each_time(
@@ -45,6 +47,23 @@ def test_a_source_has_the_same_logits_and_digest_each_time(
     one = teacher_of(f"{name}:keras_model")
     keras.utils.set_random_seed(0)
     assert teacher_of(f"{name}:keras_model").digest == one.digest  # its layers are named anew
+
+
+def test_digests_are_those_of_version_0_1_0(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.arange(parameter.numel()).reshape(parameter.shape))
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"graph")
+    preprocessing = Preprocessing((2, 2), 255.0, (0.5,), (0.25,))
+    # Computed by version 0.1.0, whose finished runs and cached logits are recognised by them.
+    assert digest.torch_digest(module, preprocessing) == (
+        "1c804bcfe50a4cc42c0724b409ce3aef149102499cd8edd97660456a6b838802"
+    )
+    assert digest.onnx_digest(file, preprocessing) == (
+        "c00d4b7d7166e587c95ba846ab27726226305f0cbcfb797a96b416d2dac85336"
+    )
 
 
 def test_a_digest_follows_what_the_answers_depend_on(tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ def source_code(parts: Iterable[object]) -> str:
 
 def torch_digest(module: torch.nn.Module, preprocessing: Preprocessing) -> str:
     """SHA-256 of a module's classes, weights and preprocessing."""
-    sha256 = hashlib.sha256(f"{preprocessing} {module} {source_code(module.modules())}".encode())
+    sha256 = hashlib.sha256(
+        f"{_hashed(preprocessing)} {module} {source_code(module.modules())}".encode()
+    )
     for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -67,10 +69,15 @@ def torch_digest(module: torch.nn.Module, preprocessing: Preprocessing) -> str:
 
 def onnx_digest(path: Path, preprocessing: Preprocessing) -> str:
     """SHA-256 of an ONNX file, its external weights and its preprocessing."""
-    sha256 = hashlib.sha256(f"{preprocessing} {storage.sha256(path)}".encode())
+    sha256 = hashlib.sha256(f"{_hashed(preprocessing)} {storage.sha256(path)}".encode())
     # Weights of more than 2 GB, and often smaller ones, are in files that the graph names.
     graph = path.read_bytes()
     for neighbour in sorted(path.parent.iterdir()):
         if neighbour != path and neighbour.name.encode() in graph and neighbour.is_file():
             sha256.update(f"{neighbour.name} {storage.sha256(neighbour)}".encode())
     return sha256.hexdigest()
+
+
+def _hashed(preprocessing: Preprocessing) -> str:
+    # As version 0.1.0 named the class, so that its runs and cached logits are recognised.
+    return repr(preprocessing).replace(type(preprocessing).__name__, "Entry", 1)
