@@ -36,7 +36,7 @@ def trained(job: str) -> str:
 
 
 def ours(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: int) -> Epoch:
-    """Through native twins, in the precision that tutelage takes by itself."""
+    """Through fast layers, in the precision that tutelage chooses."""
     import keras
 
     from tutelage import Distiller, losses

@@ -267,7 +267,7 @@ def test_the_teacher_stays_as_it_was():
     assert same(before, weights(teacher))
 
 
-def test_native_twins_learn_from_inner_layers_as_stock_does():
+def test_fast_layers_learn_from_inner_layers_as_stock_does():
     values = []
     for run in (lambda model: model, accelerate.accelerate):
         student, teacher = run(convolutional(1)), run(convolutional(5, (6, 8)))

@@ -1,4 +1,4 @@
-"""The twins against the stock layers they stand in for."""
+"""Fast layers against the stock layers that they replace."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ LAYERS = {
     "zero padding": lambda: layers.ZeroPadding2D(((0, 1), (2, 1))),
     "cropping": lambda: layers.Cropping2D(1),
     "reshape": lambda: layers.Reshape((9, 8, 6)),
-    "without a twin": lambda: layers.UpSampling2D(2),
+    "without a fast version": lambda: layers.UpSampling2D(2),
 }
 MERGES = [
     *(layers.Add, layers.Subtract, layers.Multiply, layers.Average),
@@ -129,7 +129,7 @@ def test_merged_branches_are_what_stock_keras_makes_of_them(
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_twin_does_what_the_stock_layer_does(name: str, training: bool) -> None:
+def test_a_fast_layer_computes_what_the_stock_layer_does(name: str, training: bool) -> None:
     inputs = keras.Input((8, 9, 6))
     x = layers.Conv2D(6, 1)(inputs)  # so that something is learnt before the layer, too
     model = settled(keras.Model(inputs, LAYERS[name]()(x)))
@@ -195,7 +195,7 @@ def test_known_architectures_do_the_same_with_no_layer_left_to_stock(
     model = build(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None)
     caplog.set_level("INFO", "tutelage.kernels.accelerate")
     fast = accelerate.accelerate(model)
-    assert "without a native twin" not in caplog.text
+    assert "without a fast version" not in caplog.text
     x = images(8, 32, 32, 3)
     expected, got = passes(model, model, x, training), passes(model, fast, x, training)
     for ours, stock in zip([got[0], *got[2]], [expected[0], *expected[2]], strict=True):
@@ -277,7 +277,7 @@ def test_model_class_of_its_own_is_left_alone() -> None:
     assert accelerate.accelerate(model) is model
 
 
-def test_training_through_twins_ends_where_stock_training_ends() -> None:
+def test_training_through_fast_layers_ends_where_stock_training_ends() -> None:
     def trained(fast: bool) -> list[np.ndarray]:
         keras.utils.set_random_seed(1)
         model = keras.Sequential(

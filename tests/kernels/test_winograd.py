@@ -136,7 +136,7 @@ def test_other_types_are_left_alone():
     ],
     ids=["same", "ReLU", "valid", "strides", "dilation", "groups"],
 )
-def test_the_twin_uses_it_where_the_layer_is_so_simple(monkeypatch, layer):
+def test_a_fast_layer_uses_it_for_supported_settings(monkeypatch, layer):
     model = keras.Sequential([keras.Input((16, 16, 64)), layer])
     used, convolve = [], winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *a: used.append(1) or convolve(*a))

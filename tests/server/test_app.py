@@ -557,7 +557,7 @@ def test_what_is_in_hand_is_answered_before_it_ends(
         asking.join(30)
         assert server.process.wait(20) == 0
         assert [answer.status for answer in answers] == [200]
-        assert server.process.stderr.read() == "tutelage: ended; pictures answered: 1\n"
+        assert server.process.stderr.read() == "tutelage: ended; images classified: 1\n"
         with pytest.raises(ConnectionRefusedError):
             server.get("/health")
 

@@ -105,7 +105,7 @@ class LogitCache:
             teacher: gives the logits (n, classes) of uint8 images (n, height, width, channels).
             images: the training images that `origin` names.
             count: how many views.
-            progress: hears of each view, as of an epoch.
+            progress: notified of each view, as of an epoch.
 
         Raises:
             KnowledgeError: if a logit is not finite, or too large for float16.

@@ -67,7 +67,7 @@ def run(
         recipe: the name of a bundled recipe, a TOML file, or a `Recipe`.
         settings: values by dotted key, such as `{"loss.alpha": 0.5}`, put over the recipe's.
         out: the run's folder; default: `runs/RECIPE-HASH`.
-        progress: is told of each stage and epoch.
+        progress: notified of each stage and epoch.
         tensorboard: whether to write event files too, in the run's folder `tensorboard`.
 
     Returns:
@@ -143,7 +143,7 @@ def distill(
         recipe: the name of a bundled recipe, or a TOML file.
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
         out: the run's folder; default: `runs/RECIPE-HASH`, of all that it depends on.
-        progress: hears how it goes.
+        progress: notified of each stage and epoch.
         tensorboard: whether to write event files too, in the folder `tensorboard` of the run's.
 
     Returns:
@@ -169,15 +169,17 @@ def distill(
     ['baseline', 'student', 'teacher']
     """
     named = recipes.overrides(teacher=teacher, student=student, data=data, unlabeled=unlabeled)
-    told = recipes.load(recipe, named | dict(settings or {}))
+    loaded = recipes.load(recipe, named | dict(settings or {}))
     experiment = prepare(
-        told,
+        loaded,
         data=None if recipes.is_path(data) else _dataset(data),
         teacher=None if recipes.is_path(teacher) else teacher,
         student=None if recipes.is_path(student) else student,
         unlabeled=unlabeled if isinstance(unlabeled, np.ndarray) else None,
     )
-    folder = Path(out) if out is not None else Path("runs") / f"{told.name}-{experiment.key()[:8]}"
+    folder = (
+        Path(out) if out is not None else Path("runs") / f"{loaded.name}-{experiment.key()[:8]}"
+    )
     results = runner.run(experiment, folder, progress, tensorboard=tensorboard)
     return _outcome(results, folder)
 

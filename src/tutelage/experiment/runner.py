@@ -43,7 +43,7 @@ def run(
     Args:
         experiment: from `prepare`.
         path: the run's folder; made if absent, continued if it is this experiment's.
-        progress: is told of each stage and epoch.
+        progress: notified of each stage and epoch.
         tensorboard: whether to write event files too, in the run's folder `tensorboard`.
 
     Returns:
@@ -76,7 +76,7 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
     Args:
         experiment: from `prepare`.
         folder: the experiment's, opened.
-        progress: is told of each epoch, and what was noticed of the models given.
+        progress: notified of each epoch, and of notes on the given models.
 
     Returns:
         Where its file is, or would be if it were a Keras model.

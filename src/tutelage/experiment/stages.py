@@ -46,7 +46,7 @@ def targets(
     Args:
         stage: a student's.
         teacher: the file of the network that teaches, where it is a Keras model.
-        progress: is told of each pass over the images.
+        progress: notified of each pass over the images.
 
     Returns:
         The targets, and the seconds that the teacher's logits took when they were computed.
@@ -102,7 +102,7 @@ def train(
         targets: from `targets`.
         checkpoint: file of the state after the last finished epoch.
         key: what this training is, as a checkpoint of another is refused; default: the stage's.
-        progress: is told of each step and epoch.
+        progress: notified of each step and epoch.
         on_epoch: called with the history so far when an epoch is safe on disk.
 
     Returns:

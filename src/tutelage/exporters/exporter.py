@@ -1,4 +1,4 @@
-"""A trained model as a file that runs elsewhere, kept only if it still answers as before."""
+"""A trained model as a file that runs elsewhere, kept only if its outputs match."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def export(
     Its logits are compared with the Keras model's on up to 1,000 test images, and its figures
     taken on all of them. An ONNX file takes raw uint8 images, any number at once, and says what
     it is: classes, shape, figures. For 8 bits, ranges are found on validation images in three
-    ways, and of these the one is taken that on other validation images changes the answers least.
+    ways, and the one is kept that changes the outputs least on other validation images.
 
     Args:
         source: a run's folder, for its student, or a `.keras` file.
@@ -64,7 +64,7 @@ def export(
         int8: whether to compute in 8-bit integers; for ONNX.
         data: the data to score on, a name or a path; default: that of the run it lies in.
         out: the file; default: beside the model, `student.onnx`, `student-int8.onnx` and so on.
-        progress: hears what is done.
+        progress: notified of each step.
 
     Returns:
         `file`, `name`, `format`, `precision`, `shape`, `parameters`, `macs` (where known),
@@ -74,7 +74,7 @@ def export(
 
     Raises:
         RecipeError: if an argument is none of these, or the backend is not PyTorch.
-        ModelError: if the model can't be exported, or the file answers too differently: then
+        ModelError: if the model can't be exported, or the file's outputs differ too much: then
             there is no file.
         DataError: if the data can't be found or read.
 
@@ -87,8 +87,8 @@ def export(
     >>> images = datasets.load("digits").train.images
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "student.keras"
     >>> zoo.build("digits-student", images=images, classes=10, seed=0).save(file)
-    >>> told = exporter.export(file, data="digits")
-    >>> pathlib.Path(told["file"]).name, told["parity"]["agreement"]
+    >>> result = exporter.export(file, data="digits")
+    >>> pathlib.Path(result["file"]).name, result["parity"]["agreement"]
     ('student.onnx', 1.0)
     """
     progress = progress or Progress()
@@ -103,7 +103,7 @@ def export(
         raise RecipeError(f"out: expected a name that ends in {SUFFIXES[form]}, found {target}")
     if target.resolve() == file.resolve():
         raise RecipeError(f"out: expected another file than the model itself, {file}")
-    progress.note(f"{file} answers {len(test):,} test images of {dataset.name}")
+    progress.note(f"running {file} on {len(test):,} test images of {dataset.name}")
     wanted = loading.logits(model, test.images)
     results: dict[str, Any] = {
         "name": file.stem,
@@ -125,13 +125,13 @@ def export(
             _litert(model, made)
         else:
             model.save(made)
-        answers = _answering(made, form)(test.images)
-        if not np.isfinite(answers).all():
+        outputs = _opened(made, form)(test.images)
+        if not np.isfinite(outputs).all():
             raise ModelError(f"{target}: its logits are not finite; no file is kept")
-        results["parity"] = _parity(wanted, answers)
+        results["parity"] = _parity(wanted, outputs)
         results["models"] = {
             "keras": metrics.score(wanted, test.labels),
-            "exported": metrics.score(answers, test.labels, wanted),
+            "exported": metrics.score(outputs, test.labels, wanted),
         }
         _refuse(target, results, wanted, len(test))
         results["data"] = {
@@ -204,7 +204,7 @@ def _graph(model: keras.Model) -> onnx.ModelProto:
 
 
 def _quantised(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The graph in 8 bits by the method that changes answers least, and what each one changes."""
+    """The graph in 8 bits by the method that changes outputs least, and the change by each."""
     shown, judges = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_JUDGES]
     judges = judges if len(judges) else shown
     wanted = log_softmax(_run(graph, judges).astype(np.float64), axis=1)
@@ -247,7 +247,7 @@ def _litert(model: keras.Model, target: Path) -> None:
         raise ModelError(f"{model.name} can't be written as LiteRT: {reason}") from error
 
 
-def _answering(file: Path, form: str) -> ModelFunction:
+def _opened(file: Path, form: str) -> ModelFunction:
     """The file itself, opened as its users will."""
     if form == "onnx":
         opened = ExportedModel(file)
@@ -270,17 +270,17 @@ def _answering(file: Path, form: str) -> ModelFunction:
     return lambda images: loading.in_batches(ask, images)
 
 
-def _parity(wanted: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
-    wanted, answers = wanted[:_PARITY_IMAGES], answers[:_PARITY_IMAGES]
+def _parity(wanted: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
+    wanted, outputs = wanted[:_PARITY_IMAGES], outputs[:_PARITY_IMAGES]
     return {
         "images": len(wanted),
-        "max_difference": float(np.abs(wanted - answers).max()),
-        "agreement": float(np.mean(wanted.argmax(axis=1) == answers.argmax(axis=1))),
+        "max_difference": float(np.abs(wanted - outputs).max()),
+        "agreement": float(np.mean(wanted.argmax(axis=1) == outputs.argmax(axis=1))),
     }
 
 
 def _refuse(target: Path, results: dict[str, Any], wanted: np.ndarray, images: int) -> None:
-    """Raise if a file answers too differently to be kept."""
+    """Raise if a file's outputs differ too much for it to be kept."""
     if results["precision"] == "float32":
         most = PARITY + PARITY / 10 * float(np.abs(wanted).max())
         if (found := results["parity"]["max_difference"]) > most:

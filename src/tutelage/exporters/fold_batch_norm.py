@@ -28,7 +28,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
         model: of Conv nodes in NCHW; each scale or shift a constant a channel.
 
     Returns:
-        Another model with the same answers, to rounding.
+        Another model with the same outputs, to rounding.
 
     Example:
 

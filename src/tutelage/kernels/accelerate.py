@@ -1,12 +1,12 @@
-"""Native twins: stock Keras models run through PyTorch's own kernels.
+"""Run stock Keras models through PyTorch's own kernels.
 
 Stock Keras layers on the PyTorch backend lose a factor of three to five on a processor,
 most of it in batch normalisation composed of separate operations and in copies between
-memory layouts. A twin does a stock layer's work with PyTorch's fused kernel, on the layer's
-own variables, and hands on a tensor whose memory stays channels-last; the model itself, and
-so its file, is untouched. A layer without a twin runs as stock. On a processor, normalisation
-is fused with what stands around it (`fused_batch_norm.py`), and 3x3 convolutions take fewer
-multiplications (`winograd.py`).
+memory layouts. A fast layer computes a stock layer with PyTorch's fused kernel, on the layer's
+own variables, and returns a tensor whose memory stays channels-last; the model itself, and
+so its file, is unchanged. A layer without a fast version runs as stock. On a processor, batch
+normalisation is fused with its neighbours (`fused_batch_norm.py`), and 3x3 convolutions take
+fewer multiplications (`winograd.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import keras
 from tutelage import private_api
 from tutelage.errors import RecipeError
 from tutelage.kernels import build, fused_batch_norm
-from tutelage.kernels.layers import TWINS, Pass
+from tutelage.kernels.layers import FAST_LAYERS, Pass
 
 if keras.backend.backend() == "torch":
     import torch
@@ -68,7 +68,7 @@ def threads() -> int | None:
 
 
 def compiled_parts() -> list[str]:
-    """The parts in C that the twins use here: none on a GPU or on another backend.
+    """The parts in C that fast layers use here: none on a GPU or on another backend.
 
     Example:
 
@@ -82,11 +82,11 @@ def compiled_parts() -> list[str]:
 
 
 def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
-    """Run a stock model through native twins that share its variables.
+    """Run a stock model through fast layers that share its variables.
 
     Args:
         model: a Functional or Sequential model, channels last.
-        precision: `"float32"` or `"bfloat16"`: what the twins compute in. The
+        precision: `"float32"` or `"bfloat16"`: what fast layers compute in. The
             variables and the output stay float32.
 
     Returns:
@@ -132,7 +132,7 @@ def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
 
 
 def alike(model: keras.Model, other: keras.Model) -> keras.Model:
-    """Run a model as another one is run: through native twins in its precision, or as stock.
+    """Run a model as another one is run: through fast layers in its precision, or as stock.
 
     Args:
         model: a stock model.
@@ -167,10 +167,12 @@ class _Native(keras.Model):
             fused_batch_norm.borders(model),
         )
         self.built = True
-        kinds = {type(layer) for layer in model.layers} - set(TWINS) - {keras.layers.InputLayer}
+        kinds = (
+            {type(layer) for layer in model.layers} - set(FAST_LAYERS) - {keras.layers.InputLayer}
+        )
         if kinds:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            log.info("%s: without a native twin, run as stock Keras: %s", model.name, names)
+            log.info("%s: without a fast version, run as stock Keras: %s", model.name, names)
 
     @property
     def input_shape(self) -> Any:
@@ -209,9 +211,9 @@ def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
                 return args[0]  # done already
             if type(op) is keras.layers.ZeroPadding2D and op in how.borders:
                 return args[0]  # the convolution behind it does that
-            twin = TWINS.get(type(op))
-            if twin is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
-                result = twin(op, args[0], how)
+            fast = FAST_LAYERS.get(type(op))
+            if fast is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
+                result = fast(op, args[0], how)
                 if result is not None:
                     return result
             if isinstance(op, keras.Layer) and private_api.takes_training(op):

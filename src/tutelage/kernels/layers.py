@@ -1,4 +1,4 @@
-"""Twins of stock Keras layers: their work done by PyTorch's own kernels, in one memory layout."""
+"""Stock Keras layers computed by PyTorch's fused kernels, in one memory layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pass:
     borders: dict[keras.Layer, list[int]]
 
 
-# A twin returns None for a setting it does not cover; the stock layer runs then.
+# A function returns None for a setting that it does not cover; the stock layer runs then.
 # Keras' layout is channels-last, PyTorch's channels-first: a permuted view of the
 # one is the other with channels-last strides, so nothing is copied.
 
@@ -266,7 +266,7 @@ def _elementwise(layer: Any, x: Any, how: Pass) -> Any:
     return layer.call(x)
 
 
-TWINS: dict[type, Callable[[Any, Any, Pass], Any]] = {
+FAST_LAYERS: dict[type, Callable[[Any, Any, Pass], Any]] = {
     layers.Conv2D: _conv,
     layers.DepthwiseConv2D: _depthwise,
     layers.SeparableConv2D: _separable,

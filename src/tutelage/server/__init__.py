@@ -1,4 +1,4 @@
-"""Exported models behind a page and a JSON interface: it needs neither Keras nor PyTorch."""
+"""Serve exported models on a web page and as a JSON API, without Keras or PyTorch."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def serve(
 ) -> None:
     """Serve exported models until SIGINT or SIGTERM, from the main thread.
 
-    Where it listens and when it has ended is said on standard error.
+    The address, and the end, are reported on standard error.
 
     Args:
         paths: exported files, and folders of runs that hold some.
         host: a name or an address of this machine. On a loopback address only requests to
-            `localhost` and its like are answered.
+            `localhost` and its other names are accepted.
         port: its number; 0 takes a free one.
-        threads: that answer pictures, at least 1.
-        limits: of a picture, and of how many wait.
+        threads: number of images classified at once, at least 1.
+        limits: size of an image, and how many may wait.
 
     Raises:
         RunError: if a folder holds no exported file.
@@ -63,7 +63,7 @@ def serve(
         with image_file.strict_pillow():
             run(app, at, listening, app.worker_pool.end, limits.seconds)
             app.worker_pool.close()
-        _say(f"ended; pictures answered: {app.worker_pool.answered}")
+        _say(f"ended; images classified: {app.worker_pool.classified}")
 
 
 def _written(host: str) -> str:

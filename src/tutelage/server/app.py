@@ -96,14 +96,14 @@ class Models(BaseModel):
 
 
 class Health(BaseModel):
-    """That pictures are answered."""
+    """The server's status."""
 
     status: str
     version: str
 
 
 class Problem(BaseModel):
-    """Why a request is not answered."""
+    """Why a request was refused."""
 
     error: str
 
@@ -147,8 +147,8 @@ def application(
 
     Args:
         served: the models, as `files.load` gives them.
-        threads: that answer pictures, at least 1.
-        limits: of a picture, and of how many wait.
+        threads: number of images classified at once, at least 1.
+        limits: size of an image, and how many may wait.
         hosts: the names that a request may call the server by, None for any.
 
     Returns:
@@ -164,7 +164,7 @@ def application(
     body_reader = BodyReader(limits)
     app = FastAPI(
         title="tutelage",
-        summary="What is on a picture, as several models see it.",
+        summary="Image classification by one or more exported models.",
         version=__version__,
         docs_url=None,  # these pages load scripts of other sites
         redoc_url=None,
@@ -187,13 +187,13 @@ def application(
         openapi_extra=_BODY,
     )
     async def predict(request: Request, choice: Annotated[Choice, Query()]) -> Response:
-        """Say what is on a picture: the likeliest classes of every model."""
+        """Classify an image: the most likely classes of every model."""
         count = len(served.classes)
         top = min(3, count) if choice.top is None else choice.top
         if top > count:
             raise Refused(422, f"top: expected an integer from 1 to {count}, found {top}")
         data = await body_reader.body(request.headers, request.receive)
-        answer = asyncio.ensure_future(worker_pool.answer(data, top, choice.preview))
+        answer = asyncio.ensure_future(worker_pool.classify(data, top, choice.preview))
         gone = asyncio.ensure_future(request.receive())
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
@@ -209,7 +209,7 @@ def application(
 
     @app.get("/health", response_model=Health, responses={503: {"model": Problem}})
     async def health() -> Response:
-        """Say whether pictures are answered: not any more when the server is about to end."""
+        """Report whether the server accepts images; it does not while it is ending."""
         if worker_pool.closing:
             return _reply({"error": "the server is ending"}, 503)
         return _reply({"status": "ok", "version": __version__})

@@ -1,4 +1,4 @@
-"""The HTTP server on a socket: it ends well when it is told to, and waits for nobody for long."""
+"""The HTTP server on a socket: it shuts down cleanly and limits how long it waits for clients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         family, kind, protocol, _, address = found[0]
-        # Named as TCP, or asyncio would let small answers wait for each other (Nagle).
+        # Named as TCP, or asyncio would delay small responses (Nagle).
         at = socket.socket(family, kind, protocol)
         try:
             if os.name == "posix":  # elsewhere it would let two servers have one port
@@ -90,7 +90,7 @@ class _Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            # The body is malformed: the answer can't go out on this connection any more.
+            # The body is malformed: no response can be sent on this connection any more.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         else:
@@ -104,7 +104,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens and when it is told to end, and ends well then."""
+    """Reports when it listens, and shuts down cleanly on a signal."""
 
     def __init__(
         self, config: uvicorn.Config, listening: Callable[[], None], ending: Callable[[], None]

@@ -1,4 +1,4 @@
-"""What a server counts of itself, for Prometheus."""
+"""A server's counters and times, for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "tutelage_requests",
-            "Requests answered.",
+            "Requests handled.",
             ["path", "status"],
             registry=self._registry,
         )
         self.seconds = Histogram(
             "tutelage_request_seconds",
-            "From a request's head to the end of its answer.",
+            "Seconds from a request's headers to the end of its response.",
             ["path"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
         self.model = Histogram(
             "tutelage_model_seconds",
-            "That a model took to answer one picture.",
+            "Seconds that a model took to classify one image.",
             ["model"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
         self.refused = Counter(
             "tutelage_refused",
-            "Pictures that were not answered.",
+            "Images refused.",
             ["status"],
             registry=self._registry,
         )
         self.in_hand = Gauge(
             "tutelage_in_hand_pictures",
-            "Pictures that are answered now or wait for it.",
+            "Images being classified or waiting.",
             registry=self._registry,
         )
 

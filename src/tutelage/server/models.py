@@ -1,4 +1,4 @@
-"""What is served: exported files, checked against each other, and pictures to try them with."""
+"""The served models: exported files, checked against each other, and example images."""
 
 from __future__ import annotations
 
@@ -155,14 +155,14 @@ def _check(exported: ExportedModel, first: ExportedModel) -> None:
             f"{exported.path} takes images of {channels} channels: a picture has 1 or 3"
         )
     try:
-        answer = exported.probabilities(np.zeros((1, height, width, channels), np.uint8))
+        probabilities = exported.probabilities(np.zeros((1, height, width, channels), np.uint8))
     except Exception as error:  # ONNX Runtime's errors have no common class
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{exported.path} can't answer an image: {reason}") from error
-    if answer.shape != (1, len(exported.classes)):
+        raise ModelError(f"{exported.path} can't classify an image: {reason}") from error
+    if probabilities.shape != (1, len(exported.classes)):
         raise ModelError(
             f"{exported.path} names {len(exported.classes)} classes, "
-            f"but answers an image with an array of shape {answer.shape}"
+            f"but gives outputs of shape {probabilities.shape} for one image"
         )
 
 

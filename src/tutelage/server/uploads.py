@@ -1,4 +1,4 @@
-"""What a stranger sends, made into pixels: every byte is doubted, nothing is written to disk."""
+"""Decode uploaded images: untrusted bytes, checked throughout, never written to disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int]
 
 
 class Refused(TutelageError, ValueError):
-    """A request that is not answered, with the HTTP status that says why.
+    """A request that is refused, with its HTTP status.
 
     Args:
         status: from 400 on.
@@ -40,13 +40,13 @@ class Refused(TutelageError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one picture and all of them together may take.
+    """Limits on one image and on all of them together.
 
     Args:
         bytes: of a request's body.
         pixels: of a picture, as its header says before it is decoded.
         seconds: that a body may take to arrive.
-        waiting: pictures that wait while every thread answers another.
+        waiting: images that may wait while all threads are busy.
     """
 
     bytes: int = 10_000_000

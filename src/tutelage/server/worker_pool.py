@@ -1,4 +1,4 @@
-"""Threads that answer pictures, and the queue in front of them, which has an end."""
+"""A thread pool that classifies images, behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tutelage.server.uploads import Limits, busy, read
 
 
 class WorkerPool:
-    """A few threads that decode pictures and ask every model.
+    """Threads that decode images and run every model on them.
 
     Args:
         served: the models.
-        threads: that answer at once, at least 1.
-        limits: `waiting` is how many more pictures are taken in, `pixels` how large each is.
+        threads: number of images classified at once, at least 1.
+        limits: `waiting` is how many more images may wait, `pixels` how large each may be.
         metrics: where each model's time is counted.
     """
 
@@ -30,23 +30,23 @@ class WorkerPool:
         self._served, self._limits, self._metrics = served, limits, metrics
         self._room = threads + limits.waiting
         self._in_hand = 0
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answer")
-        self.answered = 0
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="classify")
+        self.classified = 0
         self.closing = False
 
-    async def answer(self, data: bytes, top: int, preview: bool) -> dict[str, Any]:
-        """Answer a picture, when a thread is free for it.
+    async def classify(self, data: bytes, top: int, preview: bool) -> dict[str, Any]:
+        """Classify an image, as soon as a thread is free.
 
         Args:
             data: the image file's bytes.
-            top: how many classes to give.
-            preview: whether to add the picture as the models see it.
+            top: number of classes to return.
+            preview: whether to add the image as the models see it.
 
         Returns:
             `models` and `picture`, ready for JSON.
 
         Raises:
-            Refused: if the queue is full (503) or the picture can't be read.
+            Refused: if the queue is full (503) or the image can't be read.
         """
         if self._in_hand >= self._room:
             raise busy()
@@ -54,14 +54,14 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         future = self._pool.submit(self._work, data, top, preview)
 
-        # Also when whoever waits is gone: the thread is at work until it ends.
+        # Also when the client has gone: the thread works until it ends.
         def done(_: Future[dict[str, Any]]) -> None:
             self._later(loop, lambda: self._count(-1))
 
         future.add_done_callback(done)
-        answer = await asyncio.wrap_future(future)
-        self.answered += 1
-        return answer
+        result = await asyncio.wrap_future(future)
+        self.classified += 1
+        return result
 
     def _later(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
         if not loop.is_closed():
@@ -74,14 +74,14 @@ class WorkerPool:
     def _work(self, data: bytes, top: int, preview: bool) -> dict[str, Any]:
         shapes = dict.fromkeys(model.exported.shape for model in self._served.models)
         picture = read(data, shapes, self._limits.pixels)
-        answers = []
+        results = []
         for model in self._served.models:
             start = time.perf_counter()
             (chances,) = model.exported.probabilities(picture.seen[model.exported.shape])
             seconds = time.perf_counter() - start
             self._metrics.model.labels(model.title).observe(seconds)
             best = np.argsort(-chances, kind="stable")[:top]
-            answers.append(
+            results.append(
                 {
                     "name": model.exported.name,
                     "precision": model.exported.precision,
@@ -94,20 +94,20 @@ class WorkerPool:
                     ],
                 }
             )
-        told: dict[str, Any] = {"width": picture.width, "height": picture.height}
+        details: dict[str, Any] = {"width": picture.width, "height": picture.height}
         if preview:
-            told["seen"] = [
+            details["seen"] = [
                 {"width": shape[1], "height": shape[0], "png": _inline(png(pixels[0]))}
                 for shape, pixels in picture.seen.items()
             ]
-        return {"models": answers, "picture": told}
+        return {"models": results, "picture": details}
 
     def end(self) -> None:
-        """Say that the server is about to end; what still comes in is answered."""
+        """Report the server as ending; requests that still arrive are handled."""
         self.closing = True
 
     def close(self) -> None:
-        """Wait for what the threads have in hand, and let them go."""
+        """Wait for running requests, then end the threads."""
         self._pool.shutdown(wait=True)
 
 

@@ -34,7 +34,7 @@ class ResultsWriter:
         path: its folder.
         head: the first keys of `sweep.json` and of each student's file.
         precision: what training computes in.
-        progress: is told of each student.
+        progress: notified of each student.
 
     Attributes:
         rows: the result of each student trained so far, by trial and seed.

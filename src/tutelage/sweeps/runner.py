@@ -38,7 +38,7 @@ _ending = threading.Event()  # set in a worker that has been asked to end
 
 
 def default_folder(recipe: Recipe, plan: Plan) -> Path:
-    """Where a sweep goes if nobody says: `runs/NAME-sweep-HASH`, of the recipe and the plan."""
+    """The default folder of a sweep: `runs/NAME-sweep-HASH`, of the recipe and the plan."""
     return Path("runs") / f"{recipe.name}-sweep-{_key(recipes.key(recipe), plan)[:8]}"
 
 
@@ -73,7 +73,7 @@ def sweep(
         storage: URL of a database that several machines share; default: a file in the folder.
         settings: values by dotted key, put over the recipe's.
         out: the sweep's folder; default: `runs/RECIPE-sweep-HASH`.
-        progress: is told of each student.
+        progress: notified of each student.
 
     Returns:
         As `run` does.
@@ -124,7 +124,7 @@ def run(
             names, so they can't be given data or models in memory.
         storage_url: of a database that several machines share, `postgresql://USER@HOST/NAME`;
             default: an SQLite file in the folder.
-        progress: hears how it goes.
+        progress: notified of each student.
 
     Returns:
         What is written to `sweep.json`: `recipe`, `plan`, `trials` (a row for each student),
@@ -200,7 +200,7 @@ def _share(
     writer: ResultsWriter,
     progress: Progress,
 ) -> None:
-    """Let worker processes train the students, and write down what they finish."""
+    """Run worker processes that train the students, and write their results."""
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     processes = [
@@ -269,7 +269,7 @@ def _worker(
 
 
 class _EndsOnSignal(Progress):
-    """Ends a worker that has been asked to, at its next step.
+    """Ends a worker at its next step after SIGTERM.
 
     An exception raised by the signal's handler itself is lost where it falls into one of the
     garbage collector's callbacks.

@@ -1,4 +1,4 @@
-"""What a sweep tries: alphas, temperatures, methods and seeds, and how they are searched."""
+"""The search space of a sweep: alphas, temperatures, methods and seeds, and how to search them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a sweep tries; made by `plan`, which checks it.
+    """The search space of a sweep; made by `plan`, which checks it.
 
     Attributes:
         alphas: above 0, as the baseline is trained anyhow.
@@ -98,7 +98,7 @@ class Plan:
     prune: bool = False
 
     def setting(self, method: str, alpha: float, temperature: float | None, loss: Loss) -> Setting:
-        """A point of the plan; without a temperature, with the recipe's of its own method."""
+        """A point of the plan; its temperature defaults to the recipe's for the recipe's method."""
         if self.temperatures is None and method == loss.name:
             temperature = loss.temperature
         return Setting(method, alpha, temperature)
@@ -115,7 +115,7 @@ class Plan:
         ]
 
     def specs(self, recipe: Recipe) -> list[TrialSpec]:
-        """The students that are known beforehand: baselines, and of a grid all, seed by seed."""
+        """The students known before the search: baselines, and all of a grid, seed by seed."""
         settings = self.settings(recipe) if self.search == "grid" else []
         return [TrialSpec(one, seed) for seed in self.seeds for one in (None, *settings)]
 
@@ -184,7 +184,7 @@ def plan(
     trials: int | None = None,
     prune: bool = False,
 ) -> Plan:
-    """Plan a sweep, and check that it makes sense; what is not given is the recipe's.
+    """Plan a sweep and check it; the defaults are the recipe's settings.
 
     Args:
         recipe: what is varied.
@@ -206,10 +206,10 @@ def plan(
 
     >>> from tutelage.sweeps import search_space
     >>> from tutelage import recipe
-    >>> told = search_space.plan(recipe.load("digits"), alpha="0:1:0.5", temperature="1,2", seeds=2)
-    >>> [str(setting) for setting in told.settings(recipe.load("digits"))][:2]
+    >>> plan = search_space.plan(recipe.load("digits"), alpha="0:1:0.5", temperature="1,2", seeds=2)
+    >>> [str(setting) for setting in plan.settings(recipe.load("digits"))][:2]
     ['kd, alpha 0.5, T 1', 'kd, alpha 1, T 1']
-    >>> told.students(recipe.load("digits"))
+    >>> plan.students(recipe.load("digits"))
     10
     """
     alphas = values(recipe.loss.alpha if alpha is None else alpha, "alpha")

@@ -149,7 +149,7 @@ class TrialQueue:
             count = 0
             while not stop.wait(HEARTBEAT):
                 count += 1
-                # A database that doesn't answer may do so next time.
+                # A database that doesn't respond may do so next time.
                 with (
                     contextlib.suppress(optuna.exceptions.StorageInternalError),
                     _finished_elsewhere(),

@@ -35,7 +35,7 @@ class StudentTrainer:
         teacher: the file of its trained teacher.
         path: the sweep's folder.
         key: hash of the sweep.
-        progress: is told of each student's steps and epochs.
+        progress: notified of each student's steps and epochs.
     """
 
     def __init__(

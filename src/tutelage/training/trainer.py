@@ -80,7 +80,7 @@ def fit(
         checkpoint: file of the state after the last finished epoch.
         key: what this training is, for a checkpoint that belongs to another is refused.
         targets: what teaches it; None where it learns from labels alone.
-        progress: hears of each step and epoch.
+        progress: notified of each step and epoch.
         on_epoch: called with the history so far when an epoch is safe on disk.
 
     Returns:
