@@ -601,7 +601,7 @@ def test_a_fault_of_its_own_is_a_plain_500(
     run: tuple[Path, Weights], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = application(load([run[0]]))
-    monkeypatch.setattr(app.worker_pool, "answer", None)
+    monkeypatch.setattr(app.worker_pool, "classify", None)
     status, told = ask(app, "POST", "/predict")
     assert status == 500
     assert told == {"error": "this request can't be answered: see the server's log"}
