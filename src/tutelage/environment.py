@@ -1,4 +1,4 @@
-"""Where a figure was measured: versions, hardware, commit, command."""
+"""The environment of a measurement: versions, hardware, commit, command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def describe() -> dict[str, Any]:
-    """Everything beside the recipe that a figure may depend on.
+    """Describe everything but the recipe that a result may depend on.
 
     Returns:
         `date`, `command`, `commit`, `versions` and `hardware`, ready for JSON.
@@ -47,7 +47,7 @@ def describe() -> dict[str, Any]:
 
 
 def _command(arguments: list[str]) -> str:
-    """The command line of this process, as a shell would take it again, but for passwords."""
+    """The command line of this process, quoted for a shell, with passwords masked."""
     arguments = [re.sub(r"(://[^:/@]*):.*@", r"\1:***@", word) for word in arguments]
     program = Path(arguments[0])
     if program.name == "__main__.py":
@@ -56,7 +56,7 @@ def _command(arguments: list[str]) -> str:
 
 
 def _commit(file: Path = Path(__file__)) -> str | None:
-    """The commit of the checkout that a file of this package is in, None when it is installed."""
+    """The commit of the checkout that contains this file; None if the package is installed."""
     file = file.resolve()
 
     def git(*arguments: str) -> str:
@@ -64,7 +64,7 @@ def _commit(file: Path = Path(__file__)) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", str(file))  # fails where git doesn't know the file
+        git("ls-files", "--error-unmatch", str(file))  # fails if the file is untracked
         return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None

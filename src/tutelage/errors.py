@@ -1,51 +1,51 @@
-"""What can go wrong, each also a child of the standard error a user would catch."""
+"""Exceptions of the package; each also derives from the matching built-in exception."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class TutelageError(Exception):
-    """Base of every error that a user can mend; the message is one line and says how."""
+    """Base of all errors that a user can fix; the message is one line and says how to."""
 
 
 class RecipeError(TutelageError, ValueError):
-    """A recipe, an option or an argument says something that can't be honoured."""
+    """A recipe, option or argument is invalid."""
 
 
 class DataError(TutelageError, ValueError):
-    """A data set is damaged or is not what it should be."""
+    """A data set is damaged or malformed."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
-    """No data set where one was looked for."""
+    """A data set was not found."""
 
 
 class ModelError(TutelageError, ValueError):
-    """A model file or a pair of models that can't be used."""
+    """A model file or a pair of models can't be used."""
 
 
 class RunError(TutelageError, OSError):
-    """A run folder that can't be used, or a disk that can't be written."""
+    """A run folder can't be used, or a file can't be written."""
 
 
-class KnowledgeError(TutelageError, ValueError):
-    """Stored logits that are torn, missing, or of another teacher, data or views."""
+class LogitsError(TutelageError, ValueError):
+    """Stored logits are damaged, missing, or of another teacher, data set or augmentation."""
 
 
 class TrainingError(TutelageError, ArithmeticError):
-    """Training that can't go on: a loss that is not finite."""
+    """Training can't continue: a loss is not finite."""
 
 
 class MissingExtraError(TutelageError, ModuleNotFoundError):
-    """A package of one of the extras, such as `tutelage[report]`, that is not installed."""
+    """A package of an optional extra, such as `tutelage[report]`, is not installed."""
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Name the extra that installs what a block imports.
+    """Report a failed import in this block with the extra that installs the package.
 
     Args:
-        name: of the extra, as in `pip install 'tutelage[NAME]'`.
+        name: the extra, as in `pip install 'tutelage[NAME]'`.
 
     Raises:
         MissingExtraError: a package is not installed.

@@ -26,10 +26,10 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Format a table of results.
 
     Args:
-        models: `models` of `results.json`: figures by name by model.
+        models: `models` of `results.json`: metrics by model.
 
     Returns:
-        A row for each model, a cell for each of `HEADINGS`.
+        One row per model, one cell per heading of `HEADINGS`.
     """
     return [
         (
@@ -49,7 +49,7 @@ def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def thousands(count: int) -> str:
-    """Format multiply-accumulates: `55.7 M`."""
+    """Format multiply-accumulate operations: `55.7 M`."""
     return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count / 1e3:,.1f} K"
 
 
@@ -68,7 +68,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-# The format of each figure: heading, scale, digits, unit.
+# The format of each metric: heading, scale, digits, unit.
 _FORMATS = {
     "accuracy": ("accuracy", 100.0, 2, " %"),
     "precision": ("precision", 100.0, 2, " %"),
@@ -85,10 +85,10 @@ def spreads(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Format means and standard deviations over seeds.
 
     Args:
-        models: `models` of a group of `runs.compare.compare`.
+        models: `models` of a group from `runs.compare.compare`.
 
     Returns:
-        A row for each figure: its heading and a cell for each model, empty without that figure.
+        One row per metric: its heading and one cell per model, empty if the model lacks it.
     """
     rows = []
     for figure, (heading, scale, digits, unit) in _FORMATS.items():
@@ -119,10 +119,10 @@ def differences(group: Mapping[str, Any]) -> list[str]:
     """Format the paired differences and McNemar tests of a recipe.
 
     Args:
-        group: of `runs.compare.compare`.
+        group: a group from `runs.compare.compare`.
 
     Returns:
-        One line each.
+        One line per comparison.
     """
     lines = [f"student - baseline: {points(group['worth'])}"]
     if "short" in group:

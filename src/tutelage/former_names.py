@@ -1,4 +1,4 @@
-"""The modules of version 0.1.0 by their present names; to be removed in version 0.3."""
+"""Current names of version 0.1.0's modules; to be removed in version 0.3."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ _NOW = {
 
 
 def hint(message: str, name: str) -> str:
-    """Add the present name of a former module to an error's message.
+    """Append the current name of a renamed module to an error message.
 
     Args:
-        message: of the error.
-        name: that was not found, without `tutelage.`.
+        message: the error message.
+        name: the name that was not found, without `tutelage.`.
 
     Example:
 
@@ -71,9 +71,9 @@ def hint(message: str, name: str) -> str:
 
 
 def refuse() -> None:
-    """Let the import of a former module raise an error that names the present one."""
+    """Make the import of a renamed module raise an error that gives its current name."""
     if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
-        sys.meta_path.append(_FormerNames())  # last: asked for what no other finder knows
+        sys.meta_path.append(_FormerNames())  # last: called only if no other finder matches
 
 
 class _FormerNames(MetaPathFinder):

@@ -1,8 +1,8 @@
-"""PyTorch as Keras' backend, where nobody has chosen one.
+"""PyTorch as the default Keras backend.
 
 Keras reads its backend once, when it is imported: from `KERAS_BACKEND`, else from `keras.json`,
-else it takes TensorFlow. `import tutelage` leaves the environment and an imported Keras as they
-are; it decides when Keras is imported, so a choice made until then is followed.
+else TensorFlow. `import tutelage` changes neither the environment nor a Keras that is already
+imported; the default applies when Keras is imported, so a choice made before then is respected.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from types import ModuleType
 from typing import Any
 
 _VARIABLE = "KERAS_BACKEND"
-# GNU's OpenMP reads these once, when PyTorch loads it. By default its threads spin for milliseconds
-# while they wait, which costs several times the work where other processes compute too.
+# GNU's OpenMP reads these once, when PyTorch loads it. By default its threads spin for
+# milliseconds while waiting, which slows everything down several times on a busy machine.
 _OPENMP = {"GOMP_SPINCOUNT": "10000"}
 _OPENMP_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def chosen() -> str | None:
-    """The backend that `KERAS_BACKEND` or `keras.json` names.
+    """The backend selected by `KERAS_BACKEND` or `keras.json`.
 
     Returns:
-        Its name, or None where none is named. Keras itself writes a `keras.json` that names
-        TensorFlow; where TensorFlow is not installed, that counts as no choice.
+        Its name, or None if none is selected. Keras itself writes a `keras.json` that selects
+        TensorFlow; that is ignored if TensorFlow is not installed.
     """
     if backend := os.environ.get(_VARIABLE):
         return backend
     home = os.environ.get("KERAS_HOME")
-    if home is None:  # as Keras looks for it
+    if home is None:  # same lookup as Keras
         user = os.path.expanduser("~")
         home = os.path.join(user if os.access(user, os.W_OK) else "/tmp", ".keras")
     try:
@@ -48,9 +48,9 @@ def chosen() -> str | None:
 
 
 def prefer_torch() -> None:
-    """From now on, let Keras start on PyTorch where nobody has chosen a backend.
+    """From now on, import Keras with the PyTorch backend unless another one is selected.
 
-    Does nothing where Keras is imported already. `os.environ` names PyTorch only while Keras is
+    Does nothing if Keras is already imported. `KERAS_BACKEND` is set only while Keras is
     being imported.
     """
     if "keras" not in sys.modules and not any(isinstance(f, _KerasFinder) for f in sys.meta_path):
@@ -58,10 +58,10 @@ def prefer_torch() -> None:
 
 
 class _KerasFinder(MetaPathFinder):
-    """Finds Keras as the finders after it do, and has it loaded with a backend.
+    """Finds Keras through the later finders and wraps its loader to select a backend.
 
-    It stays when Keras is imported: were it removed, an import in another thread, which is going
-    through the finders, would miss one of them.
+    It stays installed after the import: removing it could make an import in another thread,
+    iterating over the finders, skip one of them.
     """
 
     def find_spec(
@@ -78,13 +78,13 @@ class _KerasFinder(MetaPathFinder):
 
 
 class _KerasLoader(Loader):
-    """Loads Keras by its own loader, in an environment that names a backend."""
+    """Loads Keras with its own loader and a backend set in the environment."""
 
     def __init__(self, loader: Loader):
         self.loader = loader
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)  # what else is asked of a spec's loader
+        return getattr(self.loader, name)  # other loader attributes
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)

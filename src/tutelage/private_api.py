@@ -1,7 +1,7 @@
-"""Every private name of Keras that this package uses, each in one place.
+"""Wrappers of all private Keras names that this package uses.
 
-Checked with Keras 3.15.1; `tests/test_private_api.py` says which is missing in another version.
-Of PyTorch no private name is used.
+Checked with Keras 3.15.1; `tests/test_private_api.py` reports names missing in another version.
+No private name of PyTorch is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import keras
 
 
 def graph(model: keras.Model) -> Any:
-    """The Functional model behind a Sequential one; any other model itself."""
+    """The Functional model behind a Sequential one; other models are returned unchanged."""
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
@@ -23,18 +23,18 @@ def nodes(functional: Any) -> list[Any]:
 
 
 def run_through(functional: Any, inputs: list[Any], call: Callable[[Any], Any]) -> Any:
-    """A graph's outputs, where `call(operation)` gives what computes in an operation's place."""
+    """Run a graph with `call(operation)` in place of each operation; returns the outputs."""
     return functional._run_through_graph(inputs, operation_fn=call)
 
 
 def producer(tensor: Any) -> tuple[Any, Any]:
-    """The operation that gives a symbolic tensor, and the inputs of the call that gave it."""
+    """The operation that produced a symbolic tensor, and the inputs of that call."""
     operation, node, _ = tensor._keras_history
     return operation, operation._inbound_nodes[node].input_tensors
 
 
 def flat_layers(model: keras.Model, *, include_self: bool = True) -> list[keras.Layer]:
-    """A model's layers, those of the models in it too."""
+    """A model's layers, including those of nested models."""
     return list(model._flatten_layers(include_self=include_self))
 
 
@@ -49,7 +49,7 @@ def compiled_loss(model: keras.Model, y: Any, y_pred: Any, sample_weight: Any) -
 
 
 def has_compiled_metrics(model: keras.Model) -> bool:
-    """Whether the metrics given to `compile` have seen a batch, or there are none."""
+    """Whether the metrics given to `compile` have seen a batch; True if there are none."""
     return model._compile_metrics is None or model._compile_metrics.built
 
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and where they are kept."""
+"""Atomic file writes and the cache folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tutelage.errors import RunError, TutelageError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends well.
+    """Yield a temporary path that replaces `path` if the block succeeds.
 
-    A process killed at any moment, or a disk that fills up, leaves either the old
-    file or the new one, never half of it.
+    If the process is killed or the disk fills up, either the old file or the new one
+    remains, never a partial one.
 
     Args:
-        path: the file to write; its folder exists. The temporary has its suffix.
+        path: the file to write; its folder must exist. The temporary path has its suffix.
 
     Yields:
         The path to write to.
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise RunError(
             f"can't write {path}: {reason}; nothing already there was lost: "
-            "make room or choose another folder, then give the same command again"
+            "make room or choose another folder, then run the same command again"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -61,24 +61,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Where images, downloads and knowledge are kept: `TUTELAGE_CACHE`, or the user's cache."""
+    """The cache folder: `TUTELAGE_CACHE`, or the platform's user cache folder."""
     named = os.environ.get("TUTELAGE_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("tutelage"))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, if absent.
+    """Create a folder and its parents if they don't exist.
 
     Args:
         path: the folder.
 
     Raises:
-        RunError: if it can't be made.
+        RunError: if it can't be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"can't make the folder {path}: {error.strerror or error}") from error
+        raise RunError(f"can't create the folder {path}: {error.strerror or error}") from error
 
 
 def sha256(path: Path) -> str:

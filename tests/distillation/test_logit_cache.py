@@ -13,7 +13,7 @@ from tutelage import storage
 from tutelage.data import augmentation
 from tutelage.distillation import logit_cache
 from tutelage.distillation.logit_cache import LogitCache, Origin
-from tutelage.errors import KnowledgeError
+from tutelage.errors import LogitsError
 from tutelage.progress import EpochLog, Progress
 
 RNG = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def test_torn_file_is_found_before_a_student_learns_from_it(tmp_path: Path, harm
     else:
         file.with_suffix(".json").write_text("{")
     again = LogitCache(tmp_path, ORIGIN)
-    with pytest.raises(KnowledgeError, match=r"00001\.npy"):
+    with pytest.raises(LogitsError, match=r"00001\.npy"):
         again.logits(1, np.array([0]))
     asked = Asked()
     again.ask(asked, IMAGES, 2)
@@ -130,10 +130,10 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
     for name, value in changed.items():
         other = replace(ORIGIN, **{name: value})
         assert other.key() != ORIGIN.key()
-        with pytest.raises(KnowledgeError, match=f"{name} is"):
+        with pytest.raises(LogitsError, match=f"{name} is"):
             LogitCache(tmp_path, other)
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(KnowledgeError, match="damaged"):
+    with pytest.raises(LogitsError, match="damaged"):
         LogitCache(tmp_path, ORIGIN)
 
 
@@ -144,7 +144,7 @@ def test_logit_that_float16_can_not_hold_is_refused(tmp_path: Path, bad: float) 
         answers[-1, -1] = bad
         return answers
 
-    with pytest.raises(KnowledgeError, match="logits"):
+    with pytest.raises(LogitsError, match="logits"):
         LogitCache(tmp_path, ORIGIN).ask(broken, IMAGES, 1)
     assert LogitCache(tmp_path, ORIGIN).missing(1) == [0]
 

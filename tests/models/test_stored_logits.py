@@ -19,7 +19,7 @@ from tests.models.example_models import (
     teacher_of,
 )
 from tutelage.errors import (
-    KnowledgeError,
+    LogitsError,
     RecipeError,
 )
 from tutelage.models import stored_logits
@@ -36,7 +36,7 @@ def test_stored_logits_are_read_as_they_are(tmp_path: Path) -> None:
     teacher = teacher_of(store(tmp_path / "chances.npy", chances))
     assert teacher.stored is not None
     np.testing.assert_allclose(teacher.stored, np.log(chances), atol=1e-6)
-    assert teacher.notes == ("it gives probabilities: using their logarithms as logits",)
+    assert teacher.notes == ("it returns probabilities: using their logarithms as logits",)
 
 
 def test_an_image_hash_depends_on_order_values_and_shape() -> None:
@@ -52,11 +52,11 @@ def test_stored_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path, good = tmp_path / "logits.npy", linear(GREY / np.float32(255))
     expected = json.dumps({"images": stored_logits.image_hash(GREY), "classes": list(CLASSES)})
     for changes in ({"images": "of others"}, {"classes": ["dog", "cat", "emu"]}, {"more": 1}):
-        with pytest.raises(KnowledgeError, match=r"logits\.json") as caught:
+        with pytest.raises(LogitsError, match=r"logits\.json") as caught:
             teacher_of(store(path, good, **changes))
         assert expected in str(caught.value)
     path.with_suffix(".json").unlink()
-    with pytest.raises(KnowledgeError, match="FileNotFoundError") as caught:
+    with pytest.raises(LogitsError, match="FileNotFoundError") as caught:
         teacher_of(path)
     path.with_suffix(".json").write_text(
         str(caught.value).split("expected ")[1].split(", found")[0]
@@ -69,8 +69,8 @@ def test_stored_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("not finite", np.full((300, 3), np.nan)),
         ("allow_pickle", np.full((300, 3), None)),
     ]:
-        refused(KnowledgeError, offender, store(path, logits))
+        refused(LogitsError, offender, store(path, logits))
     store(path, good)
     path.write_bytes(path.read_bytes()[:200])
-    refused(KnowledgeError, r"logits\.npy", path)
+    refused(LogitsError, r"logits\.npy", path)
     refused(RecipeError, "leave out", store(path, good), preprocessing=SEEN)

@@ -17,7 +17,7 @@ from tutelage.data import augmentation
 from tutelage.data.datasets import Part
 from tutelage.distillation.distiller import Distiller
 from tutelage.distillation.logit_cache import LogitCache, Origin
-from tutelage.errors import KnowledgeError, RunError, TrainingError
+from tutelage.errors import LogitsError, RunError, TrainingError
 from tutelage.kernels import accelerate
 from tutelage.models import zoo
 from tutelage.progress import EpochLog, Progress
@@ -271,7 +271,7 @@ def test_student_sees_as_many_views_as_it_is_told(
     fit(student(), tmp_path / "s.npz", targets=targets, views=views)
     # Keras looks at the first batch once more, which also has the second made.
     assert shown == [0] * (2 + 5) + [1] * 5 + [0] * 5
-    with pytest.raises(KnowledgeError, match=r"00002\.npy"):
+    with pytest.raises(LogitsError, match=r"00002\.npy"):
         fit(student(), tmp_path / "t.npz", targets=targets)
 
 

@@ -1,4 +1,4 @@
-"""Knowledge: a teacher's logits for each view of each training image, on disk."""
+"""A cache on disk of a teacher's logits for each view of each training image."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import numpy as np
 
 from tutelage import storage
 from tutelage.data import augmentation
-from tutelage.errors import KnowledgeError
+from tutelage.errors import LogitsError
 from tutelage.progress import Progress
 
-_CHUNK = 2000  # images shown to the teacher at once
+_CHUNK = 2000  # images per call of the teacher
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What logits belong to; others are of no use to a student.
+    """What stored logits were computed from; logits of another origin are refused.
 
     Attributes:
         teacher: hash of the teacher's architecture and weights.
         images: hash of the training images, in their order.
-        seed: of the views.
-        flip: of the views.
-        shift: of the views, in pixels.
-        cutout: of the views, in pixels.
-        precision: what the teacher was computed in.
+        seed: augmentation seed.
+        flip: whether views are flipped at random.
+        shift: largest random shift, in pixels.
+        cutout: side of the square cut out, in pixels.
+        precision: data type of the teacher's computation.
         shape: (images, classes), or (images, teachers, classes).
     """
 
@@ -47,25 +47,25 @@ class Origin:
     shape: tuple[int, ...]
 
     def key(self) -> str:
-        """The name of its folder."""
+        """The name of the origin's folder."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class LogitCache:
-    """Raw logits in float16, an array of the origin's shape a view, memory-mapped.
+    """Raw logits in float16, one memory-mapped array of the origin's shape per view.
 
-    Views are numbered as the epochs that show them. Each is a file of its own, written
-    whole, with its checksum beside it: writing that was interrupted goes on, and a torn
-    file is found before a student learns from it. Any temperature, alpha or loss on
-    logits can use them again, and a student trains without its teacher in memory.
+    Views are numbered like the epochs that use them. Each is written atomically to its own
+    file, with a checksum next to it: an interrupted write resumes, and a damaged file is
+    detected before a student trains on it. The cache works for any temperature, alpha and
+    loss on logits, and a student trains without its teacher in memory.
 
     Args:
-        folder: where they are, or will be.
-        origin: what they belong to.
+        folder: folder of the logits; created if absent.
+        origin: what the logits were computed from.
 
     Raises:
-        KnowledgeError: if the folder's logits belong to something else; says what differs.
+        LogitsError: if the folder's logits have another origin; the message says what differs.
 
     Example:
 
@@ -74,10 +74,10 @@ class LogitCache:
     >>> from tutelage.distillation.logit_cache import LogitCache, Origin
     >>> views = {"seed": 0, "flip": True, "shift": 2, "cutout": 0}
     >>> origin = Origin("t", "i", **views, precision="float32", shape=(4, 3))
-    >>> knowledge = LogitCache(pathlib.Path(tempfile.mkdtemp()), origin)
+    >>> cache = LogitCache(pathlib.Path(tempfile.mkdtemp()), origin)
     >>> images = np.zeros((4, 8, 8, 1), np.uint8)
-    >>> knowledge.ask(lambda views: np.full((len(views), 3), 0.5), images, count=2)
-    >>> knowledge.logits(1, np.array([3, 0])).tolist()
+    >>> cache.ask(lambda views: np.full((len(views), 3), 0.5), images, count=2)
+    >>> cache.logits(1, np.array([3, 0])).tolist()
     [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
     """
 
@@ -89,8 +89,8 @@ class LogitCache:
             _refuse_others(manifest, origin)
 
     def missing(self, count: int) -> list[int]:
-        """Which of the first `count` views are not there whole."""
-        return [number for number in range(count) if not self._holds(number)]
+        """The views among the first `count` that are missing or damaged."""
+        return [number for number in range(count) if not self._is_complete(number)]
 
     def ask(
         self,
@@ -99,16 +99,16 @@ class LogitCache:
         count: int,
         progress: Progress | None = None,
     ) -> None:
-        """Store the first `count` views' logits, asking the teacher for those that are missing.
+        """Store the logits of the first `count` views, computing those that are missing.
 
         Args:
-            teacher: gives the logits (n, classes) of uint8 images (n, height, width, channels).
-            images: the training images that `origin` names.
-            count: how many views.
-            progress: notified of each view, as of an epoch.
+            teacher: returns logits (n, classes) for uint8 images (n, height, width, channels).
+            images: the training images that `origin` identifies.
+            count: the number of views.
+            progress: notified of each view as an epoch.
 
         Raises:
-            KnowledgeError: if a logit is not finite, or too large for float16.
+            LogitsError: if a logit is not finite, or too large for float16.
             RunError: if the disk can't be written.
         """
         progress = progress or Progress()
@@ -134,36 +134,36 @@ class LogitCache:
                     shift=self.origin.shift,
                     cutout=self.origin.cutout,
                 )
-                logits[index] = _fitting(teacher(shown))
+                logits[index] = _checked(teacher(shown))
                 progress.step(step, {})
             seconds = time.monotonic() - began
             self._store(number, logits, seconds)
             progress.epoch({"epoch": done, "seconds": seconds})
 
     def logits(self, number: int, index: np.ndarray) -> np.ndarray:
-        """The logits of a view of some images.
+        """The logits of some images in one view.
 
         Args:
-            number: the view, counted as the epochs are, from 0.
-            index: the images' numbers, integers of shape (n,).
+            number: the view, from 0, as epochs are numbered.
+            index: indices of the images, integers of shape (n,).
 
         Returns:
             float32 of shape (n, classes).
 
         Raises:
-            KnowledgeError: if the view is not there, or its file is torn.
+            LogitsError: if the view is missing or its file is damaged.
         """
         if number not in self._open:
-            if not self._holds(number):
-                raise KnowledgeError(
-                    f"{self._file(number)} is missing or torn: give the command that stored it "
-                    "again, and it is made anew"
+            if not self._is_complete(number):
+                raise LogitsError(
+                    f"{self._file(number)} is missing or damaged: run the command that stored it "
+                    "again to recompute it"
                 )
             self._open[number] = np.load(self._file(number), mmap_mode="r")
         return np.asarray(self._open[number][index], dtype=np.float32)
 
     def seconds(self, count: int) -> float:
-        """What the teacher took for the first `count` views, whichever run asked it."""
+        """Seconds that the teacher took for the first `count` views, over all runs."""
         return sum(self._note(number)["seconds"] for number in range(count))
 
     def _file(self, number: int) -> Path:
@@ -173,7 +173,7 @@ class LogitCache:
         note: dict[str, Any] = json.loads(self._file(number).with_suffix(".json").read_text())
         return note
 
-    def _holds(self, number: int) -> bool:
+    def _is_complete(self, number: int) -> bool:
         try:
             return bool(self._note(number)["sha256"] == storage.sha256(self._file(number)))
         except (OSError, ValueError, KeyError, TypeError):
@@ -183,7 +183,7 @@ class LogitCache:
         path = self._file(number)
         with storage.replacing(path) as temporary:
             np.save(temporary, logits)
-        # Last, for it says that the view is whole.
+        # Last: it marks the view as complete.
         with storage.replacing(path.with_suffix(".json")) as temporary:
             temporary.write_text(
                 json.dumps({"sha256": storage.sha256(path), "seconds": round(seconds, 3)}) + "\n"
@@ -191,7 +191,7 @@ class LogitCache:
 
 
 class GivenLogits:
-    """Logits that somebody else has stored, of images as they are: the same in every view.
+    """Logits given by the user for the images without augmentation: the same in every view.
 
     Args:
         logits: float32 of shape (images, classes).
@@ -201,26 +201,26 @@ class GivenLogits:
         self._logits = logits
 
     def logits(self, number: int, index: np.ndarray) -> np.ndarray:
-        """As `LogitCache.logits`, whatever the view's number."""
+        """As `LogitCache.logits`; `number` is ignored."""
         return self._logits[index]
 
 
 def home() -> Path:
-    """Where knowledge is kept: a folder for each origin, named by its key."""
+    """The cache's folder, which contains one folder per origin, named by its key."""
     return storage.cache_folder() / "knowledge"
 
 
 def stored() -> Iterator[dict[str, Any]]:
-    """What is kept on this machine.
+    """List the logits stored on this machine.
 
     Yields:
-        For each origin `folder`, `origin`, `views` (how many) and `bytes`.
+        For each origin, `folder`, `origin`, `views` (their number) and `bytes`.
     """
     for manifest in sorted(home().glob("*/manifest.json")):
         try:
             origin = json.loads(manifest.read_text())
         except (OSError, ValueError):
-            origin = {}  # damaged: shown, so that it can be cleared
+            origin = {}  # damaged: listed so that it can be cleared
         files = list(manifest.parent.iterdir())
         yield {
             "folder": str(manifest.parent),
@@ -231,36 +231,36 @@ def stored() -> Iterator[dict[str, Any]]:
 
 
 def clear() -> None:
-    """Forget all that is kept; it can be asked again of the teachers."""
+    """Delete all stored logits; they can be recomputed."""
     if home().exists():
         shutil.rmtree(home())
 
 
 def _refuse_others(manifest: Path, origin: Origin) -> None:
     try:
-        there = json.loads(manifest.read_text())
-        there["shape"] = tuple(there["shape"])
+        found = json.loads(manifest.read_text())
+        found["shape"] = tuple(found["shape"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KnowledgeError(
+        raise LogitsError(
             f"{manifest} is damaged: delete it with `tutelage cache --clear`"
         ) from error
     wanted = asdict(origin)
     different = [
-        f"{name} is {there.get(name)!r} there and {value!r} here"
+        f"{name} is {found.get(name)!r} there and {value!r} here"
         for name, value in wanted.items()
-        if there.get(name) != value
+        if found.get(name) != value
     ]
     if different:
-        raise KnowledgeError(
-            f"{manifest.parent} holds the logits of something else: {'; '.join(different)}; "
+        raise LogitsError(
+            f"{manifest.parent} contains logits of another origin: {'; '.join(different)}; "
             "choose another folder"
         )
 
 
-def _fitting(logits: np.ndarray) -> np.ndarray:
-    if not np.abs(logits).max() <= _LARGEST:  # not a number fails it too
-        raise KnowledgeError(
-            f"the teacher's logits are expected within +-{_LARGEST:g}, found one of "
-            f"{logits.flat[np.abs(logits).argmax()]}; is it trained, and of these images?"
+def _checked(logits: np.ndarray) -> np.ndarray:
+    if not np.abs(logits).max() <= _LARGEST:  # NaN fails too
+        raise LogitsError(
+            f"the teacher's logits must be within +-{_LARGEST:g}, found "
+            f"{logits.flat[np.abs(logits).argmax()]}; is it trained, and on such images?"
         )
     return logits

@@ -16,7 +16,7 @@ from tutelage.losses import FeatureLoss, LogitsLoss
 
 _no_graph: Callable[[], AbstractContextManager[Any]] = nullcontext
 if keras.config.backend() == "torch":
-    # Detaching the teacher's logits would still build its graph first.
+    # Detaching the teacher's logits alone would still build its graph.
     from torch import no_grad as _no_graph
 
 
@@ -26,28 +26,28 @@ class ModelOutput:
 
     Attributes:
         logits: (batch, classes).
-        features: inner layers' outputs, by the layers' names.
+        features: intermediate layers' outputs by layer name.
     """
 
     logits: Any
     features: dict[str, Any]
 
     def of(self, layer: tuple[str, ...]) -> Any:
-        """The output of a layer, or the logits where none is named."""
+        """The output of a layer, or the logits if `layer` is empty."""
         return self.features[layer[0]] if layer else self.logits
 
 
 class FeatureExtractor:
-    """A model run once for its logits and some inner layers' outputs.
+    """Runs a model once for its logits and the outputs of some intermediate layers.
 
-    Held out of Keras' sight: no model that has one as an attribute trains, counts or saves it.
+    Not tracked by Keras: a model with one as an attribute doesn't train, count or save it.
 
     Args:
         model: the model.
-        names: of the layers.
+        names: names of the layers.
 
     Attributes:
-        features: of the batch that is being trained on; its owner sets them.
+        features: features of the current training batch; set by the owner.
     """
 
     def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class FeatureExtractor:
         self._run = accelerate.watching(model, self.names) if self.names else model
 
     def __call__(self, images: Any, training: bool | None) -> ModelOutput:
-        """One pass over a batch."""
+        """Run the model on a batch."""
         outputs = self._run(images, training=training)
         if not self.names:
             return ModelOutput(outputs, {})
@@ -64,18 +64,18 @@ class FeatureExtractor:
 
 
 class LossTerm:
-    """A loss, and what it compares: logits, or the outputs of some layers of both models.
+    """A loss and what it compares: logits, or the outputs of layers of both models.
 
     Args:
         loss: the distillation loss.
-        teacher: the teacher; None where stored logits stand in for it.
+        teacher: the teacher; None if stored logits are used instead.
         student: the student.
-        seed: of a projection's initial weights.
+        seed: seed of a projection's initial weights.
 
     Attributes:
         teacher: names of the teacher's layers.
         student: names of the student's layers.
-        projection: what is trained between the student and the loss, if any.
+        projection: model trained between the student and the loss, if any.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class LossTerm:
         """The loss of a batch, a scalar.
 
         Raises:
-            RecipeError: there are sample weights, and the loss has no value for each sample.
+            RecipeError: sample weights are given, but the loss has no value per sample.
         """
         loss = self.loss
         if isinstance(loss, LogitsLoss):
             return loss.compute_loss(teacher.logits, student.logits, labels, sample_weight)
         if sample_weight is not None:
             raise RecipeError(
-                "sample and class weights need a distillation loss with a value for each sample, "
+                "sample and class weights need a distillation loss with a value per sample, "
                 f"got {type(loss).__name__}; use a tutelage.losses.LogitsLoss or leave them out"
             )
         if isinstance(loss, FeatureLoss):
@@ -141,11 +141,11 @@ class TeacherBranch:
         teacher: the teacher, or None.
         student: the student.
         losses: the distillation losses.
-        seed: of projections' initial weights.
+        seed: seed of the projections' initial weights.
 
     Attributes:
-        terms: one for each loss.
-        outputs: the teacher's, or None.
+        terms: one per loss.
+        outputs: extractor of the teacher's outputs, or None.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TeacherBranch:
         self.outputs = FeatureExtractor(teacher, names) if teacher is not None else None
 
     def output(self, images: Any) -> ModelOutput:
-        """The teacher's output for a batch, in inference mode; no gradient goes through it."""
+        """The teacher's output for a batch, in inference mode and without gradients."""
         assert self.outputs is not None
         with _no_graph():
             output = self.outputs(images, training=False)
@@ -169,6 +169,6 @@ class TeacherBranch:
 
 
 def compares_layers(loss: keras.distillation.DistillationLoss) -> bool:
-    """Whether a loss compares the outputs of inner layers, not logits alone."""
+    """Whether a loss compares the outputs of intermediate layers."""
     names = (getattr(loss, f"{role}_layer_name", None) for role in ("teacher", "student"))
     return isinstance(loss, FeatureLoss) or any(names)

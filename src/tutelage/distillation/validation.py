@@ -1,4 +1,4 @@
-"""What a distiller accepts: models, losses and weights that go together."""
+"""Validation of a distiller's models, losses and weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _FORMER_NAMES = {"loss": "distillation_losses", "loss_weights": "distillation_lo
 
 
 def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> None:
-    """Refuse what a `Distiller` can't honour.
+    """Check the arguments of a `Distiller`.
 
     Args:
         student: the student.
-        teachers: one or several; None where stored logits stand in.
+        teachers: one or more; None if stored logits are used instead.
         losses: the distillation losses.
-        alpha: their share.
+        alpha: weight of the distillation losses.
 
     Raises:
         ModelError: the models can't be used together.
-        RecipeError: a loss or alpha can't be honoured.
+        RecipeError: a loss or alpha is invalid.
     """
     if not losses or not teachers:
         raise RecipeError(
@@ -50,13 +50,13 @@ def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> N
 
 
 def check_arguments(unknown: dict[str, Any]) -> None:
-    """Refuse arguments that `Distiller` does not have, those of version 0.1.0 by their new names.
+    """Raise on unknown arguments of `Distiller`; those of version 0.1.0 by their new names.
 
     Args:
-        unknown: what was given beside its arguments.
+        unknown: the unknown arguments.
 
     Raises:
-        TypeError: the argument, and what takes its place.
+        TypeError: names the argument and its replacement.
     """
     for name in unknown:
         hint = ""
@@ -75,8 +75,8 @@ def _check_loss(loss: Any, teachers: list[Any]) -> None:
         )
     if compares_layers(loss) and None in teachers:
         raise RecipeError(
-            f"{type(loss).__name__} compares inner layers, so it needs the teacher itself, got "
-            "none; give teacher=, or use a loss on logits"
+            f"{type(loss).__name__} compares intermediate layers, so it needs the teacher itself, "
+            "got none; give teacher=, or use a loss on logits"
         )
 
 
@@ -89,7 +89,7 @@ def _check_model(role: str, model: Any) -> None:
     output = getattr(model, "output_shape", None)
     if output is not None and not _is_logits(output):
         raise ModelError(
-            f"{role} must give logits (batch, classes) of at least 2 classes, "
+            f"{role} must return logits (batch, classes) of at least 2 classes, "
             f"got the output shape {output}; end it in one Dense layer"
         )
 
@@ -103,29 +103,29 @@ def _check_pair(student: keras.Model, teacher: keras.Model) -> None:
                 f"got {shapes[0]} for the student and {shapes[1]} for the teacher; "
                 "give both the same images and classes"
             )
-    ours = {id(variable) for variable in student.weights}
-    if student is teacher or any(id(variable) in ours for variable in teacher.weights):
+    student_ids = {id(variable) for variable in student.weights}
+    if student is teacher or any(id(variable) in student_ids for variable in teacher.weights):
         raise ModelError(
-            "student and teacher must have weights of their own, got models that share some; "
+            "student and teacher must not share weights, got models that share some; "
             "copy the teacher with keras.models.clone_model and set_weights"
         )
 
 
 def weights_of(losses: list[Any], given: Any) -> list[Any]:
-    """A weight for each loss: a number, or a schedule of the step.
+    """One weight per loss: a number, or a schedule over steps.
 
     Args:
         losses: the distillation losses.
-        given: one for all, a list, or None for 1.
+        given: one weight for all, a list, or None for 1.
 
     Raises:
-        RecipeError: a weight is missing, or is neither.
+        RecipeError: a weight is missing or invalid.
     """
     given = 1.0 if given is None else given
     weights = list(given) if isinstance(given, list | tuple) else [given] * len(losses)
     if len(weights) != len(losses):
         raise RecipeError(
-            f"a weight for each of the {len(losses)} losses is expected, got {len(weights)}"
+            f"expected one weight for each of the {len(losses)} losses, got {len(weights)}"
         )
     for weight in weights:
         schedule = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule)
@@ -146,15 +146,15 @@ def _is_logits(shape: Any) -> bool:
     )
 
 
-def _agree(one: Any, other: Any) -> bool:
-    """Whether two shapes can be the same, where None can be any size."""
-    return len(one) == len(other) and all(
-        a == b or a is None or b is None for a, b in zip(one, other, strict=True)
+def _agree(first: Any, second: Any) -> bool:
+    """Whether two shapes can be the same; None matches any size."""
+    return len(first) == len(second) and all(
+        a == b or a is None or b is None for a, b in zip(first, second, strict=True)
     )
 
 
 def split_inputs(x: Any) -> tuple[Any, Any]:
-    """Images and the stored teacher logits beside them, or None.
+    """Split inputs into images and stored teacher logits, or None.
 
     Args:
         x: images, or `{"images": ..., "teacher_logits": ...}`.
@@ -167,6 +167,6 @@ def split_inputs(x: Any) -> tuple[Any, Any]:
     if set(x) != _INPUTS:
         raise RecipeError(
             f"a dict of inputs must have the keys {sorted(_INPUTS)}, got {sorted(x)}; "
-            "give the images alone where a teacher is at hand"
+            "give the images alone if the distiller has a teacher"
         )
     return x["images"], x["teacher_logits"]

@@ -1,4 +1,4 @@
-"""From a recipe to an experiment: the data is loaded and split, the models are checked."""
+"""Preparation of an experiment: loads and splits the data, checks the models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.experiment.spec import Experiment, StageSpec, preprocessing
 from tutelage.kernels import accelerate
-from tutelage.losses import LabelledLoss, from_recipe
+from tutelage.losses import LabeledLoss, from_recipe
 from tutelage.models import resolve
 from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Teacher
@@ -28,21 +28,21 @@ def prepare(
     student: Source | None = None,
     unlabeled: np.ndarray | None = None,
 ) -> Experiment:
-    """Load and split the data, load the models given, and check that all fit each other.
+    """Load and split the data, load given models, and check that everything is compatible.
 
     Args:
-        recipe: what to do.
-        data: used instead of what the recipe names.
-        teacher: likewise; anything that `resolve.teacher` takes, or a list for an ensemble.
-        student: likewise; anything that `resolve.student` takes.
-        unlabeled: likewise; uint8 images without labels, of the data's shape.
+        recipe: the recipe.
+        data: overrides the recipe's data.
+        teacher: overrides the recipe's; any source for `resolve.teacher`, or a list of them.
+        student: overrides the recipe's; any source for `resolve.student`.
+        unlabeled: overrides the recipe's; uint8 images of the data's shape.
 
     Returns:
         The experiment, ready for `runner.run`; nothing is trained or written yet.
 
     Raises:
         DataError: if the data can't be found or read.
-        ModelError: if a model or the views do not fit the data.
+        ModelError: if a model or the views don't match the data.
         RecipeError: if a source can't be used.
     """
     section = recipe.data
@@ -75,15 +75,15 @@ def prepare(
 
 
 def check(experiment: Experiment) -> None:
-    """Refuse what would fail only once the teacher has been trained.
+    """Check early what would otherwise fail only after the teacher is trained.
 
     Args:
-        experiment: whose loss, data and models are checked against each other.
+        experiment: the experiment; its loss, data and models are checked for compatibility.
 
     Raises:
-        DataError: if the data doesn't go with the teacher or the loss.
-        ModelError: if a model or the loss does not fit.
-        RecipeError: if unlabeled images don't go with the loss.
+        DataError: if the data doesn't match the teacher or the loss.
+        ModelError: if a model or the loss doesn't match.
+        RecipeError: if the loss doesn't support unlabeled images.
     """
     recipe = experiment.recipe
     batch_size = recipe.schedule.student.batch_size
@@ -96,29 +96,29 @@ def check(experiment: Experiment) -> None:
     if from_recipe.reads_layers(recipe.loss):
         if teacher.given is not None and teacher.given.model is None:
             raise ModelError(
-                f"{teacher.given.name} has no inner layers that can be read: take a Keras model "
+                f"{teacher.given.name} has no readable intermediate layers: use a Keras model "
                 "as the teacher, or a loss on logits such as loss.name=kd"
             )
         models = teacher.given.model if teacher.given else teacher.build(), student.build()
         for loss in from_recipe.losses(recipe.loss):
             loss.validate_model_compatibility(*models)
     elif student.source is not None:
-        student.build()  # raises what is wrong with it
+        student.build()  # raises if the student is invalid
 
 
 def _teacher(
     source: Source | Sequence[Source] | None, recipe: Recipe, data: Dataset
 ) -> Teacher | None:
-    """The teacher that the user gave, if any; a list is an ensemble."""
+    """The given teacher, if any; a list is an ensemble."""
     if source is None or (isinstance(source, str) and not source):
         return None
     images, classes, entry = data.train.images, data.classes, preprocessing(recipe.teacher)
     if not isinstance(source, list | tuple):
         return resolve.teacher(source, images=images, classes=classes, preprocessing=entry)
-    several = [
+    members = [
         resolve.teacher(s, images=images, classes=classes, preprocessing=entry) for s in source
     ]
-    return ensemble(several, recipe.teacher.combine or "logits")
+    return ensemble(members, recipe.teacher.combine or "logits")
 
 
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
@@ -138,13 +138,13 @@ def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
 def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) -> None:
     if student.views.flip or student.views.shift or student.schedule.cutout:
         raise DataError(
-            f"{teacher.name} holds logits of the images as they are, but the student is to see "
-            "other views: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
+            f"{teacher.name} contains logits of unaugmented images, but the student would see "
+            "augmented ones: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
         )
     if experiment.unlabeled is not None:
         raise DataError(
-            f"{teacher.name} holds logits of the data set's images alone: unlabeled images need "
-            "a model as their teacher"
+            f"{teacher.name} contains logits of the data set's images only: unlabeled images need "
+            "a model as the teacher"
         )
 
 
@@ -155,7 +155,7 @@ def _check_unlabeled(images: np.ndarray, recipe: Recipe, shape: tuple[int, ...])
             f"{recipe.loss.alpha}; give --alpha 1"
         )
     for term, loss in zip(recipe.loss.terms(), from_recipe.losses(recipe.loss), strict=True):
-        if isinstance(loss, LabelledLoss):
+        if isinstance(loss, LabeledLoss):
             raise RecipeError(
                 f"loss.name: {term.name} needs labels, which unlabeled images do not have; use kd"
             )

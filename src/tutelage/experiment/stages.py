@@ -1,4 +1,4 @@
-"""One stage of an experiment: the targets of its student, and its training."""
+"""Distillation targets and training of a stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def losses(stage: StageSpec) -> DistillationTargets:
     """The losses and weights of a student, without its teacher or logits.
 
     Args:
-        stage: a student's.
+        stage: a student's stage.
 
     Returns:
         The targets.
@@ -41,35 +41,35 @@ def losses(stage: StageSpec) -> DistillationTargets:
 def targets(
     stage: StageSpec, teacher: Path, progress: Progress
 ) -> tuple[DistillationTargets, float]:
-    """What a student is taught with; computes and caches the logits that are missing.
+    """Distillation targets of a student; computes and caches missing logits.
 
     Args:
-        stage: a student's.
-        teacher: the file of the network that teaches, where it is a Keras model.
+        stage: a student's stage.
+        teacher: the teacher's file, if it is a Keras model.
         progress: notified of each pass over the images.
 
     Returns:
-        The targets, and the seconds that the teacher's logits took when they were computed.
+        The targets, and the seconds that computing the teacher's logits took.
 
     Raises:
-        KnowledgeError: if the teacher's logits are not finite, or belong to something else.
+        LogitsError: if the teacher's logits are not finite, or have another origin.
         RunError: if the cache can't be written.
     """
-    spec, known = stage.targets, losses(stage)
+    spec, distillation = stage.targets, losses(stage)
     assert spec is not None
     if not spec.loss.alpha:
-        return known, 0.0
+        return distillation, 0.0
     if spec.stored is not None:
-        return replace(known, logits=GivenLogits(spec.stored)), 0.0
+        return replace(distillation, logits=GivenLogits(spec.stored)), 0.0
     images, given = stage.train.images, spec.given
-    teachers: tuple[int, ...] = ()  # of an ensemble, whose losses are averaged
+    teachers: tuple[int, ...] = ()  # (members,) for an ensemble that averages losses
     if given is not None and given.logits is not None and given.model is None:
         digest, compute = given.digest, given.member_logits or given.logits
         teachers = compute(images[:1], stage.precision).shape[1:-1]
     else:
         model = loading.load_model(teacher)
         if from_recipe.reads_layers(spec.loss):
-            return replace(known, teacher=model), 0.0
+            return replace(distillation, teacher=model), 0.0
         digest, compute = keras_digest(model), partial(loading.logits, model)
     origin = Origin(
         teacher=digest,
@@ -83,7 +83,7 @@ def targets(
     )
     cache = LogitCache(home() / origin.key(), origin)
     cache.ask(lambda views: compute(views, stage.precision), images, spec.passes, progress)
-    return replace(known, logits=cache), cache.seconds(spec.passes)
+    return replace(distillation, logits=cache), cache.seconds(spec.passes)
 
 
 def train(
@@ -95,22 +95,22 @@ def train(
     progress: Progress | None = None,
     on_epoch: Callable[[list[EpochLog]], None] = lambda rows: None,
 ) -> tuple[keras.Model, list[EpochLog], float]:
-    """Train a stage's network from its initial weights, or from its checkpoint.
+    """Train a stage's model from its initial weights or its checkpoint.
 
     Args:
         stage: the stage.
         targets: from `targets`.
         checkpoint: file of the state after the last finished epoch.
-        key: what this training is, as a checkpoint of another is refused; default: the stage's.
+        key: identifies the training; other checkpoints are refused; default: the stage's key.
         progress: notified of each step and epoch.
-        on_epoch: called with the history so far when an epoch is safe on disk.
+        on_epoch: called with the history so far after an epoch is saved to disk.
 
     Returns:
-        The model, its batch normalization recalibrated; a row for each epoch; the seconds that
-        all of it took.
+        The model with recalibrated batch normalization, one row per epoch, and the total
+        seconds.
 
     Raises:
-        RunError: if the checkpoint is damaged or of another training.
+        RunError: if the checkpoint is damaged or belongs to another training.
         TrainingError: if a loss is not finite.
     """
     model = stage.build()

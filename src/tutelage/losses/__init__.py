@@ -1,4 +1,4 @@
-"""Losses on the teacher's logits, on its inner layers, and on the labels."""
+"""Losses on the teacher's logits, its intermediate layers and the labels."""
 
 from tutelage.losses.attention_transfer import AttentionTransfer
 from tutelage.losses.cross_entropy import CrossEntropy
@@ -7,7 +7,7 @@ from tutelage.losses.dkd import DKD
 from tutelage.losses.feature_loss import FeatureLoss
 from tutelage.losses.fitnet import FitNet
 from tutelage.losses.kd import KD
-from tutelage.losses.logits_loss import LabelledLoss, LogitsLoss
+from tutelage.losses.logits_loss import LabeledLoss, LogitsLoss
 from tutelage.losses.nkd import NKD
 from tutelage.losses.review_kd import ReviewKD
 from tutelage.losses.rkd import RKD
@@ -25,7 +25,7 @@ __all__ = [
     "CrossEntropy",
     "FeatureLoss",
     "FitNet",
-    "LabelledLoss",
+    "LabeledLoss",
     "LogitsLoss",
     "ReviewKD",
     "SimilarityPreserving",

@@ -14,11 +14,11 @@ from tutelage.losses.pooling import same_size
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class AttentionTransfer(FeatureLoss):
-    """Attention: `mean((a_t - a_s)^2)`, `a = flatten(mean_c f^2)` divided by its length.
+    """Attention: `mean((a_t - a_s)^2)`, `a = flatten(mean_c f^2)` divided by its norm.
 
-    The larger of two maps is averaged to the size of the smaller. Compares every stage.
+    The larger of two maps is pooled to the size of the smaller. Compares every stage.
     Source: Zagoruyko and Komodakis 2017, arXiv 1612.03928, equation 2, in the form of the authors'
-    code: means of squares, where the paper has norms and sums.
+    code: means of squares instead of the paper's norms and sums.
 
     Args:
         teacher_layer_name: as in `FeatureLoss`.

@@ -1,4 +1,4 @@
-"""Cross-entropy with labels of any form."""
+"""Cross-entropy with integer, one-hot or soft labels."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tutelage.losses.validation import is_finite_number
 
 
 def class_numbers(labels: Any, logits: Any) -> Any:
-    """Labels of any form as class numbers.
+    """Convert integer, one-hot or soft labels to class indices.
 
     Args:
-        labels: (batch,), (batch, 1), or one-hot or soft ones, (batch, classes), of which the
-            largest is taken.
+        labels: integer labels, (batch,) or (batch, 1), or one-hot or soft ones,
+            (batch, classes), which are reduced by argmax.
         logits: of shape (batch, classes).
 
     Returns:
         (batch, 1), int32.
 
     Raises:
-        ModelError: the shapes don't fit each other.
+        ModelError: the shapes don't match.
     """
     labels = ops.convert_to_tensor(labels)
     label_shape, shape = tuple(labels.shape), tuple(logits.shape)
@@ -31,8 +31,8 @@ def class_numbers(labels: Any, logits: Any) -> Any:
         labels = ops.argmax(labels, axis=-1)
     elif len(shape) != 2 or label_shape not in {shape[:1], (*shape[:1], 1)}:
         raise ModelError(
-            "labels must have the shape (batch,), (batch, 1) or the logits' own, "
-            f"got labels {label_shape} and logits {shape}; give one label to each image"
+            "labels must have the shape (batch,), (batch, 1) or that of the logits, "
+            f"got labels {label_shape} and logits {shape}; give one label per image"
         )
     return ops.cast(ops.reshape(labels, (-1, 1)), "int32")
 
@@ -41,8 +41,8 @@ def class_numbers(labels: Any, logits: Any) -> Any:
 class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of logits with labels: `-sum_c y_c log softmax(z)_c`.
 
-    One loss for integer labels, (batch,) or (batch, 1), and for one-hot or soft
-    ones, (batch, classes). With smoothing s, y becomes `(1 - s) y + s / classes`.
+    Accepts integer labels, (batch,) or (batch, 1), and one-hot or soft labels,
+    (batch, classes). With smoothing s, y becomes `(1 - s) y + s / classes`.
 
     Args:
         label_smoothing: s, at least 0 and below 1.
@@ -50,7 +50,7 @@ class CrossEntropy(keras.losses.Loss):
         name: as in every Keras loss.
 
     Raises:
-        RecipeError: the smoothing can't be honoured.
+        RecipeError: the smoothing is invalid.
 
     Example:
 
@@ -71,14 +71,14 @@ class CrossEntropy(keras.losses.Loss):
         if not is_finite_number(label_smoothing) or not 0 <= label_smoothing < 1:
             raise RecipeError(
                 f"label_smoothing must be at least 0 and below 1, got {label_smoothing!r}; "
-                "0 switches it off"
+                "0 disables it"
             )
         wide = "float64" if keras.config.floatx() == "float64" else "float32"
         super().__init__(name=name, reduction=reduction, dtype=wide)
         self.label_smoothing = float(label_smoothing)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Value for each sample.
+        """The loss of each sample.
 
         Args:
             y_true: labels, (batch,), (batch, 1) or (batch, classes).
@@ -88,7 +88,7 @@ class CrossEntropy(keras.losses.Loss):
             (batch,) in float32 or wider.
 
         Raises:
-            ModelError: the shapes don't fit each other.
+            ModelError: the shapes don't match.
         """
         log_p = ops.log_softmax(y_pred, axis=-1)
         if tuple(y_true.shape) == tuple(y_pred.shape):

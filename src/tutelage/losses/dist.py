@@ -1,4 +1,4 @@
-"""DIST: distillation by correlations of probabilities."""
+"""DIST: distillation by correlation of probabilities."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tutelage.losses.validation import temperature_of, weight_of
 class DIST(LogitsLossBase):
     """Matched relations: `T^2 * (beta * (1 - r_rows) + gamma * (1 - r_columns))`.
 
-    `r_rows` is the mean, over the batch, of Pearson's correlation between the teacher's and
-    the student's `softmax(z / T)` of a sample; `r_columns` the mean, over the classes, of that
-    between a class's probabilities in the batch. It has no value for a single sample, so sample
-    and class weights can't be honoured; a batch of one has no columns to compare.
-    Source: Huang and others 2022, arXiv 2205.10536, with the authors' code's T^2.
+    `r_rows` is the Pearson correlation between the teacher's and the student's
+    `softmax(z / T)` of a sample, averaged over the batch; `r_columns` that between a class's
+    probabilities in the batch, averaged over the classes. The loss has no value per sample, so
+    sample and class weights are not supported; a batch needs at least 2 samples.
+    Source: Huang and others 2022, arXiv 2205.10536, with the T^2 of the authors' code.
 
     Args:
-        beta: weight of the rows, at least 0.
-        gamma: weight of the columns, at least 0.
+        beta: weight of the row term, at least 0.
+        gamma: weight of the column term, at least 0.
         temperature: T, a finite number above 0.
 
     Raises:
-        RecipeError: a value can't be honoured.
+        RecipeError: a value is invalid.
 
     Example:
 
@@ -50,10 +50,10 @@ class DIST(LogitsLossBase):
         Args:
             teacher_outputs: the teacher's logits, (batch, classes), any float type.
             student_outputs: the student's logits, of the same shape.
-            labels: not needed.
+            labels: ignored.
 
         Returns:
-            a scalar in float32 or wider.
+            A scalar in float32 or wider.
 
         Raises:
             ModelError: the shapes differ or aren't (batch, classes).
@@ -66,7 +66,7 @@ class DIST(LogitsLossBase):
         return self.temperature**2 * (rows + columns)
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
-        """As in `LogitsLoss`, and that there are samples to compare."""
+        """Check as in `LogitsLoss`, and that there are at least 2 samples."""
         super().validate_outputs(teacher_outputs, student_outputs)
         if student_outputs.shape[0] == 1:
             raise ModelError(
@@ -79,9 +79,9 @@ class DIST(LogitsLossBase):
         return {"beta": self.beta, "gamma": self.gamma, "temperature": self.temperature}
 
 
-def _correlation(one: Any, other: Any, axis: int) -> Any:
-    """Mean of Pearson's correlations along an axis."""
-    one, other = (x - mean(x, axis, keepdims=True) for x in (one, other))
-    lengths = [safe_sqrt(ops.sum(x * x, axis=axis)) for x in (one, other)]
-    values = ops.sum(one * other, axis=axis) / (lengths[0] * lengths[1] + 1e-8)
+def _correlation(first: Any, second: Any, axis: int) -> Any:
+    """Mean of the Pearson correlations along an axis."""
+    first, second = (x - mean(x, axis, keepdims=True) for x in (first, second))
+    norms = [safe_sqrt(ops.sum(x * x, axis=axis)) for x in (first, second)]
+    values = ops.sum(first * second, axis=axis) / (norms[0] * norms[1] + 1e-8)
     return mean(values)

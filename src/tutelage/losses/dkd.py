@@ -7,18 +7,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from tutelage.losses.logits_loss import LabelledLoss, split_at_label
+from tutelage.losses.logits_loss import LabeledLoss, split_at_label
 from tutelage.losses.numerics import kl_divergence
 from tutelage.losses.validation import temperature_of, weight_of
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
-class DKD(LabelledLoss):
+class DKD(LabeledLoss):
     """Decoupled distillation: `alpha * TCKD + beta * NCKD`, means over the batch.
 
-    TCKD is `T^2 * KL` of the label's probability and all others' together, NCKD is `T^2 * KL`
-    of the softmax over the other classes, which plain KD gives the less weight the surer the
-    teacher is.
+    TCKD is `T^2 * KL` between the label's probability and the sum of all others; NCKD is
+    `T^2 * KL` between softmaxes over the other classes, which plain KD weights less the more
+    confident the teacher is.
     Source: Zhao and others 2022, arXiv 2203.08679.
 
     Args:
@@ -27,7 +27,7 @@ class DKD(LabelledLoss):
         temperature: T, a finite number above 0.
 
     Raises:
-        RecipeError: a value can't be honoured, or there are no labels.
+        RecipeError: a value is invalid, or there are no labels.
         ModelError: there are fewer than 3 classes.
 
     Example:

@@ -1,4 +1,4 @@
-"""What losses on the outputs of inner layers have in common."""
+"""Base class of losses on the outputs of intermediate layers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Names = str | Sequence[str] | None
 
 
 class FeatureLoss(keras.distillation.DistillationLoss):
-    """A distillation loss on the outputs of inner layers, the sum over one or more pairs of them.
+    """A distillation loss on outputs of intermediate layers, summed over one or more pairs.
 
-    Subclasses define `of_pair` and, by `picks`, which layers they compare where none are named.
+    Subclasses define `of_pair` and, with `picks`, which layers they compare by default.
 
     Args:
-        teacher_layer_name: the teacher's layer, or several; None: chosen by `picks`.
-        student_layer_name: the student's, as many; None: chosen by `picks`.
+        teacher_layer_name: the teacher's layer or a list of layers; None: chosen by `picks`.
+        student_layer_name: the student's, the same number; None: chosen by `picks`.
 
     Attributes:
-        picks: `"stages"`: the last layer of each stage, paired from the smallest map on;
-            `"middle"` or `"last"`: one pair of those; `"embedding"`: what the heads read.
+        picks: `"stages"`: the last layer of each stage, paired starting at the smallest map;
+            `"middle"` or `"last"`: one of those pairs; `"embedding"`: the heads' inputs.
 
     Raises:
-        RecipeError: one model's layers are named and the other's aren't, or not as many.
+        RecipeError: the numbers of named layers differ.
     """
 
     picks = "stages"
@@ -38,38 +38,38 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         teacher, student = _listed(teacher_layer_name), _listed(student_layer_name)
         if (teacher is None) != (student is None) or len(teacher or ()) != len(student or ()):
             raise RecipeError(
-                "as many layers of the teacher as of the student are expected, got "
+                "expected the same number of layers of teacher and student, got "
                 f"{teacher_layer_name!r} and {student_layer_name!r}; name both, or neither"
             )
-        # By these names Keras' own distiller knows which outputs to hand over.
+        # Keras' own distiller reads these attributes to select the outputs.
         self.teacher_layer_name = teacher_layer_name
         self.student_layer_name = student_layer_name
 
     @abstractmethod
     def of_pair(self, teacher: Any, student: Any) -> Any:
-        """Value for one layer of the teacher and one of the student.
+        """The loss of one pair of layers.
 
         Args:
             teacher: the teacher's features, (batch, ...), float32 or wider.
             student: the student's features, (batch, ...), float32 or wider.
 
         Returns:
-            a scalar.
+            A scalar.
 
         Raises:
             ModelError: the shapes can't be compared.
         """
 
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        """Sum over the pairs.
+        """The sum over the pairs.
 
         Args:
             teacher_outputs: the teacher's features, (batch, ...), or a list of those.
-            student_outputs: the student's features, as many.
-            labels: not needed.
+            student_outputs: the student's features, likewise.
+            labels: ignored.
 
         Returns:
-            a scalar in float32 or wider.
+            A scalar in float32 or wider.
 
         Raises:
             ModelError: the shapes can't be compared.
@@ -83,36 +83,36 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         return sum(values[1:], values[0])
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
-        """Check that there are as many features of both, of one batch.
+        """Check that both have the same number of features, of one batch.
 
         Raises:
-            ModelError: there aren't.
+            ModelError: they don't.
         """
         teacher, student = (keras.tree.flatten(x) for x in (teacher_outputs, student_outputs))
         if len(teacher) != len(student):
             raise ModelError(
-                f"as many features of the teacher as of the student are expected, got "
+                f"expected the same number of features of teacher and student, got "
                 f"{len(teacher)} and {len(student)}"
             )
-        for one, other in zip(teacher, student, strict=True):
-            if len(one.shape) < 2 or len(other.shape) < 2 or one.shape[0] != other.shape[0]:
+        for t, s in zip(teacher, student, strict=True):
+            if len(t.shape) < 2 or len(s.shape) < 2 or t.shape[0] != s.shape[0]:
                 raise ModelError(
-                    "features (batch, ...) of one batch are expected, got "
-                    f"{tuple(one.shape)} from the teacher and {tuple(other.shape)} from the student"
+                    "expected features (batch, ...) of one batch, got "
+                    f"{tuple(t.shape)} from the teacher and {tuple(s.shape)} from the student"
                 )
 
     def pairs(self, teacher: keras.Model, student: keras.Model) -> list[tuple[str, str]]:
-        """Which layers are compared.
+        """The pairs of layers to compare.
 
         Args:
             teacher: the teacher, Functional or Sequential.
             student: the student, likewise.
 
         Returns:
-            Pairs of a layer's name in the teacher and one in the student.
+            Pairs of a layer name in the teacher and one in the student.
 
         Raises:
-            RecipeError: a layer that was named isn't there.
+            RecipeError: a named layer doesn't exist.
             ModelError: a model has no such layers.
         """
         if self.teacher_layer_name is not None:
@@ -134,7 +134,7 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         return pairs
 
     def validate_model_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:
-        """Check that the layers to compare are there; raises as `pairs` does."""
+        """Check that the layers to compare exist; raises like `pairs`."""
         self.pairs(teacher, student)
 
     def projection(
@@ -143,15 +143,15 @@ class FeatureLoss(keras.distillation.DistillationLoss):
         student_shapes: Sequence[tuple[int | None, ...]],
         seed: int,
     ) -> keras.Model | None:
-        """What is trained between the student's features and the loss; None for most losses.
+        """The model trained between student features and loss; None for most losses.
 
         Args:
-            teacher_shapes: of the teacher's features, each (batch, ...).
-            student_shapes: of the student's, as many.
-            seed: of the initial weights.
+            teacher_shapes: shapes of the teacher's features, each (batch, ...).
+            student_shapes: shapes of the student's features, likewise.
+            seed: seed of the initial weights.
 
         Returns:
-            A model from the student's features, a list, to what `compute_loss` is to have.
+            A model from the list of student features to the inputs of `compute_loss`.
         """
         return None
 
@@ -164,7 +164,7 @@ class FeatureLoss(keras.distillation.DistillationLoss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FeatureLoss:
-        """The loss whose `get_config` this is."""
+        """Create the loss from `get_config`."""
         return cls(**config)
 
 

@@ -1,4 +1,4 @@
-"""FitNets: a projection of the student's features against the teacher's."""
+"""FitNets: match the student's projected features to the teacher's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tutelage.losses.pooling import same_size
 class FitNet(FeatureLoss):
     """Hints: `mean((f_t - r(f_s))^2)`, over all values of the features.
 
-    `r` is a trained linear map to the teacher's channels, at each place of its own (a 1x1
-    convolution): `tutelage.Distiller` makes and trains it. Called alone, the loss compares what
-    it is given, and refuses other numbers of channels. The larger of two maps is averaged to the
-    size of the smaller. Picks the middle stage.
-    Source: Romero and others 2015, arXiv 1412.6550, equation 3, less its factor of a half.
+    `r` is a 1x1 convolution to the teacher's channels that `tutelage.Distiller` creates and
+    trains. Called directly, the loss compares its inputs as they are and requires the same number
+    of channels. The larger of two maps is pooled to the size of the smaller. Compares the middle
+    stage.
+    Source: Romero and others 2015, arXiv 1412.6550, equation 3, without its factor of 1/2.
 
     Args:
         teacher_layer_name: as in `FeatureLoss`.
@@ -40,7 +40,7 @@ class FitNet(FeatureLoss):
         teacher, student = same_size(teacher, student)
         if teacher.shape[-1] != student.shape[-1]:
             raise ModelError(
-                f"FitNet compares features of as many channels, got {tuple(teacher.shape)} from "
+                f"FitNet needs the same number of channels, got {tuple(teacher.shape)} from "
                 f"the teacher and {tuple(student.shape)} from the student; train with "
                 "tutelage.Distiller, which learns a projection"
             )

@@ -1,4 +1,4 @@
-"""A recipe's loss section as distillation losses with their weights."""
+"""Distillation losses and their weights from a recipe's loss section."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _USUAL_WEIGHTS = {
     "reviewkd": 5.0,
 }
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
-_RISE = 0.1  # part of the steps in which a weight rises linearly, by default
+_RISE = 0.1  # default fraction of the steps in which a weight rises linearly
 
 
 def losses(loss: Loss) -> list[keras.distillation.DistillationLoss]:
     """The distillation losses of a recipe.
 
     Args:
-        loss: its section.
+        loss: the recipe's section.
 
     Returns:
-        One for each of its terms, with the settings given there.
+        One loss per term, with the term's settings.
 
     Example:
 
@@ -54,14 +54,14 @@ def losses(loss: Loss) -> list[keras.distillation.DistillationLoss]:
 
 
 def weights(loss: Loss, steps: int) -> list[Any]:
-    """Each loss's weight, as `Distiller` takes them.
+    """The weight of each loss, as `Distiller` expects them.
 
     Args:
         loss: the recipe's section.
-        steps: training steps in all.
+        steps: total number of training steps.
 
     Returns:
-        For each term a number, or a schedule of the step where its weight changes.
+        For each term a number, or a schedule over steps if its weight changes.
 
     Example:
 
@@ -90,7 +90,7 @@ def temperature(loss: Loss) -> float:
         loss: the recipe's section.
 
     Returns:
-        The temperature; 1 where no loss has one.
+        The temperature; 1 if no loss has one.
 
     Example:
 
@@ -103,27 +103,27 @@ def temperature(loss: Loss) -> float:
 
 
 def reads_layers(loss: Loss) -> bool:
-    """Whether a loss compares inner layers, so that the teacher runs at each step."""
-    return any(isinstance(one, available.FeatureLoss) for one in losses(loss))
+    """Whether a loss compares intermediate layers, so the teacher must run at each step."""
+    return any(isinstance(x, available.FeatureLoss) for x in losses(loss))
 
 
 def check(loss: Loss, classes: int, batch_size: int) -> None:
-    """Check that the losses are defined for so many classes and images a step.
+    """Check that the losses are defined for the number of classes and the batch size.
 
     Args:
         loss: the recipe's section.
-        classes: of the data.
-        batch_size: of the student's training.
+        classes: the data set's number of classes.
+        batch_size: the student's batch size.
 
     Raises:
-        ModelError: if one is not; names it.
+        ModelError: a loss is not; names it.
     """
     for term in loss.terms():
-        one = _loss(term)
-        if isinstance(one, available.LabelledLoss) and classes < one.classes:
+        term_loss = _loss(term)
+        if isinstance(term_loss, available.LabeledLoss) and classes < term_loss.classes:
             raise ModelError(
                 f"loss.name: expected a loss for {classes} classes, found "
-                f"{term.name}, which compares the classes beside the label; use kd"
+                f"{term.name}, which compares the classes other than the label; use kd"
             )
         if term.name in _COMPARE_SAMPLES and batch_size < 2:
             raise ModelError(

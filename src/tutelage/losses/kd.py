@@ -1,4 +1,4 @@
-"""Distillation by soft targets."""
+"""Distillation with soft targets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tutelage.losses.validation import temperature_of
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class KD(LogitsLoss):
-    """Distillation by soft targets: `T^2 * mean KL(p_t || p_s)`, `p = softmax(z / T)`.
+    """Distillation with soft targets: `T^2 * mean KL(p_t || p_s)`, `p = softmax(z / T)`.
 
-    The natural logarithm, from log-softmax; zero where the teacher and the
-    student agree. `T^2` keeps the gradient's size as T grows.
+    Uses natural logarithms; zero if teacher and student agree. `T^2` keeps the size of
+    the gradients as T grows.
     Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, equation 1 (the softmax) and section 2.
 
     Args:
         temperature: T, a finite number above 0.
 
     Raises:
-        RecipeError: the temperature can't be honoured.
+        RecipeError: the temperature is invalid.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Which inner layers of a teacher and a student losses on features compare."""
+"""Selection of the intermediate layers that losses on features compare."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HEADS = (layers.Dense, layers.Conv2D)
 
 
 def stages(model: keras.Model) -> list[str]:
-    """The last layer of each stage of a convolutional net, from the largest map to the smallest.
+    """The last layer of each stage of a convolutional network, largest map first.
 
-    A stage is all layers of one resolution: the image's, half of it, and so on. Paddings,
+    A stage is all layers of one resolution: the image's, half of it, and so on. Padding,
     dropout and layers before the first trainable one are skipped.
 
     Args:
@@ -30,7 +30,7 @@ def stages(model: keras.Model) -> list[str]:
         Names of layers whose outputs have the shape (batch, height, width, channels).
 
     Raises:
-        ModelError: there is none, or the images have no fixed size.
+        ModelError: there are no stages, or the images have no fixed size.
 
     Example:
 
@@ -65,7 +65,7 @@ def stages(model: keras.Model) -> list[str]:
 
 
 def embedding(model: keras.Model) -> str:
-    """The layer whose output is the input of a classifier's head, dropout skipped.
+    """The layer whose output feeds a classifier's head, skipping dropout.
 
     Args:
         model: a Functional or Sequential model that ends in a dense layer.
@@ -86,12 +86,12 @@ def embedding(model: keras.Model) -> str:
 
 
 def named(model: keras.Model, names: Sequence[str], role: str) -> list[str]:
-    """Layers that a user named, checked.
+    """Check that named layers exist.
 
     Args:
-        model: the model they are of.
-        names: what the user gave.
-        role: `"teacher"` or `"student"`, for the error.
+        model: the model that should contain them.
+        names: the layers' names.
+        role: `"teacher"` or `"student"`, for the error message.
 
     Returns:
         The names.
@@ -113,7 +113,7 @@ def named(model: keras.Model, names: Sequence[str], role: str) -> list[str]:
 def _inside(model: Any) -> Any:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ModelError(
-            f"a loss on inner layers needs a Functional or Sequential model, got "
+            f"a loss on intermediate layers needs a Functional or Sequential model, got "
             f"{type(model).__name__}: use a loss on logits"
         )
     return model

@@ -1,4 +1,4 @@
-"""What losses on logits have in common."""
+"""Base classes of losses on logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.losses.validation import check_logits
 
 
 class LogitsLossBase(keras.distillation.DistillationLoss):
-    """What all losses on logits have in common."""
+    """Base class of all losses on logits."""
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """Check that two sets of logits can be compared.
@@ -36,12 +36,12 @@ class LogitsLossBase(keras.distillation.DistillationLoss):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> LogitsLossBase:
-        """The loss whose `get_config` this is."""
+        """Create the loss from `get_config`."""
         return cls(**config)
 
 
 class LogitsLoss(LogitsLossBase):
-    """A distillation loss on logits that has a value for each sample.
+    """A distillation loss on logits with a value per sample.
 
     Subclasses define `per_sample`; the loss of a batch is its mean, and sample
     weights multiply it.
@@ -49,7 +49,7 @@ class LogitsLoss(LogitsLossBase):
 
     @abstractmethod
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        """Value for each sample.
+        """The loss of each sample.
 
         Args:
             teacher_outputs: the teacher's logits, (batch, classes), any float type.
@@ -80,7 +80,7 @@ class LogitsLoss(LogitsLossBase):
             sample_weight: (batch,) or (batch, 1); ones by default.
 
         Returns:
-            a scalar in float32 or wider.
+            A scalar in float32 or wider.
 
         Raises:
             ModelError: as in `per_sample`.
@@ -92,26 +92,26 @@ class LogitsLoss(LogitsLossBase):
         return mean(values)
 
 
-class LabelledLoss(LogitsLoss):
-    """A loss on logits that treats the label's class apart from the others.
+class LabeledLoss(LogitsLoss):
+    """A loss on logits that treats the label's class separately from the others.
 
     Attributes:
-        classes: how many it needs at least.
+        classes: the minimum number of classes.
     """
 
     classes = 3
 
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
-        """As in `LogitsLoss`, and that there are classes to compare."""
+        """Check as in `LogitsLoss`, and that there are enough classes."""
         super().validate_outputs(teacher_outputs, student_outputs)
         if student_outputs.shape[-1] < self.classes:
             raise ModelError(
-                f"{type(self).__name__} compares the classes beside the label, so it needs at "
+                f"{type(self).__name__} compares the classes other than the label, so it needs at "
                 f"least {self.classes} classes, got {student_outputs.shape[-1]}; use KD()"
             )
 
     def _target(self, labels: Any, logits: Any) -> Any:
-        """A one-hot row of booleans for each sample."""
+        """One-hot labels as booleans."""
         if labels is None:
             raise RecipeError(
                 f"{type(self).__name__} needs labels, got none; give them as the third argument, "
@@ -122,9 +122,9 @@ class LabelledLoss(LogitsLoss):
 
 
 def split_at_label(logits: Any, target: Any) -> tuple[Any, Any, Any]:
-    """Log of the probability of the label, of all others together, and of each among the others.
+    """Log-probabilities of the label, of all others together, and of each among the others.
 
-    The last is very negative, and finite, at the label.
+    The last is a large negative, finite number at the label.
     """
     others = ops.where(target, -1e9, logits)
     rest, whole = ops.logsumexp(others, axis=-1), ops.logsumexp(logits, axis=-1)

@@ -1,4 +1,4 @@
-"""Normalised knowledge distillation."""
+"""Normalized knowledge distillation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from tutelage.losses.logits_loss import LabelledLoss, split_at_label
+from tutelage.losses.logits_loss import LabeledLoss, split_at_label
 from tutelage.losses.validation import temperature_of, weight_of
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
-class NKD(LabelledLoss):
-    """Normalised distillation: `-p_t[y] log p_s[y] - gamma * T^2 * sum_c p^_t[c] log p^_s[c]`.
+class NKD(LabeledLoss):
+    """Normalized distillation: `-p_t[y] log p_s[y] - gamma * T^2 * sum_c p^_t[c] log p^_s[c]`.
 
-    `p` is the softmax at temperature 1 and `p^` the softmax at T over the classes beside the
-    label y; means over the batch. A cross-entropy, so not zero where the two agree.
+    `p` is the softmax at temperature 1 and `p^` the softmax at T over the classes other than
+    the label y; means over the batch. A cross-entropy, so not zero if the two agree.
     Source: Yang and others 2023, arXiv 2303.13005.
 
     Args:
@@ -24,7 +24,7 @@ class NKD(LabelledLoss):
         temperature: T, a finite number above 0.
 
     Raises:
-        RecipeError: a value can't be honoured, or there are no labels.
+        RecipeError: a value is invalid, or there are no labels.
         ModelError: there are fewer than 3 classes.
 
     Example:

@@ -1,4 +1,4 @@
-"""Operations of losses that keep their precision and have finite slopes."""
+"""Operations for losses that keep precision and have finite gradients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from keras import ops
 
 
 def wide(logits: Any) -> Any:
-    """Logits as a tensor of float32 or wider: a softmax in half precision loses small classes.
+    """Convert to float32 or wider: a softmax in half precision loses small probabilities.
 
     Args:
         logits: an array or tensor of any float type.
 
     Returns:
-        A tensor, unchanged where it is of float32 or float64.
+        A tensor, unchanged if it is float32 or float64.
     """
     logits = ops.convert_to_tensor(logits)
     enough = keras.backend.standardize_dtype(logits.dtype) in {"float32", "float64"}
@@ -24,14 +24,14 @@ def wide(logits: Any) -> Any:
 
 
 def mean(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """A mean in its tensor's own precision.
+    """The mean in the tensor's own precision.
 
-    Keras' own rounds float64 to float32 on the PyTorch backend, as its matmul does.
+    `keras.ops.mean` rounds float64 to float32 on the PyTorch backend, like its matmul.
 
     Args:
-        x: a tensor of any shape; its batch size may be unknown until it runs.
-        axis: over which; None: over all.
-        keepdims: whether the axis stays, of size 1.
+        x: a tensor of any shape; the batch size may be unknown.
+        axis: axis to average over; None: all axes.
+        keepdims: whether to keep the axis with size 1.
 
     Returns:
         A tensor of the same type.
@@ -44,7 +44,7 @@ def mean(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
 
 
 def safe_sqrt(square: Any) -> Any:
-    """A square root whose slope is finite at zero, as the smallest square is 1e-20."""
+    """Square root with a finite gradient at zero: the argument is clipped to at least 1e-20."""
     # Keras' maximum would round float64 to float32.
     return ops.sqrt(ops.where(square > 1e-20, square, 1e-20))
 
@@ -55,11 +55,11 @@ def kl_divergence(log_p: Any, log_q: Any) -> Any:
 
 
 def flat(features: Any) -> Any:
-    """Features (batch, ...) as rows (batch, values)."""
+    """Flatten features (batch, ...) to (batch, values)."""
     return ops.reshape(features, (-1, math.prod(features.shape[1:])))
 
 
 def unit_vectors(x: Any) -> Any:
-    """Vectors along the last axis, divided by their length."""
+    """Normalize vectors along the last axis to unit length."""
     square = ops.sum(x * x, axis=-1, keepdims=True)
     return x / ops.sqrt(ops.where(square > 1e-24, square, 1e-24))

@@ -1,4 +1,4 @@
-"""Feature maps of one size, so that losses can compare them."""
+"""Pooling of feature maps to a common size."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tutelage.errors import ModelError
 
 
 def same_size(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two maps, the larger averaged to the size of the smaller.
+    """Pool the larger of two maps to the size of the smaller.
 
     Args:
-        one: the teacher's, (batch, height, width, channels), or rows (batch, channels).
-        other: the student's, as many axes.
+        one: the teacher's features, (batch, height, width, channels) or (batch, channels).
+        other: the student's features, with the same number of axes.
 
     Returns:
-        Both; rows as they are.
+        Both; features (batch, channels) are returned unchanged.
 
     Raises:
-        ModelError: they are neither two maps nor two rows.
+        ModelError: the shapes are invalid.
     """
     if len(one.shape) != len(other.shape) or len(one.shape) not in (2, 4):
         raise ModelError(
-            "two maps (batch, height, width, channels) or two rows of features (batch, channels) "
-            f"are expected, got {tuple(one.shape)} from the teacher and {tuple(other.shape)} from "
-            "the student"
+            "expected two maps (batch, height, width, channels) or two arrays of features "
+            f"(batch, channels), got {tuple(one.shape)} from the teacher and {tuple(other.shape)} "
+            "from the student"
         )
     if len(one.shape) == 2:
         return one, other
@@ -36,11 +36,11 @@ def same_size(one: Any, other: Any) -> tuple[Any, Any]:
 
 
 def pooled(x: Any, size: tuple[int, int]) -> Any:
-    """A map averaged to another size, adaptively: windows overlap where they don't divide.
+    """Adaptive average pooling; windows overlap if the sizes don't divide.
 
     Args:
         x: (batch, height, width, channels).
-        size: (height, width) to give.
+        size: (height, width) of the result.
 
     Returns:
         (batch, *size, channels).
@@ -48,16 +48,16 @@ def pooled(x: Any, size: tuple[int, int]) -> Any:
     if tuple(x.shape[1:3]) == size:
         return x
     down, across = (
-        ops.convert_to_tensor(_averages(here, wanted), dtype=x.dtype)
-        for here, wanted in zip(x.shape[1:3], size, strict=True)
+        ops.convert_to_tensor(_averages(old, new), dtype=x.dtype)
+        for old, new in zip(x.shape[1:3], size, strict=True)
     )
     return ops.einsum("ih,jw,bhwc->bijc", down, across, x)
 
 
-def _averages(here: int, wanted: int) -> np.ndarray:
-    """The matrix (wanted, here) that averages windows."""
-    rows = np.zeros((wanted, here))
-    for i in range(wanted):
-        window = slice(i * here // wanted, -(-(i + 1) * here // wanted))
+def _averages(old: int, new: int) -> np.ndarray:
+    """The matrix (new, old) that averages over windows."""
+    rows = np.zeros((new, old))
+    for i in range(new):
+        window = slice(i * old // new, -(-(i + 1) * old // new))
         rows[i, window] = 1 / (window.stop - window.start)
     return rows

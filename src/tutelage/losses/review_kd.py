@@ -1,4 +1,4 @@
-"""Knowledge review: a student's stages, fused from the deepest up, against its teacher's."""
+"""Knowledge review: match the student's stages, fused from the deepest, to the teacher's."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _MOST_CHANNELS, _LEVELS = 512, (4, 2, 1)
 class ReviewKD(FeatureLoss):
     """Knowledge review: `sum_k 2^-k mean((p_k(f_t) - p_k(g(f_s)))^2) / sum_k 2^-k`.
 
-    `p_0` is the whole map, and `p_1`, `p_2`, ... are its averages over 4x4, 2x2 and 1x1 windows,
-    less those that aren't smaller than the map (hierarchical context loss). `g` is trained:
-    `tutelage.Distiller` makes it, and it carries what deeper stages know to those before them.
-    From the deepest on, each stage's features, by a 1x1 convolution with batch normalisation,
-    are added to the deeper stages' sum, weighed at each place by two sigmoids; this sum goes on
-    to the next stage, and by a 3x3 convolution with batch normalisation to the teacher. Called
-    alone, the loss compares what it is given, and refuses other numbers of channels.
+    `p_0` is the whole map; `p_1`, `p_2`, ... are the map pooled to 4x4, 2x2 and 1x1, without sizes
+    that aren't smaller than the map (hierarchical context loss). `g` fuses features of deeper
+    stages into earlier ones; `tutelage.Distiller` creates and trains it. From the deepest stage
+    on, a stage's features pass a 1x1 convolution with batch normalization and are added to the
+    deeper stages' sum, weighted at each position by two sigmoids. The sum is passed to the next
+    stage and, through a 3x3 convolution with batch normalization, compared with the teacher.
+    Called directly, the loss requires the same number of channels.
 
-    Compares every stage. In the authors' code the teacher's maps are those before the last ReLU,
-    and the pooled features are one more stage; name those layers, the deepest last, to have that.
+    Compares every stage. The authors' code takes the teacher's maps before the last ReLU and the
+    pooled features as one more stage; to do so, name those layers, the deepest last.
     Source: Chen and others 2021, arXiv 2104.09044.
 
     Args:
-        mid_channels: of the sum, at least 1; None: as many as the student's deepest stage has,
-            512 at most.
+        mid_channels: channels of the sum, at least 1; None: those of the student's deepest
+            stage, up to 512.
         teacher_layer_name: as in `FeatureLoss`.
         student_layer_name: as in `FeatureLoss`.
 
     Raises:
-        RecipeError: a value can't be honoured.
+        RecipeError: a value is invalid.
 
     Example:
 
@@ -68,7 +68,7 @@ class ReviewKD(FeatureLoss):
         teacher, student = same_size(teacher, student)
         if teacher.shape[-1] != student.shape[-1]:
             raise ModelError(
-                f"ReviewKD compares features of as many channels, got {tuple(teacher.shape)} from "
+                f"ReviewKD needs the same number of channels, got {tuple(teacher.shape)} from "
                 f"the teacher and {tuple(student.shape)} from the student; train with "
                 "tutelage.Distiller, which learns to fuse the student's stages"
             )
@@ -90,23 +90,23 @@ class ReviewKD(FeatureLoss):
         sizes = [shape[0] for shape in student_maps]
         if sizes != sorted(sizes, reverse=True):
             raise ModelError(
-                "ReviewKD needs layers from the largest map to the smallest, as it goes from the "
-                f"student's deepest stage to the first, got the heights {sizes}"
+                "ReviewKD needs layers from the largest map to the smallest, as it fuses the "
+                f"student's stages from the deepest to the first, got the heights {sizes}"
             )
         mid = self.mid_channels or min(_MOST_CHANNELS, student_maps[-1][-1])
         seeds, deeper = itertools.count(seed), None
         inputs = [keras.Input(shape[1:]) for shape in student_shapes]
         outputs: list[Any] = []
         for i in reversed(range(len(inputs))):
-            x = layers.Reshape(student_maps[i])(inputs[i])  # rows are maps of one pixel
-            x = _normalised(x, mid, 1, next(seeds), f"stage{i}_in")
+            x = layers.Reshape(student_maps[i])(inputs[i])  # vectors: maps of one pixel
+            x = _conv_norm(x, mid, 1, next(seeds), f"stage{i}_in")
             if deeper is not None:
                 deeper = _nearest(deeper, student_maps[i])
-                weighing = _weighing(mid, seeds, f"stage{i}_attention")
-                weights = weighing(ops.concatenate([x, deeper], axis=-1))
+                attention = _attention(mid, seeds, f"stage{i}_attention")
+                weights = attention(ops.concatenate([x, deeper], axis=-1))
                 x = weights[..., :1] * x + weights[..., 1:] * deeper
             deeper = _nearest(x, wanted[i])
-            y = _normalised(deeper, wanted[i][-1], 3, next(seeds), f"stage{i}_out")
+            y = _conv_norm(deeper, wanted[i][-1], 3, next(seeds), f"stage{i}_out")
             outputs.insert(0, layers.Reshape(teacher_shapes[i][1:])(y))
         return keras.Model(inputs, outputs, name="projection")
 
@@ -116,27 +116,27 @@ class ReviewKD(FeatureLoss):
 
 
 def _map(shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """(height, width, channels) of features; those without a place have one pixel."""
+    """(height, width, channels) of features; those without positions have one pixel."""
     if len(shape) not in (2, 4) or None in shape[1:]:
         raise ModelError(
-            "ReviewKD fuses maps (batch, height, width, channels) of one size, or rows "
+            "ReviewKD fuses maps (batch, height, width, channels) of fixed size, or features "
             f"(batch, channels), got {shape}; name convolutions"
         )
     return (1, 1, *shape[1:])[-3:]  # type: ignore[return-value]
 
 
-def _normalised(x: Any, channels: int, window: int, seed: int, name: str) -> Any:
-    """A convolution without a bias, its values uniform within sqrt(3 / fan_in), and its norm."""
+def _conv_norm(x: Any, channels: int, window: int, seed: int, name: str) -> Any:
+    """A convolution without bias, uniform within sqrt(3 / fan_in), and its batch norm."""
     initial = keras.initializers.LecunUniform(seed)
     x = layers.Conv2D(
         channels, window, 1, "same", use_bias=False, kernel_initializer=initial, name=name
     )(x)
-    # PyTorch's settings, as the authors have them; Keras' momentum is what is kept.
+    # The authors' settings; Keras' momentum is 1 minus PyTorch's.
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
-def _weighing(mid: int, seeds: Iterator[int], name: str) -> keras.Layer:
-    """Of a stage's features and of the deeper ones', at each place; begun as PyTorch would."""
+def _attention(mid: int, seeds: Iterator[int], name: str) -> keras.Layer:
+    """Weights of a stage's and the deeper features at each position; PyTorch's initialization."""
     uniform, bound = keras.initializers.RandomUniform, (2 * mid) ** -0.5
     kernel, bias = uniform(-bound, bound, next(seeds)), uniform(-bound, bound, next(seeds))
     return layers.Conv2D(
@@ -145,8 +145,8 @@ def _weighing(mid: int, seeds: Iterator[int], name: str) -> keras.Layer:
 
 
 def _nearest(x: Any, shape: tuple[int, ...]) -> Any:
-    # By index, as backends differ in what they call nearest.
-    for axis, wanted in enumerate(shape[:2], 1):
-        if (here := x.shape[axis]) != wanted:
-            x = ops.take(x, np.arange(wanted) * here // wanted, axis=axis)
+    # By index, as backends define nearest differently.
+    for axis, size in enumerate(shape[:2], 1):
+        if (old := x.shape[axis]) != size:
+            x = ops.take(x, np.arange(size) * old // size, axis=axis)
     return x

@@ -17,20 +17,20 @@ from tutelage.losses.validation import weight_of
 class RKD(FeatureLoss):
     """Relations: `distance_weight * mean h(d_t - d_s) + angle_weight * mean h(a_t - a_s)`.
 
-    `h(x) = x^2 / 2` within 1 and `|x| - 1/2` beyond. d are the N^2 distances between a batch's
-    features, divided by the mean of those that are positive; a are the N^3 cosines of the angles
-    that two samples make at a third. Compares what the heads read.
+    `h(x)` is `x^2 / 2` for `|x| < 1`, else `|x| - 1/2`. d are the N^2 distances between a batch's
+    features, divided by the mean of the positive ones; a are the N^3 cosines of the angles
+    that two samples form at a third. Compares the heads' inputs.
     Source: Park and others 2019, arXiv 1904.05068, equation 4, with the potentials of sections
     3.2.1 and 3.2.2.
 
     Args:
-        distance_weight: at least 0.
-        angle_weight: at least 0.
+        distance_weight: weight of the distances, at least 0.
+        angle_weight: weight of the angles, at least 0.
         teacher_layer_name: as in `FeatureLoss`.
         student_layer_name: as in `FeatureLoss`.
 
     Raises:
-        RecipeError: a value can't be honoured.
+        RecipeError: a value is invalid.
 
     Example:
 
@@ -59,9 +59,9 @@ class RKD(FeatureLoss):
                 "RKD compares the samples of a batch, so it needs at least 2 samples, got 1; "
                 "use larger batches"
             )
-        apart = [f[None] - f[:, None] for f in (flat(teacher), flat(student))]
-        distances = [_distances(x) for x in apart]
-        units = [unit_vectors(x) for x in apart]
+        differences = [f[None] - f[:, None] for f in (flat(teacher), flat(student))]
+        distances = [_distances(x) for x in differences]
+        units = [unit_vectors(x) for x in differences]
         cosines = [ops.einsum("nid,njd->nij", x, x) for x in units]
         return self.distance_weight * _huber(*distances) + self.angle_weight * _huber(*cosines)
 
@@ -71,14 +71,14 @@ class RKD(FeatureLoss):
         return weights | super().get_config()
 
 
-def _distances(apart: Any) -> Any:
-    """Lengths of the differences (N, N, ...), divided by the mean of those between two samples."""
-    square = ops.sum(apart * apart, axis=-1)
+def _distances(differences: Any) -> Any:
+    """Norms of the differences (N, N, ...), divided by the mean over pairs of samples."""
+    square = ops.sum(differences * differences, axis=-1)
     others = 1 - ops.eye(ops.shape(square)[0], dtype=square.dtype)
     lengths = others * ops.sqrt(ops.where(square > 1e-12, square, 1e-12))
     return lengths * (ops.sum(others) / ops.sum(lengths))
 
 
-def _huber(one: Any, other: Any) -> Any:
-    gap = ops.abs(one - other)
+def _huber(first: Any, second: Any) -> Any:
+    gap = ops.abs(first - second)
     return mean(ops.where(gap < 1, gap * gap / 2, gap - 0.5))

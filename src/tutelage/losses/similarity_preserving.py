@@ -13,9 +13,9 @@ from tutelage.losses.numerics import flat, mean, unit_vectors
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class SimilarityPreserving(FeatureLoss):
-    """Alike images stay alike: `sum((G_t - G_s)^2) / N^2`, `G = f f^T`, each row of length 1.
+    """Similarity matrices: `sum((G_t - G_s)^2) / N^2`, `G = f f^T` with rows of unit norm.
 
-    f is a batch of N flattened features, of any size. Compares the last stage.
+    f are the flattened features of N samples, of any size. Compares the last stage.
     Source: Tung and Mori 2019, arXiv 1907.09682, equation 4.
 
     Args:
@@ -33,7 +33,7 @@ class SimilarityPreserving(FeatureLoss):
     picks = "last"
 
     def of_pair(self, teacher: Any, student: Any) -> Any:
-        alike = [
+        similarities = [
             unit_vectors(ops.einsum("nd,md->nm", f, f)) for f in (flat(teacher), flat(student))
         ]
-        return mean((alike[0] - alike[1]) ** 2)
+        return mean((similarities[0] - similarities[1]) ** 2)

@@ -1,4 +1,4 @@
-"""Distillation by soft targets of standardised logits."""
+"""Distillation with soft targets of standardized logits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tutelage.losses.numerics import mean, safe_sqrt, wide
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class StandardizedKD(KD):
-    """KD of standardised logits: `z <- (z - mean(z)) / (1e-7 + std(z))` in each row, then `KD`.
+    """KD of standardized logits: `z <- (z - mean(z)) / (1e-7 + std(z))` per sample, then `KD`.
 
-    The standard deviation is the unbiased one, over classes - 1. The student need only
-    match its teacher's logits up to a shift and a positive factor.
+    The standard deviation is the unbiased one, over classes - 1. The student need only match
+    its teacher's logits up to a shift and a positive factor.
     Source: Sun and others 2024, arXiv 2403.01427, algorithms 1 and 2, with the authors' code's
     unbiased standard deviation.
 
@@ -24,7 +24,7 @@ class StandardizedKD(KD):
         temperature: T, a finite number above 0.
 
     Raises:
-        RecipeError: the temperature can't be honoured.
+        RecipeError: the temperature is invalid.
 
     Example:
 
@@ -43,6 +43,6 @@ class StandardizedKD(KD):
 
 
 def _standardized(logits: Any) -> Any:
-    apart = logits - mean(logits, -1, keepdims=True)
-    variance = ops.sum(apart**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
-    return apart / (1e-7 + safe_sqrt(variance))
+    centered = logits - mean(logits, -1, keepdims=True)
+    variance = ops.sum(centered**2, axis=-1, keepdims=True) / (logits.shape[-1] - 1)
+    return centered / (1e-7 + safe_sqrt(variance))

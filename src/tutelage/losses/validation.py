@@ -1,4 +1,4 @@
-"""Checks of the losses' arguments."""
+"""Validation of the losses' arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutelage.errors import ModelError, RecipeError
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a real, finite number; a bool is none.
+    """Whether a value is a real, finite number and not a bool.
 
     Args:
         value: anything.
@@ -27,13 +27,13 @@ def is_finite_number(value: object) -> bool:
 
 
 def temperature_of(value: Any) -> float:
-    """A temperature, checked.
+    """Validate a temperature.
 
     Args:
-        value: what a user gave.
+        value: the argument.
 
     Returns:
-        It, as a float.
+        The value as a float.
 
     Raises:
         RecipeError: it isn't a finite number above 0.
@@ -46,14 +46,14 @@ def temperature_of(value: Any) -> float:
 
 
 def weight_of(name: str, value: Any) -> float:
-    """A term's weight, checked.
+    """Validate the weight of a term.
 
     Args:
-        name: of the argument.
-        value: what a user gave.
+        name: the argument's name.
+        value: the argument.
 
     Returns:
-        It, as a float.
+        The value as a float.
 
     Raises:
         RecipeError: it isn't a finite number of at least 0.
@@ -76,7 +76,7 @@ def check_logits(teacher_outputs: Any, student_outputs: Any) -> None:
     teacher, student = tuple(teacher_outputs.shape), tuple(student_outputs.shape)
     if len(teacher) != 2 or teacher != student:
         raise ModelError(
-            "teacher and student must both give logits of one shape (batch, classes), "
+            "teacher and student must both return logits of one shape (batch, classes), "
             f"got {teacher} from the teacher and {student} from the student; "
             "give both models the same classes"
         )

@@ -1,4 +1,4 @@
-"""A user's model as a teacher that gives logits, or as a student that can be trained."""
+"""Given models as teachers that return logits or as students to train."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _STUDENTS = "a .keras file or package.module:function: a student is trained, as 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a student learns from: a model that gives the logits of any image, or stored logits.
+    """A teacher: a model that computes logits of any image, or stored logits.
 
     Attributes:
-        name: its name in messages.
-        digest: hash of what its logits depend on: weights, architecture, preprocessing, and the
+        name: its name for messages.
+        digest: hash of what its logits depend on: weights, architecture, preprocessing and the
             source code of custom classes.
-        model: from uint8 images to logits, a copy that can be saved; None if it is no Keras model.
-        logits: computes float32 logits (n, classes) of uint8 images (n, height, width, channels)
-            in a precision, which ONNX Runtime ignores; None for stored logits.
-        stored: float32 logits (n, classes) of the training images in their order, or None.
-        notes: for the user, a line each.
-        member_logits: of an ensemble whose losses are averaged, the logits of each member,
-            (n, teachers, classes); else None.
+        model: a copy from uint8 images to logits that can be saved; None if not a Keras model.
+        logits: function from uint8 images (n, height, width, channels) and a precision, which
+            ONNX Runtime ignores, to float32 logits (n, classes); None for stored logits.
+        stored: float32 logits (n, classes) of the training images, in order, or None.
+        notes: notes for the user, one line each.
+        member_logits: like `logits`, but of each member, (n, teachers, classes), for an ensemble
+            that averages losses; else None.
     """
 
     name: str
@@ -58,29 +58,29 @@ def teacher(
     classes: tuple[str, ...],
     preprocessing: Preprocessing = _RAW,
 ) -> Teacher:
-    """Make a teacher of a model or of stored logits.
+    """Make a teacher from a model or from stored logits.
 
-    Of a model that ends in softmax, the logits before it are used, or the logarithms of its
+    For a model that ends in softmax, the logits before it are used, or the logarithms of its
     probabilities. A Keras model is copied; a PyTorch module is not, and runs in evaluation mode:
-    leave it unchanged while a student learns.
+    leave it unchanged while a student trains.
 
     Args:
-        source: a Keras model; a PyTorch module of one NCHW input; the path of a `.keras` file,
+        source: a Keras model; a PyTorch module with one NCHW input; the path of a `.keras` file,
             of a run folder with `teacher.keras`, of an `.onnx` file, or of a `.npy` file of the
-            training images' logits with its manifest `NAME.json` beside it, which says
+            training images' logits with a manifest `NAME.json` next to it that contains
             `{"images": image_hash(images), "classes": [...]}`; or `package.module:function`, called
-            without arguments for a Keras model or PyTorch module.
+            without arguments to return a Keras model or PyTorch module.
         images: the training images, uint8 of shape (n, height, width, channels).
-        classes: the classes' names, at least 2, in the labels' order.
-        preprocessing: how the model takes its images; not for stored logits.
+        classes: the classes' names, at least 2, in label order.
+        preprocessing: the model's preprocessing; not for stored logits.
 
     Returns:
         The teacher.
 
     Raises:
-        RecipeError: if an argument is none of these.
-        ModelError: if the model can't be loaded, or doesn't fit the images or the classes.
-        KnowledgeError: if the stored logits don't.
+        RecipeError: if an argument is invalid.
+        ModelError: if the model can't be loaded, or doesn't match the images or classes.
+        LogitsError: if the stored logits don't match.
 
     Example:
 
@@ -116,8 +116,8 @@ def teacher(
             )
         if resolved.suffix != ".keras":
             raise RecipeError(
-                f"{name} is of no known kind: expected {_TEACHERS}; "
-                "for any other model, write a function that loads it, and give its name"
+                f"{name} is of an unknown kind: expected {_TEACHERS}; "
+                "for any other model, write a function that loads it and give its name"
             )
         _refuse_other_classes(resolved, classes)
         resolved = loading.load_model(resolved)
@@ -137,26 +137,26 @@ def student(
     preprocessing: Preprocessing = _RAW,
     seed: int,
 ) -> tuple[keras.Model, tuple[str, ...]]:
-    """Make a student of a Keras model, with the weights that it has.
+    """Make a student from a Keras model, with its weights.
 
-    The student is a copy with the present weights, state and trainable layers: `source` itself is
-    not trained, and each call starts from the same weights.
+    The student is a copy with the current weights, state and trainable layers: `source` itself
+    is not trained, and each call starts from the same weights.
 
     Args:
         source: a Keras model, the path of a `.keras` file, or `package.module:function`, called
-            without arguments for a Keras model after `keras.utils.set_random_seed(seed)`.
-        images: as for `teacher`.
-        classes: as for `teacher`.
-        preprocessing: how the model takes its images; becomes a part of the student.
-        seed: of a function's initial weights, from 0 to 2**32 - 1.
+            without arguments to return a Keras model, after `keras.utils.set_random_seed(seed)`.
+        images: as in `teacher`.
+        classes: as in `teacher`.
+        preprocessing: the model's preprocessing; becomes part of the student.
+        seed: seed of a function's initial weights, from 0 to 2**32 - 1.
 
     Returns:
         A model from uint8 images of the data set's shape to logits (batch, classes), and notes
-        for the user, a line each.
+        for the user, one line each.
 
     Raises:
-        RecipeError: if an argument is none of these.
-        ModelError: if the model can't be loaded, copied or trained, or doesn't fit.
+        RecipeError: if an argument is invalid.
+        ModelError: if the model can't be loaded, copied or trained, or doesn't match the data.
 
     Example:
 
@@ -192,18 +192,18 @@ def student(
 
 
 def warn_if_at_chance(logits: np.ndarray, labels: np.ndarray) -> str | None:
-    """Warn of a teacher that is no better than always predicting the commonest class.
+    """Warn of a teacher that is no better than always predicting the most frequent class.
 
     Args:
-        logits: of shape (n, classes), of images that it was not trained on.
+        logits: logits of shape (n, classes) of images it was not trained on.
         labels: integers of shape (n,).
 
     Returns:
-        A warning of one line with the accuracy, unless that is above the commonest class's
-        share by a one-sided binomial test at 1 %.
+        A one-line warning with the accuracy, or None if that is above the frequency of the most
+        frequent class in a one-sided binomial test at 1 %.
 
     Raises:
-        RecipeError: if there are no logits, or not as many as labels.
+        RecipeError: if there are no logits, or their number differs from the labels'.
 
     Example:
 
@@ -225,8 +225,8 @@ def warn_if_at_chance(logits: np.ndarray, labels: np.ndarray) -> str | None:
         return None
     return (
         f"the teacher is right on {correct / len(labels):.1%} of {len(labels)} images, no better "
-        f"than always predicting the commonest class ({share:.1%}): check the order of its classes "
-        "and its preprocessing (size, scale, mean, std)"
+        f"than always predicting the most frequent class ({share:.1%}): check the order of its "
+        "classes and its preprocessing (size, scale, mean, std)"
     )
 
 
@@ -242,7 +242,7 @@ def _check(images: np.ndarray, classes: tuple[str, ...], preprocessing: Preproce
 
 
 def _refuse_other_classes(path: Path, classes: tuple[str, ...]) -> None:
-    """Raise ModelError where the run that a model file belongs to has other classes."""
+    """Raise ModelError if a model file belongs to a run with other classes."""
     try:
         results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
         trained = tuple(results["data"]["classes"])
@@ -250,8 +250,8 @@ def _refuse_other_classes(path: Path, classes: tuple[str, ...]) -> None:
         return
     if trained != classes:
         pairs = itertools.zip_longest(trained, classes)
-        first, (one, other) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        first, (there, here) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
         raise ModelError(
             f"{path} was trained on {len(trained)} classes, the data has {len(classes)}; class "
-            f"{first} is {one!r} there and {other!r} here: names and order must be the same"
+            f"{first} is {there!r} there and {here!r} here: names and order must be the same"
         )

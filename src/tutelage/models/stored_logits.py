@@ -1,4 +1,4 @@
-"""Stored teacher logits: a file of the logits of certain images in a certain order."""
+"""Files of teacher logits for the training images in their order."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.errors import KnowledgeError, RecipeError
+from tutelage.errors import LogitsError, RecipeError
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import log_of_probabilities, reason
 
 
 def image_hash(images: np.ndarray) -> str:
-    """A hash of images and their order, for the manifest of stored logits.
+    """Hash images and their order, for the manifest of stored logits.
 
     Args:
         images: uint8 of shape (n, height, width, channels).
 
     Returns:
-        SHA-256 in hexadecimal of the shape as `str` gives it, then the bytes in C order.
+        SHA-256 in hexadecimal of `str(shape)` followed by the bytes in C order.
 
     Example:
 
@@ -37,10 +37,10 @@ def image_hash(images: np.ndarray) -> str:
 def read(
     path: Path, images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> tuple[np.ndarray, list[str]]:
-    """The logits of a `.npy` file, where its manifest names these images and classes."""
+    """Read the logits of a `.npy` file whose manifest matches the images and classes."""
     if preprocessing != Preprocessing():
         raise RecipeError(
-            f"{path} holds logits: preprocessing doesn't apply; leave out size, scale, mean and std"
+            f"{path} has logits: preprocessing doesn't apply; leave out size, scale, mean and std"
         )
     manifest = path.with_suffix(".json")
     expected = {"images": image_hash(images), "classes": list(classes)}
@@ -49,21 +49,21 @@ def read(
     except (OSError, ValueError) as error:
         content = reason(error)
     if content != expected:
-        raise KnowledgeError(
-            f"{manifest} must name the images and classes of {path.name}: expected "
+        raise LogitsError(
+            f"{manifest} must identify the images and classes of {path.name}: expected "
             f"{json.dumps(expected, ensure_ascii=False)}, found {str(content)[:300]}"
         )
     try:
         logits = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise KnowledgeError(f"{path} can't be read as a .npy array: {reason(error)}") from error
+        raise LogitsError(f"{path} can't be read as a .npy array: {reason(error)}") from error
     shape = (len(images), len(classes))
     if not isinstance(logits, np.ndarray) or logits.dtype.kind != "f" or logits.shape != shape:
-        raise KnowledgeError(
-            f"{path}: expected floating-point logits of shape {shape}, the images by the classes, "
+        raise LogitsError(
+            f"{path}: expected floating-point logits of shape {shape}, images by classes, "
             f"found {getattr(logits, 'dtype', 'an archive')} of shape {np.shape(logits)}"
         )
     if not np.isfinite(logits).all():
-        raise KnowledgeError(f"{path} holds logits that are not finite: compute them again")
+        raise LogitsError(f"{path} contains logits that are not finite: compute them again")
     notes: list[str] = []
     return log_of_probabilities(np.asarray(logits, np.float32), notes), notes
