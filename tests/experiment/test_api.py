@@ -177,7 +177,7 @@ def test_an_onnx_teacher_answers_as_its_graph_says(tmp_path: Path) -> None:
     logits = DIGITS.test.images.reshape(-1, 64) / 16 @ kernel
     right = (logits.argmax(axis=1) == DIGITS.test.labels).mean()
     assert found.results["models"]["teacher"]["accuracy"] == pytest.approx(right)
-    assert "teacher: it gives probabilities: using their logarithms as logits" in notes.told
+    assert "teacher: it returns probabilities: using their logarithms as logits" in notes.told
 
 
 def test_an_ensemble_answers_as_the_mean_of_its_members(
@@ -342,12 +342,12 @@ def test_given_again_it_gives_what_it_came_to(
         (
             {"data": (np.zeros((4, 8, 8, 1), np.uint8), np.eye(4))},
             DataError,
-            r"4 integers, a class each, found float64 .* labels.argmax",
+            r"4 class indices, found float64 .* labels.argmax",
         ),
         (
             {"data": (np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, -1, 0]))},
             DataError,
-            "classes from 0 on, found -1",
+            "classes numbered from 0, found -1",
         ),
         ({"settings": {"loss.alpha": 0.5}, "unlabeled": "x"}, TutelageError, "expected a folder"),
         (
@@ -374,7 +374,7 @@ def test_given_again_it_gives_what_it_came_to(
                 "settings": {"loss.name": "rkd"},
             },
             ModelError,
-            "no inner layers that can be read",
+            "no readable intermediate layers",
         ),
         (
             {"settings": {"loss.name": "fitnet", "loss.teacher_layer": "a"}},

@@ -1,4 +1,4 @@
-"""Runs from Python, each in one call."""
+"""The Python API for complete runs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Outcome:
 
     Attributes:
         student: the trained student, from uint8 images to logits.
-        results: the contents of `results.json`: figures of the three models on the test set.
-        history: a row for each epoch of each stage.
-        folder: of the run, with `student.keras` and `report.md`.
+        results: the contents of `results.json`: metrics of the three models on the test set.
+        history: one row per epoch of each stage.
+        folder: the run's folder, with `student.keras` and `report.md`.
     """
 
     student: keras.Model
@@ -61,20 +61,20 @@ def run(
 ) -> Outcome:
     """Run a recipe: train teacher, baseline and student, and compare them on the test set.
 
-    Given the same again, it continues where it was interrupted, or returns the finished run.
+    Called again, it continues an interrupted run or returns the finished one.
 
     Args:
         recipe: the name of a bundled recipe, a TOML file, or a `Recipe`.
-        settings: values by dotted key, such as `{"loss.alpha": 0.5}`, put over the recipe's.
+        settings: values by dotted key, such as `{"loss.alpha": 0.5}`, that override the recipe's.
         out: the run's folder; default: `runs/RECIPE-HASH`.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files too, in the run's folder `tensorboard`.
+        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
 
     Returns:
-        The student, its figures and its history.
+        The student, its metrics and its history.
 
     Raises:
-        TutelageError: what was expected, what was found and what to do.
+        TutelageError: says what was expected, what was found and what to do.
 
     Example:
 
@@ -100,16 +100,16 @@ def compare(
     """Compare finished runs: seeds of one recipe, and different recipes with each other.
 
     Args:
-        runs: runs' folders, or folders of runs.
+        runs: run folders, or folders of runs.
 
     Returns:
-        As `tutelage.runs.compare.compare`: `data`, `test`, and `groups`, one for each recipe.
+        As `tutelage.runs.compare.compare`: `data`, `test`, and `groups`, one per recipe.
 
     Raises:
-        RunError: a run isn't done, or they are of different data.
+        RunError: a run isn't finished, or the runs use different data.
     """
-    several = [runs] if isinstance(runs, str | os.PathLike) else runs
-    folders = run_reader.find([Path(folder) for folder in several])
+    paths = [runs] if isinstance(runs, str | os.PathLike) else runs
+    folders = run_reader.find([Path(path) for path in paths])
     return comparison.compare([run_reader.read(folder) for folder in folders])
 
 
@@ -125,32 +125,32 @@ def distill(
     progress: Progress | None = None,
     tensorboard: bool = False,
 ) -> Outcome:
-    """Distil a teacher into a student, train the same student alone, and compare the three.
+    """Distill a teacher into a student, train the same student alone, and compare the three.
 
-    Given the same again, it goes on where it was interrupted, or gives what it came to.
+    Called again, it continues an interrupted run or returns the finished one.
 
     Args:
         teacher: a Keras model, a PyTorch module, a `.keras`, `.onnx` or `.npy` file, a run folder,
-            `package.module:function`, or the name of one of `recipe.MODELS`, to be trained; or a
-            list, for an ensemble.
+            `package.module:function`, or the name of one of `recipe.MODELS`, which is
+            trained; or a list, for an ensemble.
         student: a Keras model, which is copied, a `.keras` file, `package.module:function`, or the
             name of one of `recipe.MODELS`.
         data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
             `(images, labels)` or `((images, labels), (test images, test labels))`, images uint8
             of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
-        unlabeled: further images that the student learns from by its teacher alone: a folder, or
-            uint8 of shape (n, height, width, channels). Then alpha is 1.
+        unlabeled: additional images on which the student learns from the teacher alone: a folder,
+            or uint8 of shape (n, height, width, channels). Sets alpha to 1.
         recipe: the name of a bundled recipe, or a TOML file.
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
-        out: the run's folder; default: `runs/RECIPE-HASH`, of all that it depends on.
+        out: the run's folder; default: `runs/RECIPE-HASH`, a hash of everything it depends on.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files too, in the folder `tensorboard` of the run's.
+        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
 
     Returns:
-        The student, its figures and its history.
+        The student, its metrics and its history.
 
     Raises:
-        TutelageError: what was expected, what came and what to do.
+        TutelageError: says what was expected, what was found and what to do.
 
     Example:
 
@@ -228,15 +228,15 @@ def _part(images: Any, labels: Any) -> Part:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise DataError(
             "images: expected uint8 of shape (n, height, width, 1 or 3), found "
-            f"{images.dtype} of shape {images.shape}; give them as they are, 0 to 255"
+            f"{images.dtype} of shape {images.shape}; give raw pixels, 0 to 255"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or not len(labels):
         raise DataError(
-            f"labels: expected {len(images)} integers, a class each, found {labels.dtype} of "
-            f"shape {labels.shape}; one-hot labels are labels.argmax(axis=1)"
+            f"labels: expected {len(images)} class indices, found {labels.dtype} of "
+            f"shape {labels.shape}; convert one-hot labels with labels.argmax(axis=1)"
         )
     if labels.min() < 0:
-        raise DataError(f"labels: expected classes from 0 on, found {labels.min()}")
+        raise DataError(f"labels: expected classes numbered from 0, found {labels.min()}")
     return Part(images, labels.astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run's networks, and the files that hold them."""
+"""Evaluation of a run's models and the result files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tutelage.runs.run_folder import RunFolder
 
 
 def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    """Measure a run's networks on the test part, once, and write the results.
+    """Evaluate a run's models on the test set, once, and write the results.
 
     Args:
-        experiment: whose stages are all trained.
-        folder: its folder, opened.
+        experiment: an experiment whose stages are all trained.
+        folder: its opened folder.
 
     Returns:
-        What is written to `results.json`.
+        The contents of `results.json`.
 
     Raises:
-        RunError: if a network's file has changed since it was trained.
+        RunError: if a model file has changed since it was trained.
     """
     data, test, validation = experiment.data, experiment.data.test, experiment.validation
     logits: dict[str, Any] = {}
@@ -59,7 +59,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     accuracies = {
         stage.role: figures[stage.name]["accuracy"]
         for stage in experiment.stages
-        if stage.name in figures  # the last generation of the student stands
+        if stage.name in figures  # the student's last generation wins
     }
     student = experiment.stages[-1]
     results = {
@@ -95,7 +95,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     with storage.replacing(folder.path / "pictures.npz") as temporary:
         example_images.save(temporary, examples, test.images)
     folder.write_text("report.md", markdown.markdown(results, logits, test.labels))
-    # Last, for its presence says that the run is done.
+    # Last: its presence marks the run as finished.
     folder.write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -103,9 +103,9 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 def _logits(
     stage: StageSpec, experiment: Experiment, folder: RunFolder
 ) -> tuple[np.ndarray | None, np.ndarray, dict[str, int]]:
-    """A stage's logits on test and validation images, and its size where it is a Keras model.
+    """A stage's logits on test and validation images, and its size if it is a Keras model.
 
-    Of a teacher that is a file of logits nothing is known on the test images.
+    A teacher that is a file of logits has none for the test images.
     """
     test, validation = experiment.data.test.images, experiment.validation.images
     if stage.given is None or stage.given.model is not None:

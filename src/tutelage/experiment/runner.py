@@ -1,4 +1,4 @@
-"""The stages of an experiment, trained one after the other in a run's folder."""
+"""Training of an experiment's stages, in order, in a run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tutelage.training.checkpoint import epochs_done
 
 
 def default_folder(recipe: Recipe) -> Path:
-    """Where a run goes by default: `runs/NAME-HASH`, the hash being the recipe's."""
+    """The default folder of a run: `runs/NAME-HASH`, with the recipe's hash."""
     return Path("runs") / f"{recipe.name}-{recipes.key(recipe)[:8]}"
 
 
@@ -38,21 +38,21 @@ def run(
     *,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """Train the stages that are not yet trained, measure them on the test part, write it down.
+    """Train the stages that are not yet trained, evaluate them, and write the results.
 
     Args:
         experiment: from `prepare`.
-        path: the run's folder; made if absent, continued if it is this experiment's.
+        path: the run's folder; created if absent, continued if it is this experiment's.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files too, in the run's folder `tensorboard`.
+        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
 
     Returns:
-        What is written to `results.json`.
+        The contents of `results.json`.
 
     Raises:
         RunError: if the folder belongs to another recipe or can't be written.
         TrainingError: if a loss is not finite.
-        MissingExtraError: if TensorBoard is asked for and not installed.
+        MissingExtraError: if TensorBoard is requested but not installed.
     """
     progress, key = progress or Progress(), experiment.key()
     if results := run_folder.finished(path, key, hash_of(experiment.former_keys())):
@@ -71,15 +71,15 @@ def run(
 
 
 def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress) -> Path:
-    """Have an experiment's teacher in its folder: trained, copied from a run beside it, or given.
+    """Train an experiment's teacher, copy it from a neighboring run, or take the given one.
 
     Args:
         experiment: from `prepare`.
-        folder: the experiment's, opened.
+        folder: the experiment's opened folder.
         progress: notified of each epoch, and of notes on the given models.
 
     Returns:
-        Where its file is, or would be if it were a Keras model.
+        The path of its file, which exists only if it is a Keras model.
 
     Raises:
         RunError: if the folder can't be written.
@@ -91,19 +91,19 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
-    """What a run would do: models are built and a few steps timed, nothing is trained or written.
+    """Plan a run: build the models and time a few steps, without training or writing files.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
 
     Returns:
-        `recipe`, `models` (each with `parameters`, `macs` and `seconds` to train it),
-        `seconds` in all, `precision` and `data`, ready for JSON. Where a named data set is not
-        on this machine its known sizes are used, and `data.found` is false.
+        `recipe`, `models` (each with `parameters`, `macs` and training `seconds`), total
+        `seconds`, `precision` and `data`, ready for JSON. If a named data set is not on this
+        machine, its known sizes are used, and `data.found` is false.
 
     Raises:
         DataError: if the data can't be read.
-        ModelError: if a model or the views do not fit the data.
+        ModelError: if a model or the views don't match the data.
     """
     try:
         experiment, found = prepare(recipe), True
@@ -128,7 +128,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 
 
 def _stage_plan(stage: StageSpec, teacher: StageSpec) -> dict[str, Any]:
-    """The size of a stage's model, and how long it will train, the teacher's logits included."""
+    """The size and training time of a stage's model, including the teacher's logits."""
     if stage.given is not None:
         return {"taken from": stage.given.name, "seconds": 0.0}
     model = stage.build()
@@ -158,8 +158,8 @@ def _seconds_of_logits(stage: StageSpec, teacher: StageSpec) -> float:
 
 
 def _note_models(experiment: Experiment, progress: Progress) -> None:
-    """Tell what was noticed of the models that the user gave, and warn of a useless teacher."""
-    for stage in (experiment.stages[0], experiment.stages[-1]):  # a baseline is the same student
+    """Report notes on the given models, and warn if the teacher is no better than chance."""
+    for stage in (experiment.stages[0], experiment.stages[-1]):  # the baseline is the same model
         for note in stage.notes:
             progress.note(f"{stage.name}: {note}")
     teacher = experiment.teacher
@@ -175,17 +175,17 @@ def _note_models(experiment: Experiment, progress: Progress) -> None:
 
 
 def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
-    """Have a stage's network in the run's folder."""
+    """Complete a stage: train its model, or copy or take an existing one."""
     if stage.name in folder.stages:
         progress.note(f"{stage.name}: already trained")
         return
     entry: dict[str, Any] = {"key": stage.key, "seconds": 0.0, "history": []}
     network: keras.Model | Path | None
     if stage.given is not None:
-        network, source = stage.given.model, stage.given.name  # no Keras model: stays where it is
+        network, source = stage.given.model, stage.given.name  # not copied unless a Keras model
     elif stage.shared and (found := folder.neighbour(stage.name, stage.key)):
         network, entry = found
-        source = f"{network.parent}, which has trained the same"
+        source = f"{network.parent}, which has the same stage"
     else:
         network, history, seconds = _train(stage, folder, progress)
         entry |= {"seconds": seconds, "history": history}
@@ -198,7 +198,7 @@ def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
 def _train(
     stage: StageSpec, folder: RunFolder, progress: Progress
 ) -> tuple[keras.Model, list[EpochLog], float]:
-    """Train a stage; its model, a row for each epoch, and the seconds, those of logits too."""
+    """Train a stage; returns the model, one row per epoch, and seconds including the logits."""
     targets, logits_seconds = None, 0.0
     if stage.targets is not None:
         teacher = folder.model(stage.targets.teacher)

@@ -1,4 +1,4 @@
-"""An experiment: a recipe resolved with its data and models into the specs of its stages."""
+"""An experiment: a recipe with its data and models, resolved into stages."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tutelage.models.source import Source
 from tutelage.recipe import Loss, Network, Recipe, Schedule, Views
 from tutelage.training.batches import steps_per_epoch
 
-# The teacher's weights begin elsewhere than the student's, whatever the seed.
+# Offsets that give teacher and generations other initial weights than the student.
 _TEACHER_SEED = 1_000_003
 _GENERATION_SEED = 2_000_003
 
 
 @dataclass(frozen=True, eq=False)
 class TargetSpec:
-    """What a student is taught with.
+    """Distillation targets of a student.
 
     Attributes:
-        loss: the recipe's section.
-        teacher: the name of the stage whose network teaches.
-        given: the teacher that the user gave for that stage, if any.
+        loss: the recipe's loss section.
+        teacher: name of the teacher's stage.
+        given: the teacher given for that stage, if any.
         stored: that teacher's logits of the stage's images, float32 of shape (images, classes),
-            where it is a file of logits.
-        passes: how many views of each image the teacher computes logits for.
+            if it is a file of logits.
+        passes: number of views per image that the teacher computes logits for.
     """
 
     loss: Loss
@@ -51,27 +51,27 @@ class TargetSpec:
 
 @dataclass(frozen=True, eq=False)
 class StageSpec:
-    """One network of a run: where it comes from, and what it is trained on.
+    """One model of a run: its source and its training data and settings.
 
     Attributes:
-        name: of its files; each earlier generation of the student has its own, `student-1`.
+        name: name of its files; earlier generations of the student are `student-1` and so on.
         role: `"teacher"`, `"baseline"` or `"student"`.
-        key: hash of all that its weights depend on.
-        network: the recipe's section.
-        source: a model of the user's own to train, instead of the one that the section names.
-        given: a trained teacher, taken as it is.
+        key: hash of everything its weights depend on.
+        network: the recipe's model section.
+        source: a given model to train instead of the one in the recipe.
+        given: a trained teacher, used as is.
         classes: the names of the classes.
-        unseen: numbers of the classes of which it sees no image.
-        train: the images that it is trained on; labels of -1 are none.
-        labeled: those of them with labels.
-        validation: the images held out of training.
-        schedule: epochs, batch size, optimizer and the like.
+        unseen: indices of the classes without training images.
+        train: the training images; a label of -1 means unlabeled.
+        labeled: the labeled training images.
+        validation: the images held out from training.
+        schedule: epochs, batch size, optimizer and so on.
         views: the augmentation.
-        seed: of the order of the images and of their views.
-        weight_seed: of the initial weights.
-        precision: `"float32"` or `"bfloat16"`, what training computes in.
-        targets: what teaches it; None of what learns from labels alone.
-        shared: whether the same network of a run beside this one may be copied.
+        seed: seed of image order and augmentation.
+        weight_seed: seed of the initial weights.
+        precision: training precision, `"float32"` or `"bfloat16"`.
+        targets: distillation targets; None if it learns from labels alone.
+        shared: whether the same model of a neighboring run may be copied.
     """
 
     name: str
@@ -95,12 +95,12 @@ class StageSpec:
 
     @property
     def steps(self) -> int:
-        """Training steps in all."""
+        """Total number of training steps."""
         return self.schedule.epochs * steps_per_epoch(self.schedule, len(self.train))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was noticed of a model that the user gave, a line each."""
+        """Notes on a given model, one line each."""
         if self.given is not None:
             return self.given.notes
         return () if self.source is None else self._from_source()[1]
@@ -128,15 +128,15 @@ class Experiment:
     """A recipe with its data and models.
 
     Attributes:
-        recipe: what to do.
+        recipe: the recipe.
         data: the data set.
-        train: its training part less the validation images.
-        validation: the images held out of training.
-        precision: `"float32"` or `"bfloat16"`, what training computes in.
-        teacher: a teacher to learn from instead of training one.
-        student: a student of the user's own, as `resolve.student` takes it.
-        unlabeled: further images of the student's, uint8, without labels.
-        whole: whether baseline and student learn from the validation images too.
+        train: its training set without the validation images.
+        validation: the images held out from training.
+        precision: training precision, `"float32"` or `"bfloat16"`.
+        teacher: a given teacher, used instead of training one.
+        student: a given student, any source for `resolve.student`.
+        unlabeled: additional unlabeled images for the student, uint8.
+        whole: whether baseline and student also train on the validation images.
     """
 
     recipe: Recipe
@@ -150,12 +150,12 @@ class Experiment:
     whole: bool = False
 
     def on_all_images(self) -> Experiment:
-        """The same, but that baseline and student learn from the validation images too."""
+        """A copy in which baseline and student also train on the validation images."""
         return replace(self, train=self.data.train, whole=True)
 
     @cached_property
     def stages(self) -> tuple[StageSpec, ...]:
-        """The stages in the order of their training: teacher, baseline, students."""
+        """The stages in training order: teacher, baseline, students."""
         keys, recipe = self._keys(accelerate.compiled_parts()), self.recipe
         labeled, student = self._transferred(self.train), recipe.schedule.student
         views = _with_shift(recipe.views, student)
@@ -208,18 +208,18 @@ class Experiment:
                     train=self._with_unlabeled(labeled),
                     weight_seed=recipe.seed + _GENERATION_SEED * (generation - 1),
                     targets=self._targets(stages[-1] if generation > 1 else teacher, views),
-                    shared=False,  # the student is what a run is about: it is trained here
+                    shared=False,  # the student is always trained
                 )
             )
         return tuple(stages)
 
     @property
     def final_stages(self) -> tuple[StageSpec, ...]:
-        """The stages less the student's earlier generations."""
+        """The stages without the student's earlier generations."""
         return tuple(stage for stage in self.stages if stage.name == stage.role)
 
     def stage(self, name: str) -> StageSpec:
-        """The stage of a name."""
+        """The stage with a name."""
         return next(stage for stage in self.stages if stage.name == name)
 
     def keys(self) -> dict[str, str]:
@@ -227,23 +227,23 @@ class Experiment:
         return {stage.name: stage.key for stage in self.final_stages}
 
     def key(self) -> str:
-        """Hash of all that the run depends on."""
+        """Hash of everything the run depends on."""
         return hash_of(self.keys())
 
     def former_keys(self) -> dict[str, str]:
-        """The stages' keys of version 0.1.0, which left the kernels out."""
+        """The stages' keys as in version 0.1.0, without the kernels."""
         return self._keys(kernels=None)
 
     def given_logits(self, validation: bool = False) -> np.ndarray | None:
-        """The given teacher's stored logits of the student's or of the validation images."""
+        """The given teacher's stored logits of the student's or the validation images."""
         if self.teacher is None or self.teacher.stored is None:
             return None
-        numbers = Part(np.arange(len(self.data.train)), self.data.train.labels)
+        indices = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
-        train, held_out = splitting.split(numbers, settings.validation, settings.split_seed)
+        train, held_out = splitting.split(indices, settings.validation, settings.split_seed)
         if validation:
             return self.teacher.stored[held_out.images]
-        return self.teacher.stored[self._transferred(numbers if self.whole else train).images]
+        return self.teacher.stored[self._transferred(indices if self.whole else train).images]
 
     def _targets(self, teacher: StageSpec, views: Views) -> TargetSpec:
         loss, epochs = self.recipe.loss, self.recipe.schedule.student.epochs
@@ -254,7 +254,7 @@ class Experiment:
         )
 
     def _transferred(self, part: Part) -> Part:
-        """The images of the classes that `data.transfer` names."""
+        """The images of the classes in `data.transfer`."""
         names = self.recipe.data.transfer
         if names is None:
             return part
@@ -262,20 +262,20 @@ class Experiment:
         return Part(part.images[kept], part.labels[kept])
 
     def _with_unlabeled(self, part: Part) -> Part:
-        """With unlabeled images, labels count for none of them."""
+        """Add the unlabeled images, if any; labels are then ignored for all images."""
         if self.unlabeled is None:
             return part
         images = np.concatenate([part.images, self.unlabeled])
         return Part(images, np.full(len(images), -1))
 
     def _keys(self, kernels: list[str] | None) -> dict[str, str]:
-        """What each role depends on, as a hash: a stage is trained again only if it changes."""
+        """Hash what each role depends on: a stage is trained again only if its hash changes."""
         recipe, tree = self.recipe, recipes.to_dict(self.recipe)
         for name in ("path", "unlabeled"):
-            tree["data"].pop(name, None)  # what lies there counts, not where
+            tree["data"].pop(name, None)  # the content matters, not the location
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
-            schedule.pop("shift", None)  # the views have it
+            schedule.pop("shift", None)  # part of the views
         views = replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
@@ -320,7 +320,7 @@ class Experiment:
 
 
 def preprocessing(network: Network) -> Preprocessing:
-    """How a model of the user's own takes its images."""
+    """The preprocessing of a given model's images."""
     return Preprocessing(network.size, network.scale or 1.0, network.mean or (), network.std or ())
 
 
@@ -329,7 +329,7 @@ def _with_shift(views: Views, schedule: Schedule) -> Views:
 
 
 def _architecture(network: Network) -> dict[str, Any]:
-    # A name alone would take a model for its namesake of another version.
+    # The name alone would not distinguish versions of a model.
     name = str(network.model)
     return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
 

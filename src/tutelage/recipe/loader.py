@@ -44,7 +44,7 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     origin = f"{source}.toml" if source in BUNDLED else os.fspath(source)
     tree = _parse(_read(source), origin)
     if isinstance(data := tree.get("data"), dict) and "unlabelled" in data:
-        data["unlabeled"] = data.pop("unlabelled")  # as version 0.1.0 wrote it
+        data["unlabeled"] = data.pop("unlabelled")  # the key in version 0.1.0
     mistakes: dict[str, str] = {}
     if "name" in tree:
         mistakes["name"] = suggestions.unknown("name", _keys())
@@ -73,7 +73,7 @@ def parse_setting(text: str) -> tuple[str, object]:
             that doesn't begin like a TOML string, list or table is a plain string.
 
     Returns:
-        The dotted key and its value, as `load` takes them in `overrides`.
+        The dotted key and its value, as in `overrides` of `load`.
 
     Raises:
         RecipeError: no key, no value, or a value that is not valid TOML.
@@ -118,7 +118,7 @@ def to_toml(recipe: Recipe) -> str:
         recipe: the recipe.
 
     Returns:
-        The text of a TOML file with every key, defaults too.
+        The text of a TOML file with every key, including defaults.
 
     Example:
         >>> to_toml(load("digits")).splitlines()[0]
@@ -145,20 +145,20 @@ def key(recipe: Recipe) -> str:
 
 
 def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
-    """Copy a recipe for its own seed and the seeds that follow.
+    """Copy a recipe for its own seed and the following ones.
 
     Args:
         recipe: the recipe.
-        count: how many seeds, at least 1.
+        count: the number of seeds, at least 1.
 
     Returns:
-        One recipe for each seed.
+        One recipe per seed.
 
     Raises:
         RecipeError: `count` is below 1, or the last seed would be too large.
 
     Example:
-        >>> [one.seed for one in with_seeds(load("digits"), 3)]
+        >>> [copy.seed for copy in with_seeds(load("digits"), 3)]
         [0, 1, 2]
     """
     most = LARGEST_SEED + 1 - recipe.seed

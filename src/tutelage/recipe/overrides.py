@@ -11,10 +11,10 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
     """Express a teacher, a student and data as recipe overrides.
 
     Args:
-        teacher: as `distill` takes it.
-        student: as `distill` takes it.
-        data: as `distill` takes it.
-        unlabeled: as `distill` takes it.
+        teacher: as in `distill`.
+        student: as in `distill`.
+        data: as in `distill`.
+        unlabeled: as in `distill`.
 
     Returns:
         Values by dotted key. An object that is neither a name nor a path appears as its type.
@@ -27,8 +27,8 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
     """
     values: dict[str, object] = {}
     for role, source in (("teacher", teacher), ("student", student)):
-        known = isinstance(source, str) and source in MODELS
-        values[f"{role}.{'model' if known else 'file'}"] = _described(source)
+        is_name = isinstance(source, str) and source in MODELS
+        values[f"{role}.{'model' if is_name else 'file'}"] = _described(source)
     if isinstance(teacher, str | os.PathLike) and Path(teacher).suffix == ".npy":
         # The stored logits belong to the unaugmented images.
         values |= {"views.flip": False, "views.shift": 0, "views.distinct": 1}
@@ -43,21 +43,21 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
 
 
 def is_path(source: Any) -> bool:
-    """Whether a recipe can hold this source: a path or name, a list of those, or None.
+    """Whether a recipe can express this source: a path or name, a list of those, or None.
 
     Args:
-        source: a teacher, a student or data, as `tutelage.distill` takes them.
+        source: a teacher, a student or data, as in `tutelage.distill`.
 
     Returns:
         False for a model, an array or the like.
     """
-    several = source if isinstance(source, list | tuple) and source else [source]
-    return source is None or all(isinstance(one, str | os.PathLike) for one in several)
+    sources = source if isinstance(source, list | tuple) and source else [source]
+    return source is None or all(isinstance(item, str | os.PathLike) for item in sources)
 
 
 def _described(source: Any) -> Any:
     if isinstance(source, list | tuple) and is_path(source):
-        return [os.fspath(one) for one in source]
+        return [os.fspath(item) for item in source]
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     name = getattr(source, "name", None)

@@ -50,14 +50,14 @@ class Data:
 
     Args:
         name: the data set; `folder` is any image folder or archive of one.
-        path: its location; empty: the usual places.
+        path: its location; empty: the default locations.
         validation: fraction of the training images held out for validation, above 0 and below 0.5.
         split_seed: seed of the split into training and validation.
         size: (height, width) in pixels that images are resized to; None: no resizing.
-        unlabeled: a folder of further images, without labels, that the student learns from by its
-            teacher alone; then alpha must be 1. None means none.
+        unlabeled: a folder of additional unlabeled images, for which the student is trained on
+            teacher outputs alone; requires alpha = 1. None: no such images.
         transfer: names of the classes whose images student and baseline are trained on. The
-            teacher is trained on all classes; validation and test hold all. None: all.
+            teacher is trained on all classes; validation and test contain all. None: all.
 
     Example:
         >>> Data(name="cifar10", size=(32, 32)).size
@@ -95,7 +95,7 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Network:
-    """A model: one of this package by name, or one from a file.
+    """A model: one of this package, by name, or one from a file.
 
     Args:
         model: one of `MODELS`; required unless `file` is set.
@@ -106,8 +106,8 @@ class Network:
             of the distillation `losses` with each member; None: logits.
         size: input (height, width) in pixels of a model from a file; None: that of the images.
         scale: divisor of the pixels (0 to 255); None: 1.
-        mean: subtracted after scaling, one number a channel.
-        std: divisor after that, one number a channel.
+        mean: subtracted after scaling, one number per channel.
+        std: divisor after that, one number per channel.
 
     Example:
         >>> Network(model="digits-teacher").file
@@ -130,7 +130,7 @@ class Term:
     """One distillation loss, its settings and its weight.
 
     Args:
-        name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on inner layers
+        name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on features
             `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`.
         weight: factor of the loss, at least 0; None: its default: 100 for `fitnet`, 1000
             for `attention-transfer`, 3000 for `similarity-preserving`, 5 for `reviewkd`, 1 for the
@@ -138,7 +138,7 @@ class Term:
         ramp: schedule of the weight: `linear` rises from 0 in the first steps, `cosine` falls to 0
             over all steps; None: constant.
         warmup: fraction of the steps in which `linear` rises, above 0, up to 1; None: 0.1.
-        temperature: T of a loss on logits, above 0; None: its authors' value.
+        temperature: T of a loss on logits, above 0; None: the authors' value.
         beta: `dkd`: weight of the non-target classes; `dist`: of the rows; None: the authors'
             value.
         gamma: `nkd`: weight of the non-target classes; `dist`: of the columns; None: the authors'
@@ -149,7 +149,7 @@ class Term:
         student_layer: the student's layer; None: chosen automatically.
 
     Source:
-        The losses are those of `tutelage.losses`, where their sources are named.
+        See the losses in `tutelage.losses`.
 
     Example:
         >>> Term(name="rkd", angle_weight=10).angle_weight
@@ -254,7 +254,7 @@ class Schedules:
     Args:
         teacher: the teacher's schedule.
         student: the student's and the baseline's schedule.
-        precision: of training; `auto`: bfloat16 where the hardware supports it, else float32.
+        precision: training precision; `auto`: bfloat16 if the hardware supports it, else float32.
 
     Example:
         >>> fast = Schedule(epochs=1, learning_rate=0.1)
@@ -293,7 +293,7 @@ class Recipe:
 
     Args:
         name: stem of the file it was read from; not a key of the file.
-        seed: seed for initial weights, order and augmentation, 0 to 2**31 - 1.
+        seed: seed for initial weights, shuffling and augmentation, 0 to 2**31 - 1.
         data: the data set.
         views: augmentation.
         teacher: the large model.

@@ -1,4 +1,4 @@
-"""The words of a recipe's errors: the nearest key, what was expected, what was found."""
+"""Wording of recipe errors: the closest key, the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Schema = dict[str, Any]
 
 
 def dotted_keys(schema: Schema) -> dict[str, Schema]:
-    """Give every valid dotted key of a JSON schema, sections too, with its own schema."""
+    """Map every valid dotted key of a JSON schema, including sections, to its own schema."""
     keys: dict[str, Schema] = {}
 
     def resolve(inner: Schema) -> Schema:
@@ -26,18 +26,18 @@ def dotted_keys(schema: Schema) -> dict[str, Schema]:
 
 
 def unknown(dotted: str, keys: dict[str, Schema]) -> str:
-    """Say that a key does not exist, and name the key that was meant or those that exist.
+    """Describe an unknown key with the closest keys, or else the valid ones.
 
-    A misspelling is looked for among the keys of the same section, a misplaced key by its exact
-    name in the other sections.
+    Misspellings are matched in the key's own section, misplaced keys by their exact name in
+    the other sections.
     """
     parts = dotted.split(".")
     depth = next(i for i in range(len(parts)) if ".".join(parts[: i + 1]) not in keys)
     section, rest = parts[:depth], parts[depth + 1 :]
-    names = [known.rpartition(".")[2] for known in _inside(section, keys)]
+    names = [key.rpartition(".")[2] for key in _inside(section, keys)]
     meant = [".".join([*section, name]) for name in nearest(parts[depth], names)]
     if rest:
-        meant = [full for one in meant if (full := ".".join([one, *rest])) in keys] or meant
+        meant = [full for key in meant if (full := ".".join([key, *rest])) in keys] or meant
     else:
         meant = meant or _elsewhere(parts, keys)
     if meant:
@@ -48,9 +48,9 @@ def unknown(dotted: str, keys: dict[str, Schema]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """The known words that a word may be a misspelling or an abbreviation of, the nearest first.
+    """The known words that a word may be a misspelling or an abbreviation of.
 
-    One edit is allowed in a word of up to 7 letters, one more for every 4 further ones.
+    One edit is allowed in a word of up to 7 letters, one more for every 4 additional letters.
     """
     distances = {
         other: 1 if len(word) > 2 and other.startswith(word) else _distance(word, other)
@@ -62,27 +62,27 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
 
 
 def _inside(section: list[str], keys: dict[str, Schema]) -> list[str]:
-    """The dotted keys directly inside a section; of the top level for an empty path."""
-    return [known for known in keys if known.split(".")[:-1] == section]
+    """The dotted keys directly inside a section; an empty path is the top level."""
+    return [key for key in keys if key.split(".")[:-1] == section]
 
 
 def _elsewhere(parts: list[str], keys: dict[str, Schema]) -> list[str]:
-    """Keys of the same name in other sections: the paths that share the most, the shortest."""
-    paths = [path for known in keys if (path := known.split("."))[-1] == parts[-1]]
+    """Keys of the same name in other sections: those with the most path parts in common."""
+    paths = [path for key in keys if (path := key.split("."))[-1] == parts[-1]]
     scores = [(len(set(parts) & set(path)), -len(path)) for path in paths]
     return [
         ".".join(path) for path, score in zip(paths, scores, strict=True) if score == max(scores)
     ]
 
 
-def _distance(one: str, other: str) -> int:
-    """Edits between two words: insert, delete, replace, or swap neighbouring letters."""
-    before, row = [0] * len(other), list(range(len(other) + 1))
-    for i, letter in enumerate(one):
+def _distance(first: str, second: str) -> int:
+    """Edit distance of two words: insert, delete, replace, or swap adjacent letters."""
+    before, row = [0] * len(second), list(range(len(second) + 1))
+    for i, letter in enumerate(first):
         older, before, row = before, row, [i + 1]
-        for j, beside in enumerate(other):
-            cost = min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != beside))
-            if i and j and letter == other[j - 1] and beside == one[i - 1]:
+        for j, other in enumerate(second):
+            cost = min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != other))
+            if i and j and letter == second[j - 1] and other == first[i - 1]:
                 cost = min(cost, older[j - 1] + 1)
             row.append(cost)
     return row[-1]
@@ -130,5 +130,5 @@ def expected(schema: Schema) -> str:
 
 
 def _some(schema: Schema) -> Schema:
-    """A schema without its "or null", which TOML can't express."""
+    """Strip "or null" from a schema; TOML has no null."""
     return schema["anyOf"][0] if "anyOf" in schema else schema
