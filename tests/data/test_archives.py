@@ -93,7 +93,7 @@ def test_a_link_or_a_repeated_name_in_a_zip_is_refused(tmp_path):
     path = tarred(tmp_path / "a.tar", picture_files(), "w")
     with tarfile.open(path, "a") as archive:
         archive.addfile(tarfile.TarInfo("train/cat/0.png"))
-    assert "'train/cat/0.png' is there twice" in refusal(load, "folder", path)
+    assert "'train/cat/0.png' occurs twice" in refusal(load, "folder", path)
 
 
 @pytest.mark.parametrize("kind", ["w", "w:gz", "w:xz", "w:bz2", "zip"])

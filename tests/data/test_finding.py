@@ -50,7 +50,7 @@ def test_an_official_file_name_with_another_content_is_refused(cifar, tmp_path):
     path = tarred(tmp_path / "cifar-10-binary.tar.gz", binary_files(cifar))
     message = refusal(load, "cifar10", path)
     assert str(path) in message
-    assert "get it again" in message
+    assert "download it again" in message
 
 
 def test_places_are_searched_in_order(tmp_path, monkeypatch):

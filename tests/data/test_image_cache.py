@@ -48,7 +48,7 @@ def test_a_cache_that_can_not_be_written_is_only_warned_of(tmp_path, monkeypatch
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "file" / "cache"))
     path = tarred(tmp_path / "pets.tar.xz", picture_files(), "w:xz")
     assert len(load("folder", path).train) == 10
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text
 
 
 def test_a_changed_folder_is_not_read_from_the_cache(tmp_path):

@@ -120,7 +120,7 @@ def test_other_probabilities_of_keras_become_logarithms(
     teacher = teacher_of(model, preprocessing=Preprocessing(scale=255))
     expected = np.log(np.maximum(predicted(model, GREY / np.float32(255)), 1e-7))
     np.testing.assert_allclose(logits_of(teacher), expected, atol=1e-4)
-    assert teacher.notes == ("it gives probabilities: using their logarithms as logits",)
+    assert teacher.notes == ("it returns probabilities: using their logarithms as logits",)
     assert teacher.model is not None
     loading.check_fit(teacher.model, "teacher", (8, 8, 1), 3)  # which knows a softmax by sight
     teacher.model.save(tmp_path / "teacher.keras")

@@ -108,13 +108,13 @@ def test_a_model_that_does_not_fit_is_refused_and_named() -> None:
         (net((64,), layers.Dense(3)), r"\(None, 64\)"),
         (net((None, None, 1), *pooled), "fixed size"),
         (keras.Model(two, joined), "one input"),
-        (keras.Model(two[0], [layers.Dense(3)(one)] * 2), "gives output"),
+        (keras.Model(two[0], [layers.Dense(3)(one)] * 2), "has output"),
         (net((8, 8, 1), layers.Dense(3)), r"\(None, 8, 8, 3\)"),
         (keras.Sequential([layers.Dense(3)]), "shape None"),
-        (net((8, 8, 1), *flat(3, "softmax")), "gives probabilities"),
-        (net((8, 8, 1), *flat(), layers.Softmax()), "gives probabilities"),
-        (net((8, 8, 1), *flat(), layers.Activation("softmax")), "gives probabilities"),
-        (net((8, 8, 1), keras.Sequential(flat(3, "softmax"))), "gives probabilities"),
+        (net((8, 8, 1), *flat(3, "softmax")), "returns softmax probabilities"),
+        (net((8, 8, 1), *flat(), layers.Softmax()), "returns softmax probabilities"),
+        (net((8, 8, 1), *flat(), layers.Activation("softmax")), "returns softmax probabilities"),
+        (net((8, 8, 1), keras.Sequential(flat(3, "softmax"))), "returns softmax probabilities"),
     ]
     for model, offender in cases:
         with pytest.raises(ModelError, match=offender) as caught:

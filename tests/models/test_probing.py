@@ -35,7 +35,7 @@ def test_other_models_probabilities_become_logarithms(tmp_path: Path) -> None:
     for name, source in {"onnx": str(path), "torch": module}.items():
         teacher = teacher_of(source, preprocessing=Preprocessing(scale=255))
         np.testing.assert_allclose(logits_of(teacher), expected[name], atol=1e-5)
-        assert teacher.notes == ("it gives probabilities: using their logarithms as logits",)
+        assert teacher.notes == ("it returns probabilities: using their logarithms as logits",)
 
 
 def test_sigmoids_are_no_probabilities_of_classes() -> None:

@@ -77,7 +77,7 @@ def test_torch_modules_that_do_not_fit_are_refused() -> None:
     cases = [
         ("64 classes", torch.nn.Flatten()),
         (r"\(64, 1, 8, 8\)", torch.nn.Identity()),
-        ("gives tuple", Pair()),
+        ("returns tuple", Pair()),
         (r"\(8, 8, 1\): RuntimeError", small()),
         ("set size", flat(inputs=99)),
     ]

@@ -1,4 +1,4 @@
-"""Folders and archives of image data, read in place, never extracted."""
+"""Folders and archives of image data, read in place without extraction."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Tree:
 
     Args:
         path: the folder or the archive.
-        files: for each file its path inside, with `/`, and what reads it. Reading
-            in this order is fastest, and from one thread only.
+        files: the files' paths inside, with `/`, and functions that read them. Reading in
+            this order is fastest; use one thread only.
         folders: the paths of the folders inside.
     """
 
@@ -52,16 +52,16 @@ class Tree:
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
-    """Open a folder, a .zip (.npz too) or a .tar, plain or compressed.
+    """Open a folder, a .zip (or .npz) or a .tar, plain or compressed.
 
-    The kind of archive is recognised by its content. Hidden files and those of macOS and
+    The kind of archive is detected by its content. Hidden files and those of macOS and
     Windows (`.DS_Store` and the like) are skipped.
 
     Args:
-        path: the folder or the archive; it exists.
+        path: the folder or the archive; must exist.
 
     Yields:
-        The tree of its files, readable until the block ends.
+        The tree of its files, readable inside the block.
 
     Raises:
         DataError: if the archive is damaged, or a member is a link or points outside.
@@ -79,9 +79,9 @@ def open_tree(path: Path) -> Iterator[Tree]:
             raise
         except _DAMAGE as error:
             raise DataError(
-                f"{path}: expected a whole folder, .zip, .npz, .tar, .tar.gz or .tar.xz, found "
-                f"one that is damaged, cut short or of another kind ({one_line(error)}); "
-                "delete it and get it again"
+                f"{path}: expected a complete folder, .zip, .npz, .tar, .tar.gz or .tar.xz, found "
+                f"one that is damaged, truncated or of another kind ({one_line(error)}); "
+                "delete it and download it again"
             ) from error
         except OSError as error:
             raise DataError(
@@ -123,7 +123,7 @@ def _open_tar(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path)
     except tarfile.ReadError:
-        # Its text lists every compressor's complaint.
+        # The original message lists the errors of every compressor.
         raise tarfile.ReadError("it can't be opened as any of them") from None
 
 
@@ -136,8 +136,8 @@ def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
             raise _refused(path, member.name, "is a link or a special file")
         read = None if member.isdir() else partial(_read_member, archive, member)
         _add(path, name, read, files, folders)
-    # tarfile takes a broken header, or a cut between two members, for the end;
-    # the true end is two blocks of zeros. Reading on checks the compressor's sum.
+    # tarfile takes a broken header, or a cut between two members, for the end; the
+    # real end is two blocks of zeros. Reading to the end verifies the compressor's checksum.
     stream = archive.fileobj
     assert stream is not None
     stream.seek(archive.offset)
@@ -162,7 +162,7 @@ def _add(
     if read is None:
         folders.add(name)
     elif name in files:
-        raise _refused(path, name, "is there twice")
+        raise _refused(path, name, "occurs twice")
     else:
         files[name] = read
 
@@ -170,14 +170,14 @@ def _add(
 def _member(path: Path, name: str) -> str:
     plain = name.replace("\\", "/")
     if plain.startswith("/") or ".." in plain.split("/") or PureWindowsPath(name).drive:
-        raise _refused(path, name, "points outside of the archive")
+        raise _refused(path, name, "points outside the archive")
     return posixpath.normpath(plain)
 
 
 def _refused(path: Path, name: str, why: str) -> DataError:
     return DataError(
         f"{path}: expected plain files and folders, but member {name!r} {why}; "
-        "make the archive again without it"
+        "recreate the archive without it"
     )
 
 
@@ -193,5 +193,5 @@ def _head(path: Path) -> bytes:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text, short and on one line, to stand inside another error's."""
+    """An error's text, shortened to one line, for use in another message."""
     return " ".join(str(error).split())[:120] or type(error).__name__

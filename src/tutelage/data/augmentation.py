@@ -1,9 +1,8 @@
 """Augmentation as a pure function of (seed, epoch, index).
 
-A view can be replayed at any time, in any order and in any batch: what image 7
-looks like in epoch 3 depends on nothing but the seed. That is what lets the
-baseline and the student see the very same views, a killed run go on bit by bit,
-and a teacher's answers be stored.
+A view can be recomputed at any time, in any order and in any batch: image 7 in
+epoch 3 depends only on the seed. This lets baseline and student train on the same
+views, an interrupted run resume bit-identically, and teacher logits be cached.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import numpy as np
 
 from tutelage.errors import RecipeError
 
-# One stream of random numbers a purpose, so that none repeats another's.
+# One independent stream of random numbers per purpose.
 _FLIP, _ROW, _COLUMN, _ORDER, _CUT_ROW, _CUT_COLUMN = 1, 2, 3, 4, 5, 6
 
 
@@ -50,33 +49,32 @@ def view(
     shift: int,
     cutout: int = 0,
 ) -> np.ndarray:
-    """What the chosen images look like in one epoch: mirrored, shifted and partly hidden.
+    """Augment images for one epoch: flip, shift and cutout.
 
-    The mirror image alternates: an image seen as it is in one epoch is seen
-    mirrored in the next, so two epochs see each image both ways. The shift is
-    uniform over `-shift..shift` in each direction, and what it uncovers is
-    filled by reflection at the border. Cutout hides a square about a pixel that
-    is drawn uniformly, as much of it as lies within the image, behind the image's
-    mean colour.
+    Flips alternate: an image that is not flipped in one epoch is flipped in the
+    next, so two epochs show each image both ways. The shift is uniform over
+    `-shift..shift` in each direction, and the border is filled by reflection.
+    Cutout replaces a square, centered at a uniformly drawn pixel and clipped to
+    the image, with the image's mean color.
 
     Args:
         images: all images, uint8 of shape (count, height, width, channels).
-        index: which of them, integers of shape (n,), counted from 0.
+        index: indices of the images to augment, integers of shape (n,).
         seed: the recipe's seed, at least 0.
         epoch: the epoch, counted from 0.
-        flip: whether to mirror left and right.
+        flip: whether to flip horizontally.
         shift: the largest shift, in pixels; less than height and width.
-        cutout: the side of the hidden square, in pixels, 0 for none; less than height and width.
+        cutout: the side of the square, in pixels, 0 for none; less than height and width.
 
     Returns:
         uint8 of shape (n, height, width, channels).
 
     Raises:
-        RecipeError: if `shift` or `cutout` reaches over a whole image, `index` does not
-            number the images, or the seed or the epoch is negative.
+        RecipeError: if `shift` or `cutout` is as large as the images, `index` is out of
+            range, or the seed or the epoch is negative.
 
     Source: the alternating flip is section 3.6 of arXiv 2404.00498, cutout section 3 of
-    arXiv 1708.04552, there in the mean colour of all images.
+    arXiv 1708.04552, which uses the mean color of all images.
 
     Example:
 
@@ -95,22 +93,22 @@ def view(
                 f"{height}x{width}, found {pixels}; choose a smaller one"
             )
     index = np.asarray(index)
-    # A mask or a negative number would choose images too, but not these images' views.
+    # A mask or a negative index would select images, but not their views.
     if index.ndim != 1 or index.dtype.kind not in "iu":
         raise RecipeError(
             f"index: expected integers of shape (n,), found {index.dtype} of shape {index.shape}; "
-            "give the images' numbers"
+            "give the images' indices"
         )
     if len(index) and not 0 <= index.min() <= index.max() < len(images):
         raise RecipeError(
             f"index: expected 0 to {len(images) - 1}, as there are {len(images)} images, "
-            f"found {index.min()} to {index.max()}; give the images' numbers"
+            f"found {index.min()} to {index.max()}; give the images' indices"
         )
     rows = np.broadcast_to(np.arange(height), (len(index), height))
     columns = np.broadcast_to(np.arange(width), (len(index), width))
     if flip:
-        mirrored = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
-        columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+        flipped = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
+        columns = np.where(flipped[:, None], columns[:, ::-1], columns)
     if shift:
         span = np.uint64(2 * shift + 1)
         down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
@@ -121,9 +119,9 @@ def view(
     if cutout:
         down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
         across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
-        colour = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+        color = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
         hidden = down[:, :, None, None] & across[:, None, :, None]
-        augmented = np.where(hidden, colour, augmented)
+        augmented = np.where(hidden, color, augmented)
     return augmented
 
 
@@ -138,14 +136,14 @@ def _reflect(position: np.ndarray, size: int) -> np.ndarray:
 
 
 def _within(draws: np.ndarray, size: int, length: int) -> np.ndarray:
-    """Which of `size` places lie in a stretch of some length about the place drawn."""
-    centre = (draws % np.uint64(size)).astype(np.int64)
-    from_start = np.arange(size) - (centre[:, None] - length // 2)
+    """Mask of `size` positions within a window of `length` centered at a drawn position."""
+    center = (draws % np.uint64(size)).astype(np.int64)
+    from_start = np.arange(size) - (center[:, None] - length // 2)
     return (from_start >= 0) & (from_start < length)
 
 
 def _random(stream: int, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
-    """A uniform uint64 for each index: SplitMix64's finaliser over its coordinates."""
+    """A uniform uint64 for each index: SplitMix64's finalizer over its coordinates."""
     state = np.asarray(index, dtype=np.uint64)
     for coordinate in (epoch, seed, stream):
         state = _mix(state + _mix(np.array([coordinate], dtype=np.uint64)))

@@ -1,4 +1,4 @@
-"""CIFAR-10's own formats: binary batches, and pickles that are read without running them."""
+"""CIFAR-10's formats: binary batches, and pickles that are read without executing code."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def read_batches(
     members: dict[str, Reader],
     suffix: str,
 ) -> Content:
-    """Read the batches of `suffix` `.bin` (binary) or none (pickled); raises DataError."""
+    """Read batches with `suffix` `.bin` (binary) or no suffix (pickled); raises DataError."""
     names = [f"data_batch_{number}{suffix}" for number in range(1, 6)] + [f"test_batch{suffix}"]
     for name in names:
         if name not in members:
             raise DataError(
                 f"{tree.path}: expected CIFAR-10's {len(names)} batches, found no {name}; "
-                "delete it and get CIFAR-10 again"
+                "delete it and download CIFAR-10 again"
             )
     read = _binary_batch if suffix else _pickled_batch
     parts = []
@@ -58,7 +58,7 @@ def read_batches(
         where = f"{tree.path}: batches.meta"
         label_names = _unpickle(members["batches.meta"](), where).get("label_names")
         if not isinstance(label_names, list):
-            raise DataError(f"{where}: expected label_names, found none; get CIFAR-10 again")
+            raise DataError(f"{where}: expected label_names, found none; download CIFAR-10 again")
         classes = tuple(decoded(name) for name in label_names)
     return checked_content(tree, classes, train, parts[5])
 
@@ -67,8 +67,8 @@ def _binary_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     record = 1 + 3 * 32 * 32
     if len(data) % record:
         raise DataError(
-            f"{where}: expected records of {record} bytes, found {len(data)} bytes, which is no "
-            "whole number of them; delete it and get CIFAR-10 again"
+            f"{where}: expected records of {record} bytes, found {len(data)} bytes, not a "
+            "multiple of it; delete it and download CIFAR-10 again"
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, record)
     return rows[:, 1:], rows[:, 0]
@@ -91,14 +91,14 @@ def _pickled_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
             return np.frombuffer(raw, np.uint8).reshape(count, row, order=order), np.array(labels)
     raise DataError(
         f"{where}: expected a uint8 array `data` of (n, {row}) and a list `labels` of integers, "
-        "found something else; delete it and get CIFAR-10 again"
+        "found something else; delete it and download CIFAR-10 again"
     )
 
 
 class _Named:
-    """Replaces NumPy's array and dtype in a pickle, and only stores its arguments.
+    """Stands in for NumPy's array and dtype in a pickle and only stores its arguments.
 
-    NumPy's own trust the memory layout in a pickle: a damaged one crashes the process.
+    NumPy trusts the memory layout in a pickle: a damaged one can crash the process.
     """
 
     def __init__(self, code: object = None, *_: object) -> None:
@@ -109,7 +109,7 @@ class _Named:
         self.state = state
 
 
-# NumPy 1 and 2 call the module of the first by different names.
+# The first name is in different modules in NumPy 1 and 2.
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _Named,
     ("numpy._core.multiarray", "_reconstruct"): _Named,
@@ -120,19 +120,19 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Accepts only what CIFAR-10's pickles hold: arrays and plain containers."""
+    """Accepts only what CIFAR-10's pickles contain: arrays and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}") from None
 
 
 def _unpickle(data: bytes, where: str) -> dict[str, Any]:
     try:
         for code, argument, _ in pickletools.genops(data):
-            # Unpickling allocates a memo of as many entries as its highest number.
+            # Unpickling allocates a memo as large as its highest index.
             if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
                 raise pickle.UnpicklingError(f"it has a memo of {argument} entries")
         batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
@@ -140,5 +140,5 @@ def _unpickle(data: bytes, where: str) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise DataError(
             f"{where}: expected a pickle of arrays and plain containers, found one that is damaged "
-            f"or unsafe and was not run ({one_line(error)}); delete it and get CIFAR-10 again"
+            f"or unsafe and was not run ({one_line(error)}); delete it and download CIFAR-10 again"
         ) from error

@@ -1,4 +1,4 @@
-"""Images and labels as arrays, checked, and named by their content."""
+"""Validation and fingerprints of image and label arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part of a data set: images and the class of each.
+    """One part of a data set: images and their labels.
 
     Args:
         images: uint8 `(n, height, width, channels)`, 0..255; 1 or 3 channels.
@@ -35,15 +35,15 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What was read from one place.
+    """The content of one folder or archive.
 
     Args:
         classes: class names; a label is an index into them.
         train: the training images.
-        test: the test images, or None where there are none.
-        fingerprint: `"sha256:<hex>"` of the content, independent of the container format,
-            before any resizing.
-        resized: whether any image had another size than the requested one.
+        test: the test images, or None.
+        fingerprint: `"sha256:<hex>"` of the content before any resizing, independent of the
+            container format.
+        resized: whether any image was resized to the requested size.
     """
 
     classes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Content:
 
 
 def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
-    """A part of uint8 images and integer labels; raises DataError for other arrays."""
+    """Make a part of uint8 images and integer labels; raises DataError for other arrays."""
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -67,12 +67,12 @@ def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{where}: expected integer labels of (n,), found {labels.dtype} {labels.shape}; "
-            "give the number of the class for each image"
+            "give the class index of each image"
         )
     if len(images) != len(labels) or not images.size:
         raise DataError(
-            f"{where}: expected as many labels as images and at least one, found {len(images)} "
-            f"images and {len(labels)} labels; get the data again"
+            f"{where}: expected equal numbers of images and labels, at least one, found "
+            f"{len(images)} images and {len(labels)} labels; download the data again"
         )
     return Part(np.ascontiguousarray(images), labels.astype(np.int64))
 
@@ -80,23 +80,23 @@ def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
 def checked_content(
     tree: Tree, classes: tuple[str, ...], train: Part, test: Part | None
 ) -> Content:
-    """Parts of one shape with images of every class, fingerprinted; else DataError."""
+    """Fingerprint parts of one shape with images of every class; raises DataError otherwise."""
     if len(set(classes)) < 2 or len(set(classes)) < len(classes):
         raise DataError(
-            f"{tree.path}: expected at least two classes of different names, found "
+            f"{tree.path}: expected at least two classes with different names, found "
             f"{len(classes)} ({', '.join(classes)}); add or rename classes"
         )
     if test is not None and train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{tree.path}: expected training and test images of one shape, found "
-            f"{train.images.shape[1:]} and {test.images.shape[1:]}; make them alike"
+            f"{train.images.shape[1:]} and {test.images.shape[1:]}; resize them"
         )
     for name, part in (("training", train), ("test", test)):
         present = set() if part is None else set(np.unique(part.labels).tolist())
         if part is not None and present != set(range(len(classes))):
             unknown = sorted(present - set(range(len(classes))))
             if unknown:
-                problem = f"label {unknown[0]}, which names no class"
+                problem = f"label {unknown[0]}, which is not a class"
             else:
                 problem = f"no image of class {classes[min(set(range(len(classes))) - present)]!r}"
             raise DataError(
@@ -118,5 +118,5 @@ def fingerprint(classes: tuple[str, ...], train: Part, test: Part | None) -> str
 
 
 def decoded(value: object) -> str:
-    """Text of a name that is kept as bytes or as another object."""
+    """Decode a name stored as bytes or another object."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Load an image data set into arrays, and name it by its content."""
+"""Load an image data set into arrays and identify it by its content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-# (training images, test images, (height, width, channels), classes) where a download may be needed.
+# (training images, test images, (height, width, channels), classes) of downloadable data sets.
 GEOMETRY = {
     "cifar10": (50_000, 10_000, (32, 32, 3), 10),
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
@@ -41,12 +41,12 @@ class Dataset:
     """An image data set in memory.
 
     Args:
-        name: an official name only where the content matches.
+        name: the name; an official one only if the content matches.
         classes: class names; a label is an index into them.
-        train: all training images, not yet divided into training and validation.
-        test: the test images, used once, at the end.
+        train: all training images, before validation images are split off.
+        test: the test images, used only for the final evaluation.
         fingerprint: `"sha256:<hex>"` of the content, independent of the container format.
-        source: where it came from.
+        source: its origin.
 
     Example:
         >>> digits = load("digits")
@@ -70,25 +70,25 @@ def load(
 ) -> Dataset:
     """Find a data set and read it into memory.
 
-    Without a path it is looked for in the folders named in the environment variable
+    Without a path, it is searched for in the folders of the environment variable
     `TUTELAGE_DATA` (separated as in `PATH`), in Keras' data cache and among earlier
-    downloads, and then downloaded and checked, unless `TUTELAGE_OFFLINE` is 1. Where
-    the data has no test part, 20 % are split off, stratified, the same each time.
-    Decoded images are kept in the user's cache folder or `TUTELAGE_CACHE`.
+    downloads, and else downloaded and verified, unless `TUTELAGE_OFFLINE` is 1. If
+    the data has no test part, a fixed, stratified 20 % is split off. Decoded images
+    are cached in the user's cache folder or `TUTELAGE_CACHE`.
 
     Args:
-        name: one of `NAMES`. With a path, the name of data whose content is unknown.
-        path: a folder or a file; its format is recognised by its content.
+        name: one of `NAMES`. With a path, used if the content is unknown.
+        path: a folder or a file; its format is detected by its content.
         size: (height, width) in pixels; images of another size are resized to it,
-            bilinear (Pillow's BILINEAR), without keeping the aspect.
+            bilinearly (Pillow's BILINEAR), without preserving the aspect ratio.
 
     Returns:
         The data set, with uint8 images.
 
     Raises:
-        RecipeError: if the name or the size is not possible.
-        DataNotFoundError: if there is nothing at `path`, or in any of the places.
-        DataError: if it is damaged or no image data set.
+        RecipeError: if the name or the size is invalid.
+        DataNotFoundError: if the data set is not found.
+        DataError: if it is damaged or not an image data set.
 
     Example:
         >>> load("digits", size=(16, 16)).train.images.shape
@@ -127,13 +127,13 @@ def load(
 
 
 def stand_in(name: str) -> Dataset:
-    """Random images in a data set's known size, for a dry run before its download.
+    """Random images with the sizes of a data set, for a dry run before its download.
 
     Args:
         name: one of `GEOMETRY`.
 
     Returns:
-        A data set of random images, named as such.
+        A data set of random images, marked as not downloaded.
 
     Example:
         >>> stand_in("mnist").train.images.shape

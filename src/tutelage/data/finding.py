@@ -1,4 +1,4 @@
-"""Where data sets are found or downloaded from, and how a copy is recognised."""
+"""Search, download and identification of data sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KNOWN = {
     ),
 }
 
-# SHA-256 of the original archives. They are checked under these file names.
+# SHA-256 of the original archives, verified for files with these names.
 OFFICIAL = {
     "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
@@ -41,7 +41,7 @@ _CIFAR10_BATCHES = (
     "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 )
 
-# File names of a data set in a folder of data; the last two are those of Keras.
+# File names of each data set; the last two of CIFAR-10 are Keras'.
 _FILES = {
     "cifar10": (
         "cifar-10-batches-py",
@@ -70,7 +70,7 @@ _DOWNLOADS = {
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """The folder or file at a user's path; raises DataError if there is none."""
+    """Resolve a user's path to a folder or file; raises DataError if there is none."""
     place = Path(path).expanduser()
     if not place.exists():
         raise DataNotFoundError(
@@ -83,7 +83,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 def find(name: str) -> Path:
-    """The path of a named data set, downloaded if need be; else raises DataNotFoundError."""
+    """Find a data set by name, or download it; raises DataNotFoundError."""
     if name == "folder":
         raise DataNotFoundError("data 'folder': expected its path, found none; give --data PATH")
     named = os.environ.get("TUTELAGE_DATA", "").split(os.pathsep)
@@ -100,24 +100,24 @@ def find(name: str) -> Path:
         url, digest = _DOWNLOADS[name]
         try:
             return _download(url, digest, downloads)
-        except Exception as error:  # whatever went wrong, the remedy is the same
+        except Exception as error:  # the remedy is always the same
             reason = f"{url} could not be downloaded ({type(error).__name__})"
     places = ", ".join(map(str, folders))
     raise DataNotFoundError(
         f"data set {name!r} was not found in {places}, and {reason}; "
-        "give --data PATH or set TUTELAGE_DATA to the folder it is in"
+        "give --data PATH or set TUTELAGE_DATA to its folder"
     )
 
 
 def _download(url: str, digest: str, folder: Path) -> Path:
-    import pooch  # imports requests, which only a download needs
+    import pooch  # slow: imports requests
 
     file = url.rpartition("/")[2]
     return Path(pooch.retrieve(url, f"sha256:{digest}", fname=file, path=folder))
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of an archive, "" for a folder; raises DataError for a fake official archive."""
+    """SHA-256 of an archive, "" for a folder; raises DataError if an official one differs."""
     if path.is_dir():
         return ""
     try:
@@ -129,13 +129,13 @@ def file_digest(path: Path) -> str:
     if digest != OFFICIAL.get(path.name, digest):
         raise DataError(
             f"{path}: expected the official archive of this name, found one with another checksum; "
-            "delete it and get it again"
+            "delete it and download it again"
         )
     return digest
 
 
 def is_cifar10(content: Content) -> bool:
-    """Whether arrays, from any format, are those of the original CIFAR-10."""
+    """Whether the arrays are those of the original CIFAR-10, from any format."""
     if content.test is None or content.train.images.shape[1:] != (32, 32, 3):
         return False
     digests = []

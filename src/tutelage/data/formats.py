@@ -1,4 +1,4 @@
-"""Data sets that are kept as arrays: CIFAR-10's batches, idx files and .npz files."""
+"""Data sets stored as arrays: CIFAR-10's batches, idx files and .npz files."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 
 
 def read_arrays(tree: Tree, classes: tuple[str, ...] = ()) -> Content | None:
-    """Read a data set that is kept as arrays.
+    """Read a data set stored as arrays.
 
-    CIFAR-10's binary and python batches, MNIST's idx files (`.gz` or not), and
-    `x_train`, `y_train` with or without `x_test`, `y_test` and `classes` (`.npz`).
+    Supports CIFAR-10's binary and Python batches, MNIST's idx files (plain or `.gz`), and
+    `.npz` files of `x_train`, `y_train` and optional `x_test`, `y_test` and `classes`.
 
     Args:
         tree: the opened folder or archive.
-        classes: names to use where the format holds none and their number fits.
+        classes: names to use if the format has none and their number matches.
 
     Returns:
-        The content, or None if the tree holds nothing of the kind.
+        The content, or None if the tree contains no such data.
 
     Raises:
-        DataError: if a file is missing, damaged, or would run code.
+        DataError: if a file is missing, damaged, or would execute code.
     """
     members = {posixpath.basename(name): read for name, read in tree.files.items()}
     if members.keys() & {"data_batch_1.bin", "test_batch.bin"}:
@@ -63,7 +63,7 @@ def _mnist(tree: Tree, members: dict[str, Reader]) -> Content:
             lacking = "labels" if present == ["images"] else "images"
             raise DataError(
                 f"{tree.path}: expected {which}-images and {which}-labels, found no "
-                f"{which}-{lacking} idx file; get it again"
+                f"{which}-{lacking} idx file; download it again"
             )
         if present:
             images, labels = arrays[which, "images"], arrays[which, "labels"]
@@ -75,7 +75,7 @@ def _mnist(tree: Tree, members: dict[str, Reader]) -> Content:
 def _idx(data: bytes, dimensions: int, where: str) -> np.ndarray:
     start = 4 + 4 * dimensions
     if where.endswith(".gz"):
-        # What can't be unpacked is left as it is, and then has no idx header.
+        # Data that can't be decompressed is left as is and fails the check of the header.
         with contextlib.suppress(OSError, EOFError, zlib.error):
             data = gzip.decompress(data)
     if data[:4] == bytes((0, 0, 8, dimensions)) and len(data) >= start:
@@ -84,7 +84,7 @@ def _idx(data: bytes, dimensions: int, where: str) -> np.ndarray:
             return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
     raise DataError(
         f"{where}: expected an idx file of unsigned bytes in {dimensions} dimensions, found one "
-        "that is damaged or of another kind; get it again"
+        "that is damaged or of another kind; download it again"
     )
 
 
@@ -98,13 +98,13 @@ def _npz(tree: Tree, members: dict[str, Reader], classes: tuple[str, ...]) -> Co
             except ValueError as error:
                 raise DataError(
                     f"{tree.path}: expected a plain array `{name}`, found one that is damaged or "
-                    f"holds objects ({one_line(error)}); save it again as numbers or text"
+                    f"contains objects ({one_line(error)}); save it again as numbers or text"
                 ) from error
     for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
         if labels not in arrays and (images in arrays or images == "x_train"):
-            raise DataError(f"{tree.path}: expected `{labels}` beside `{images}`; add it")
+            raise DataError(f"{tree.path}: expected `{labels}` with `{images}`; add it")
         if labels in arrays and images not in arrays:
-            raise DataError(f"{tree.path}: expected `{images}` beside `{labels}`; add it")
+            raise DataError(f"{tree.path}: expected `{images}` with `{labels}`; add it")
     train = checked_part(arrays["x_train"], arrays["y_train"], f"{tree.path}: train")
     test = None
     if "x_test" in arrays:

@@ -1,4 +1,4 @@
-"""Decoded images, kept in the cache folder for the next time."""
+"""A cache of decoded images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tutelage import storage
 from tutelage.data.archives import one_line
 from tutelage.data.content import Content, Part
 
-# Counts up when the same files give other arrays than before.
+# Increased when the same files are decoded to different arrays.
 _READER = 1
 
 log = logging.getLogger(__name__)
 
 
 def load(digest: str, size: tuple[int, int] | None) -> Content | None:
-    """Decoded images from the cache, or None where they are missing or damaged.
+    """Load decoded images from the cache; None if they are missing or damaged.
 
     Args:
-        digest: what identifies the source's content.
+        digest: hash of the source's content.
         size: the requested size.
     """
     path = _file(digest, size)
@@ -50,7 +50,7 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
 
 
 def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
-    """Save decoded images for `load`; where they can't be written, only warn."""
+    """Save decoded images for `load`; only warns if they can't be written."""
     arrays: dict[str, Any] = {
         "classes": np.array(content.classes),
         "fingerprint": np.array(content.fingerprint),
@@ -65,7 +65,7 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
         with storage.replacing(path) as temporary:
             np.savez(temporary, **arrays)
     except OSError as error:
-        log.warning("decoded images are not kept for next time: %s", error)
+        log.warning("decoded images are not cached: %s", error)
 
 
 def _file(digest: str, size: tuple[int, int] | None) -> Path:

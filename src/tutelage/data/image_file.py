@@ -1,4 +1,4 @@
-"""One image file as an array."""
+"""Reading of image files as arrays."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 
 def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Read one image in a model's size and channels, upright.
+    """Read an image, upright, with a given size and number of channels.
 
     Args:
         path: an image file.
-        size: (height, width) in pixels; resized to it, bilinear (Pillow's BILINEAR).
-        channels: 1 for grey, 3 for RGB.
+        size: (height, width) in pixels; resized bilinearly (Pillow's BILINEAR).
+        channels: 1 for grayscale, 3 for RGB.
 
     Returns:
         uint8 `(height, width, channels)`.
 
     Raises:
-        RecipeError: if the size or the number of channels is not possible.
+        RecipeError: if the size or the number of channels is invalid.
         DataNotFoundError: if there is no such file.
         DataError: if it can't be read as an image.
 
@@ -45,7 +45,7 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
     """
     if channels not in (1, 3):
         raise RecipeError(
-            f"channels: expected 1 or 3, got {channels!r}; choose a model that takes 1 or 3"
+            f"channels: expected 1 or 3, got {channels!r}; choose a model with 1 or 3"
         )
     height_width = checked_size(size)
     file = Path(path).expanduser()
@@ -65,16 +65,16 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
 
 
 def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, bool]:
-    """One image file as an array, upright, on white where it is transparent.
+    """Decode an image file, upright, with transparency on white.
 
     Args:
         data: the file's bytes.
-        where: the file's name in errors.
-        size: (height, width) in pixels; another size is resized to it, bilinear and
-            smoothed when it shrinks (Pillow's BILINEAR), without keeping the aspect.
+        where: the file's name for error messages.
+        size: (height, width) in pixels; other sizes are resized bilinearly, with smoothing
+            when shrinking (Pillow's BILINEAR), without preserving the aspect ratio.
 
     Returns:
-        uint8 `(height, width, channels)`, 1 channel if the file is grey and 3 if not;
+        uint8 `(height, width, channels)`, 1 channel if the file is grayscale, else 3;
         and whether it was resized.
 
     Raises:
@@ -113,10 +113,10 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Turn Pillow's warning of a decompression bomb into an error, and ignore the others.
+    """Turn Pillow's decompression bomb warning into an error and ignore other warnings.
 
-    Warning filters belong to the whole process: enter it from the main thread, around
-    the threads that decode.
+    Warning filters are global to the process: enter this in the main thread, around
+    the decoding threads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,23 +125,23 @@ def strict_pillow() -> Iterator[None]:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """An image as 8-bit grey or RGB, on white where it is transparent."""
+    """Convert an image to 8-bit grayscale or RGB, with transparency on white."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a pixel; save it with 8")
-    grey = image.mode in ("1", "L", "LA", "La")
-    mode = "L" if grey else "RGB"
+        raise ValueError("it has 32 bits per pixel; save it with 8")
+    gray = image.mode in ("1", "L", "LA", "La")
+    mode = "L" if gray else "RGB"
     if image.has_transparency_data:
-        image = image.convert("LA" if grey else "RGBA")
-        sheet = Image.new(mode, image.size, "white")
-        sheet.paste(image.convert(mode), mask=image.getchannel("A"))
-        return sheet
+        image = image.convert("LA" if gray else "RGBA")
+        background = Image.new(mode, image.size, "white")
+        background.paste(image.convert(mode), mask=image.getchannel("A"))
+        return background
     return image.convert(mode)
 
 
 def checked_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """A size in pixels, or None; raises RecipeError for other values."""
+    """Validate a size in pixels or None; raises RecipeError."""
     if size is None:
         return None
     if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):

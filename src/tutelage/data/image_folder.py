@@ -1,4 +1,4 @@
-"""A folder or an archive of image files as arrays."""
+"""Reading of folders and archives of image files as arrays."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tutelage.data.content import Content, Part
 from tutelage.data.image_file import SUFFIXES, decode, strict_pillow
 from tutelage.errors import DataError
 
-# Files held in memory at once while they are decoded.
+# Number of files in memory at once during decoding.
 _BATCH = 1024
 
 
 class _Place(NamedTuple):
-    path: str  # below the folder around everything, if there is one
+    path: str  # without the enclosing folder, if there is one
     part: str
     label: str
 
@@ -29,22 +29,21 @@ class _Place(NamedTuple):
 def read_tree(tree: Tree, size: tuple[int, int] | None) -> Content:
     """Decode the images of `train/<class>/` and `test/<class>/`, or of `<class>/`.
 
-    One folder around all of it is ignored. Classes are numbered in the
-    order of their names, images in the order of their paths. If every image is grey
-    the arrays have one channel, otherwise three.
+    A single enclosing folder is ignored. Classes are ordered by name, images by path.
+    If every image is grayscale, the arrays have one channel, otherwise three.
 
     Args:
         tree: the opened folder or archive.
-        size: (height, width) in pixels that every image is resized to as `decode`
-            does, or None where they all have one size.
+        size: (height, width) in pixels that every image is resized to as in
+            `decode`, or None if all have the same size.
 
     Returns:
-        The content; its fingerprint covers paths and files' bytes, not pixels.
+        The content; its fingerprint covers the paths and bytes of the files, not pixels.
 
     Raises:
         DataError: if there are no images, fewer than two classes, an empty class,
-            other classes in test than in train, an image that can't be read, or
-            images of several sizes and no `size`; the error names it.
+            different classes in test and train, an unreadable image, or images of
+            different sizes without `size`; the message names the cause.
     """
     places = _places(tree)
     classes = _classes(tree, places)
@@ -95,22 +94,22 @@ def _digest(digests: dict[str, str]) -> str:
 
 
 def _places(tree: Tree) -> dict[str, _Place]:
-    """Which part and class each image belongs to, by its path."""
+    """The part and class of each image, from its path."""
     steps = {name: name.split("/") for name in tree.files if name.casefold().endswith(SUFFIXES)}
     if not steps:
         raise DataError(
             f"{tree.path}: expected images in train/<class>/ or <class>/, CIFAR-10's batches, "
             "MNIST's idx files or arrays x_train and y_train, found none of them; "
-            "give the folder or archive that holds one"
+            "give the folder or archive that contains one"
         )
     wrapped = _wrapped(steps.values())
     places = {}
-    levelled = any(len(path) - wrapped == 3 and path[wrapped] == "train" for path in steps.values())
+    nested = any(len(path) - wrapped == 3 and path[wrapped] == "train" for path in steps.values())
     for name, path in steps.items():
         match path[wrapped:]:
             case ["train" | "test" as part, label, _]:
                 places[name] = _Place("/".join(path[wrapped:]), part, label)
-            case [label, _] if not levelled:
+            case [label, _] if not nested:
                 places[name] = _Place("/".join(path[wrapped:]), "train", label)
             case _:
                 raise DataError(
@@ -127,7 +126,7 @@ def _places(tree: Tree) -> dict[str, _Place]:
 
 
 def _wrapped(paths: Iterable[list[str]]) -> bool:
-    """Whether one folder stands around what would be read as parts and classes."""
+    """Whether one folder encloses the parts and classes."""
     paths = list(paths)
     first, least = paths[0][0], min(len(path) for path in paths)
     if any(path[0] != first for path in paths):
@@ -138,12 +137,12 @@ def _wrapped(paths: Iterable[list[str]]) -> bool:
 def _classes(tree: Tree, places: dict[str, _Place]) -> tuple[str, ...]:
     classes = sorted({place.label for place in places.values() if place.part == "train"})
     tested = {place.label for place in places.values() if place.part == "test"}
-    # The folders beside those that hold images would be classes too.
+    # Folders next to those with images would be classes, too.
     homes = {name.rpartition("/")[0] for name in places}
     sides = {home.rpartition("/")[0] for home in homes}
     for folder in sorted(tree.folders - homes):
-        holds_parts = any(side == folder or side.startswith(f"{folder}/") for side in sides)
-        if folder.rpartition("/")[0] in sides and not holds_parts:
+        contains_parts = any(side == folder or side.startswith(f"{folder}/") for side in sides)
+        if folder.rpartition("/")[0] in sides and not contains_parts:
             raise DataError(
                 f"{_name(tree, folder)}: expected images of a class, found none; "
                 "add images or remove the folder"
@@ -157,7 +156,7 @@ def _classes(tree: Tree, places: dict[str, _Place]) -> tuple[str, ...]:
         strange = sorted(tested ^ set(classes))
         raise DataError(
             f"{tree.path}: expected the same classes in test as in train, found "
-            f"{', '.join(map(repr, strange))} in one of them alone; add or remove their images"
+            f"{', '.join(map(repr, strange))} in only one of them; add or remove their images"
         )
     return tuple(classes)
 
@@ -166,9 +165,9 @@ def _check_sizes(tree: Tree, pixels: dict[str, np.ndarray]) -> None:
     first, shape = next((name, picture.shape) for name, picture in pixels.items())
     for name, picture in pixels.items():
         if picture.shape[:2] != shape[:2]:
-            one, other = (f"{h}x{w}" for h, w in (shape[:2], picture.shape[:2]))
+            size, other = (f"{h}x{w}" for h, w in (shape[:2], picture.shape[:2]))
             raise DataError(
-                f"{tree.path}: expected images of one size, found {first!r} of {one} and "
+                f"{tree.path}: expected images of the same size, found {first!r} of {size} and "
                 f"{name!r} of {other} (height x width); set `data.size` in the recipe "
                 "(--set data.size=[h,w]) to resize them"
             )

@@ -1,4 +1,4 @@
-"""A part of a data set divided in two, stratified by class."""
+"""Stratified split of a part of a data set."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ TEST_SEED = 0
 
 
 def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
-    """Divide a part in two, each class in the same proportion.
+    """Split a part in two, stratified by class.
 
     Args:
-        part: what to divide.
-        fraction: the second part's share of the images, above 0 and below 1.
-        seed: an integer, 0..2**32 - 1; the same seed divides the same way.
+        part: the part to split.
+        fraction: fraction of the images in the second part, above 0 and below 1.
+        seed: an integer, 0..2**32 - 1; the same seed gives the same split.
 
     Returns:
-        The rest and the fraction, each in the order the images came in.
+        The rest and the fraction, each in the original order.
 
     Raises:
-        RecipeError: if the fraction or the seed is not possible.
+        RecipeError: if the fraction or the seed is invalid.
         DataError: if a class would have no image in one of the two.
 
     Example:
@@ -34,7 +34,7 @@ def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
         >>> len(rest), len(fraction)
         (1293, 144)
     """
-    # scikit-learn takes a second to import, which a usage error should not cost.
+    # Importing scikit-learn takes a second; avoid that for usage errors.
     from sklearn.model_selection import train_test_split
 
     if isinstance(fraction, bool) or not (math.isfinite(fraction) and 0 < fraction < 1):

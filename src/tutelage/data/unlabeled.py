@@ -1,4 +1,4 @@
-"""Images without labels, from which a student learns its teacher's logits only."""
+"""Unlabeled images, on which a student learns from its teacher only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.errors import DataError, DataNotFoundError
 
 
 def read(path: str | os.PathLike[str], *, shape: tuple[int, ...]) -> np.ndarray:
-    """Read all pictures in a folder and in the folders within it, in the order of their names.
+    """Read all images in a folder and its subfolders, ordered by path.
 
     Args:
         path: the folder.
@@ -23,7 +23,7 @@ def read(path: str | os.PathLike[str], *, shape: tuple[int, ...]) -> np.ndarray:
 
     Raises:
         DataNotFoundError: if there is no such folder.
-        DataError: if there is no picture in it, or one can't be read.
+        DataError: if it contains no images, or one can't be read.
 
     Example:
 
@@ -37,12 +37,12 @@ def read(path: str | os.PathLike[str], *, shape: tuple[int, ...]) -> np.ndarray:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise DataNotFoundError(f"{folder}: expected a folder of pictures, found none")
+        raise DataNotFoundError(f"{folder}: expected a folder of images, found none")
     files = sorted(f for f in folder.rglob("*") if f.name.casefold().endswith(image_file.SUFFIXES))
     if not files:
         raise DataError(
-            f"{folder}: expected pictures ({', '.join(image_file.SUFFIXES)}), found none; "
-            "give the folder that holds them"
+            f"{folder}: expected images ({', '.join(image_file.SUFFIXES)}), found none; "
+            "give the folder that contains them"
         )
     height, width, channels = shape
     size = (height, width)

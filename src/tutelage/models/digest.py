@@ -18,7 +18,7 @@ from tutelage.models.preprocessing import Preprocessing
 
 
 def keras_digest(model: keras.Model) -> str:
-    """A hash of what a model's outputs depend on, the same wherever its file is loaded.
+    """Hash what a model's outputs depend on; the same in every process that loads it.
 
     Args:
         model: a built model whose architecture can be written as JSON.
@@ -26,7 +26,7 @@ def keras_digest(model: keras.Model) -> str:
     Returns:
         SHA-256 in hexadecimal of its architecture, weights and custom classes' source code.
     """
-    # Layer names count up within a process; numbers by order of appearance are the same in all.
+    # Layer names depend on counters of the process; their order of appearance doesn't.
     text = model.to_json()
     for number, name in enumerate(dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))):
         text = text.replace(name, f'"{number}"')
@@ -37,13 +37,13 @@ def keras_digest(model: keras.Model) -> str:
 
 
 def source_code(parts: Iterable[object]) -> str:
-    """The source code of the classes that are neither Keras' nor PyTorch's.
+    """The source code of classes that are neither Keras' nor PyTorch's.
 
     Args:
         parts: layers or modules.
 
     Returns:
-        The sources, one after the other; a class without any by its name.
+        The concatenated sources; a class without source by its name.
     """
     kinds = {type(part) for part in parts}
     custom = (kind for kind in kinds if not kind.__module__.startswith(("keras.", "torch.")))
@@ -51,7 +51,7 @@ def source_code(parts: Iterable[object]) -> str:
     for kind in custom:
         try:
             sources.append(inspect.getsource(kind))
-        except (OSError, TypeError):  # defined where there is no file
+        except (OSError, TypeError):  # not defined in a file
             sources.append(kind.__qualname__)
     return "\n".join(sorted(sources))
 
@@ -70,14 +70,14 @@ def torch_digest(module: torch.nn.Module, preprocessing: Preprocessing) -> str:
 def onnx_digest(path: Path, preprocessing: Preprocessing) -> str:
     """SHA-256 of an ONNX file, its external weights and its preprocessing."""
     sha256 = hashlib.sha256(f"{_hashed(preprocessing)} {storage.sha256(path)}".encode())
-    # Weights of more than 2 GB, and often smaller ones, are in files that the graph names.
+    # Weights over 2 GB, and often smaller ones, are in files named in the graph.
     graph = path.read_bytes()
-    for neighbour in sorted(path.parent.iterdir()):
-        if neighbour != path and neighbour.name.encode() in graph and neighbour.is_file():
-            sha256.update(f"{neighbour.name} {storage.sha256(neighbour)}".encode())
+    for other in sorted(path.parent.iterdir()):
+        if other != path and other.name.encode() in graph and other.is_file():
+            sha256.update(f"{other.name} {storage.sha256(other)}".encode())
     return sha256.hexdigest()
 
 
 def _hashed(preprocessing: Preprocessing) -> str:
-    # As version 0.1.0 named the class, so that its runs and cached logits are recognised.
+    # The class name in version 0.1.0, so that its runs and cached logits stay valid.
     return repr(preprocessing).replace(type(preprocessing).__name__, "Entry", 1)

@@ -1,4 +1,4 @@
-"""Several teachers as one: an ensemble of models, or of one model's seeds."""
+"""Ensembles of teachers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _LEAST = 1e-7
 
 
 def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
-    """Make one teacher of several.
+    """Combine several teachers into one.
 
     Args:
-        teachers: at least two, of one data set, none of stored logits.
-        combine: `"logits"`: it gives the mean of their logits; `"probabilities"`: the logarithm of
+        teachers: at least two, of one data set, without stored logits.
+        combine: `"logits"`: returns the mean of their logits; `"probabilities"`: the logarithm of
             the mean of their probabilities; `"losses"`: as `"logits"`, but a student's loss is
-            the mean of its losses with each of them.
+            the mean of its losses over the members.
 
     Returns:
-        The teacher. Where all are Keras models and `combine` is not `"losses"`, a Keras model too.
+        The teacher; a Keras model if all members are and `combine` is not `"losses"`.
 
     Raises:
-        RecipeError: there are too few, or one holds stored logits.
+        RecipeError: there are too few teachers, or one has stored logits.
 
     Example:
 
@@ -51,7 +51,7 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
     for teacher in teachers:
         if teacher.stored is not None:
             raise RecipeError(
-                f"{teacher.name} holds stored logits, which an ensemble can't use: "
+                f"{teacher.name} has stored logits, which an ensemble can't use: "
                 "average the logits yourself, or give models only"
             )
     names = ", ".join(teacher.name for teacher in teachers)

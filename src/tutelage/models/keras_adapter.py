@@ -1,4 +1,4 @@
-"""A user's Keras model, copied to take raw images and give logits."""
+"""Copies of Keras models that map raw images to logits."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from tutelage.models.probing import MIN_PROBABILITY, log_of_probabilities, probe
 def from_keras(
     model: keras.Model, name: str, images: np.ndarray, classes: int, preprocessing: Preprocessing
 ) -> tuple[keras.Model, list[str]]:
-    """Copy a Keras model into one that takes raw images and gives logits.
+    """Copy a Keras model into one that maps raw images to logits.
 
-    The layers of a Functional or Sequential model are copied one by one, after those that
-    `preprocessing` needs; a model of another class becomes one layer of the copy.
+    The layers of a Functional or Sequential model are copied one by one, after preprocessing
+    layers; a model of another class becomes a single layer of the copy.
 
     Args:
-        model: built, of one image input and one output.
-        name: the model's name in errors.
+        model: a built model with one image input and one output.
+        name: the model's name for error messages.
         images: the training images, uint8 of shape (n, height, width, channels).
         classes: number of classes.
-        preprocessing: how the model takes its images.
+        preprocessing: the model's preprocessing.
 
     Returns:
         A Functional model from uint8 images of that shape to logits, and notes for the user.
 
     Raises:
-        RecipeError: if `preprocessing` scales images for a model of uint8 images.
-        ModelError: if it can't be copied, or doesn't fit.
+        RecipeError: if `preprocessing` scales images for a model that takes uint8.
+        ModelError: if it can't be copied, or doesn't match the data.
 
     Example:
 
@@ -76,13 +76,13 @@ def from_keras(
     inputs, x = prepared(name, shape, preprocessing, size, dtype, taken)
     try:
         outputs = _copied(model, x)
-    except Exception as error:  # whatever a layer's class raises
+    except Exception as error:  # layers can raise anything
         raise ModelError(
             f"{name} can't be copied for images of shape {x.shape[1:]}: {reason(error)}; "
-            "custom classes need a get_config, and images the size that the model takes"
+            "custom classes need a get_config, and images must have the model's size"
         ) from error
     if len(keras.tree.flatten(outputs)) != 1:
-        raise ModelError(f"{name} gives {len(outputs)} outputs: expected one, of logits")
+        raise ModelError(f"{name} has {len(outputs)} outputs: expected one, of logits")
     (output,) = keras.tree.flatten(outputs)
     refuse_outputs(name, output.shape, classes)
     logits = _before_softmax(output)
@@ -92,7 +92,7 @@ def from_keras(
         notes.append("it ends in softmax: using the logits before the softmax")
     elif log_of_probabilities(outputs_seen, notes) is not outputs_seen:
         inputs = keras.Input(shape, dtype="uint8", name="images")
-        # Ends in a layer: the checks look at the last layer, and an operation is none.
+        # Ends in a layer, as checks inspect the last layer.
         last = layers.Identity(name="logits")
         x = last(ops.log(ops.maximum(made(inputs), MIN_PROBABILITY)))
         made = keras.Model(inputs, x, name=f"{model.name}_logits")
@@ -100,7 +100,7 @@ def from_keras(
 
 
 def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
-    """The output for `x` of a copy of a model, with its weights and state."""
+    """Apply a copy of a model, with its weights and state, to `x`."""
     copies: dict[Any, Any] = {}
 
     def copied(operation: Any) -> Any:
@@ -118,14 +118,14 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
         outputs = copied(model)(x)
     for old, new in copies.items():
         if isinstance(old, keras.Layer):
-            for ours, theirs in zip(new.variables, old.variables, strict=True):
-                # Through NumPy: JAX would share the array, and training donates it.
-                ours.assign(np.array(ops.convert_to_numpy(theirs)))
+            for target, variable in zip(new.variables, old.variables, strict=True):
+                # Via NumPy: JAX would share the array, and training donates it.
+                target.assign(np.array(ops.convert_to_numpy(variable)))
     return outputs
 
 
 def _before_softmax(output: Any) -> Any:
-    """The input of the softmax layer that gives `output`; `output` where there is none."""
+    """The input of the softmax layer that produces `output`; `output` itself if there is none."""
     head, inputs = private_api.producer(output)
     activation = getattr(head, "activation", None)
     if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:

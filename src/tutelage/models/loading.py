@@ -1,4 +1,4 @@
-"""Trained Keras models: loaded, checked against the data, and used for predictions."""
+"""Loading, validation and predictions of trained Keras models."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         The model.
 
     Raises:
-        ModelError: if it is not there, or is no Keras model file.
+        ModelError: if the file doesn't exist, or is not a Keras model file.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file {path}: expected a .keras file")
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises a dozen kinds for a damaged file
+    except Exception as error:  # Keras raises many types for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} can't be read as a .keras model: {reason}") from error
 
@@ -44,11 +44,11 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 def check_fit(
     model: keras.Model, name: str | os.PathLike[str], shape: tuple[int, ...], classes: int
 ) -> None:
-    """Check that a model takes such images and gives logits of so many classes.
+    """Check that a model matches the images' shape and the number of classes.
 
     Args:
         model: the model.
-        name: the model's name in the error.
+        name: the model's name for error messages.
         shape: (height, width, channels) of the images.
         classes: number of classes.
 
@@ -65,11 +65,11 @@ def refuse_unfit(
     shape: tuple[int, ...],
     classes: int,
 ) -> None:
-    """Raise ModelError for a model of another shape or number of classes than the data's."""
+    """Raise ModelError if a model's shape or number of classes differs from the data's."""
     if takes != shape:
         raise ModelError(
             f"{name} takes images of shape {takes}, but these are {shape}: "
-            "resize them by data.size, or choose another model"
+            "resize them with data.size, or choose another model"
         )
     if gives != classes:
         raise ModelError(
@@ -78,12 +78,12 @@ def refuse_unfit(
 
 
 def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
-    """A model's logits on images, in inference mode.
+    """Compute a model's logits in inference mode.
 
     Args:
         model: a model from uint8 images to logits.
         images: uint8 of shape (n, height, width, channels).
-        precision: of the computation; `"float32"` gives what the file gives anywhere.
+        precision: precision of the computation; `"float32"` is reproducible on any machine.
 
     Returns:
         float32 of shape (n, classes).
@@ -95,27 +95,27 @@ def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -
 def in_batches(
     predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
 ) -> np.ndarray:
-    """Outputs of a function for images, computed a batch at a time."""
+    """Apply a function to images in batches."""
     parts = [predict(images[start : start + size]) for start in range(0, len(images), size)]
     return np.concatenate(parts)
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
-    """Classify pictures: the most likely classes of each.
+    """Classify images: the most likely classes of each.
 
     Args:
-        path: the model file; its run's `results.json` beside it names the classes.
-        images: the pictures, at least one, resized to what the model takes.
-        top: how many classes to give, at least 1; all, if there are fewer.
+        path: the model file; class names are read from a `results.json` in its folder.
+        images: the image files, at least one, resized to the model's input.
+        top: the number of classes to return, at least 1; all if there are fewer.
 
     Returns:
-        For each picture `image` and `classes`, the likeliest first, each with `name` and
-        `probability`. Without its run's `results.json` a class is called `class 0` and so on.
+        For each image, `image` and `classes`, most likely first, each with `name` and
+        `probability`. Without `results.json`, classes are called `class 0` and so on.
 
     Raises:
-        RecipeError: if there is no picture, or `top` is below 1.
-        ModelError: if the file is no model of images.
-        DataError: if a picture can't be read.
+        RecipeError: if there are no images, or `top` is below 1.
+        ModelError: if the file is not an image model.
+        DataError: if an image can't be read.
     """
     model = load_model(path)
     shape, count = _geometry(model, path)
@@ -125,16 +125,16 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
 
 
 def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:
-    """The (height, width, channels) that a model takes and the number of its classes."""
+    """A model's input (height, width, channels) and number of classes."""
     takes, gives = (getattr(model, which, None) for which in ("input_shape", "output_shape"))
     if not isinstance(takes, tuple) or len(takes) != 4 or None in takes[1:]:
         raise ModelError(
             f"{name} takes input of shape {takes}: "
-            "expected one input, of shape (batch, height, width, channels) and a fixed size"
+            "expected one input of shape (batch, height, width, channels) and a fixed size"
         )
     if not isinstance(gives, tuple) or len(gives) != 2 or gives[1] is None:
         raise ModelError(
-            f"{name} gives output of shape {gives}: expected logits, of shape (batch, classes)"
+            f"{name} has output of shape {gives}: expected logits of shape (batch, classes)"
         )
     last = model
     while isinstance(last, keras.Model):
@@ -144,7 +144,7 @@ def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[i
         or getattr(last, "activation", None) is keras.activations.softmax
     ):
         raise ModelError(
-            f"{name} gives probabilities, of a softmax: expected logits; "
+            f"{name} returns softmax probabilities: expected logits; "
             "save the model without its softmax"
         )
     return takes[1:], gives[1]

@@ -1,4 +1,4 @@
-"""A user's ONNX file as a teacher: raw images in, logits out."""
+"""ONNX files as teachers: raw images in, logits out."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tutelage.models.probing import TeacherFunction, reason, teacher_function
 def from_onnx(
     path: Path, images: np.ndarray, classes: int, preprocessing: Preprocessing
 ) -> tuple[TeacherFunction, list[str]]:
-    """Logits of raw images by an `.onnx` file, computed by ONNX Runtime on the CPU.
+    """Wrap an `.onnx` file to map raw images to logits with ONNX Runtime on the CPU.
 
     Args:
-        path: a model of one input, float32 or uint8, NCHW or NHWC as its shape says, of free or
-            fixed batch size. Where the shape leaves the layout open, it is NCHW.
-        images, classes, preprocessing: as for `keras_adapter.from_keras`.
+        path: a model with one float32 or uint8 input, NCHW or NHWC according to its shape, NCHW
+            if that is ambiguous, with free or fixed batch size.
+        images, classes, preprocessing: as in `keras_adapter.from_keras`.
 
     Returns:
         As `torch_adapter.from_torch`; the precision is ignored.
 
     Raises:
-        RecipeError: if `preprocessing` scales images for a model of uint8 images.
-        ModelError: if it can't be read, or doesn't fit.
-        MissingExtraError: if there is no ONNX Runtime.
+        RecipeError: if `preprocessing` scales images for a model that takes uint8.
+        ModelError: if it can't be read, or doesn't match the data.
+        MissingExtraError: if ONNX Runtime is not installed.
     """
     with extra("export"):
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # its warnings are about the graph, not about its use
+    options.log_severity_level = 3  # warnings concern the graph, not its use
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
@@ -71,7 +71,7 @@ def from_onnx(
         parts = []
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch]
-            # A fixed batch is padded, and the surplus outputs are cut off.
+            # Pad to a fixed batch size and drop the surplus outputs.
             full = np.resize(part, (batch, *part.shape[1:])) if batch == shape[0] else part
             (outputs,) = session.run(None, {declared.name: np.ascontiguousarray(full)})
             parts.append(np.asarray(outputs, np.float32)[: len(part)])

@@ -1,4 +1,4 @@
-"""Predictions of an exported model file; needs no Keras and no PyTorch, only ONNX Runtime."""
+"""Predictions of exported models with ONNX Runtime, without Keras and PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.special import softmax
 from tutelage.data import image_file
 from tutelage.errors import ModelError, RecipeError, extra
 
-# Keys of a file's metadata; the values are JSON.
+# Metadata keys; the values are JSON.
 CLASSES = "classes"  # the classes' names, a list
 ABOUT = "tutelage"  # name, precision, parameters, macs, shape, figures, data
 
@@ -24,20 +24,20 @@ class ExportedModel:
 
     Args:
         path: the `.onnx` file.
-        threads: number of threads of a call, at least 1.
+        threads: number of threads per call, at least 1.
 
     Attributes:
         path: the file.
-        name: of the model, such as `student`.
+        name: name of the model, such as `student`.
         precision: `float32` or `int8`.
-        shape: (height, width, channels) of the images it takes.
+        shape: (height, width, channels) of its input images.
         classes: the classes' names.
-        about: all metadata of the file: also `parameters`, `macs`, `figures`, `data`.
+        about: all metadata of the file, including `parameters`, `macs`, `figures`, `data`.
 
     Raises:
         RecipeError: if `threads` is below 1.
-        ModelError: if there is no such file, or it was not written by `tutelage export`.
-        MissingExtraError: if there is no ONNX Runtime.
+        ModelError: if the file doesn't exist, or was not written by `tutelage export`.
+        MissingExtraError: if ONNX Runtime is not installed.
 
     Example:
 
@@ -45,7 +45,7 @@ class ExportedModel:
     >>> onnx_model.ExportedModel("missing.onnx")
     Traceback (most recent call last):
         ...
-    tutelage.errors.ModelError: no file missing.onnx: expected one of tutelage export
+    tutelage.errors.ModelError: no file missing.onnx: expected a file of tutelage export
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 1):
@@ -53,13 +53,13 @@ class ExportedModel:
         if threads < 1:
             raise RecipeError(f"threads: expected at least 1, found {threads}")
         if not self.path.is_file():
-            raise ModelError(f"no file {self.path}: expected one of tutelage export")
+            raise ModelError(f"no file {self.path}: expected a file of tutelage export")
         with extra("export"):
             import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # its warnings are about the graph, not about its use
+        options.log_severity_level = 3  # warnings concern the graph, not its use
         try:
             self._session = onnxruntime.InferenceSession(
                 self.path, options, providers=["CPUExecutionProvider"]
@@ -83,16 +83,16 @@ class ExportedModel:
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     @property
     def size_figures(self) -> dict[str, Any]:
-        """`parameters` and `macs` of the model, where the file has them."""
+        """`parameters` and `macs` of the model, if the file has them."""
         return {key: self.about[key] for key in ("parameters", "macs") if key in self.about}
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits of images.
+        """Compute logits.
 
         Args:
             images: uint8 of shape (n, height, width, channels), n at least 1.
@@ -101,7 +101,7 @@ class ExportedModel:
             float32 logits of shape (n, classes).
 
         Raises:
-            ModelError: if the images are of another shape or dtype.
+            ModelError: if the images' shape or dtype is wrong.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.shape:
             raise ModelError(
@@ -117,20 +117,20 @@ class ExportedModel:
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
-    """Classify pictures with an exported file: the most likely classes of each.
+    """Classify images with an exported file: the most likely classes of each.
 
     Args:
         path: the `.onnx` file.
-        images: the pictures, at least one, resized to what the model takes.
-        top: how many classes to give, at least 1; all, if there are fewer.
+        images: the image files, at least one, resized to the model's input.
+        top: the number of classes to return, at least 1; all if there are fewer.
 
     Returns:
         As `loading.predict`.
 
     Raises:
-        RecipeError: if there is no picture, or `top` is below 1.
-        ModelError: if the file was not written by `tutelage export`, or takes no pictures.
-        DataError: if a picture can't be read.
+        RecipeError: if there are no images, or `top` is below 1.
+        ModelError: if the file was not written by `tutelage export`, or isn't an image model.
+        DataError: if an image can't be read.
     """
     file = ExportedModel(path)
     pictures = read_pictures(images, file.shape, path, top)
@@ -140,46 +140,46 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
 def read_pictures(
     images: Sequence[Path], shape: tuple[int, int, int], path: Path, top: int
 ) -> np.ndarray:
-    """Read pictures in the shape that a model takes.
+    """Read images in a model's input shape.
 
     Args:
-        images: the pictures, at least one.
-        shape: (height, width, channels) of the model's images.
-        path: the model's file, for errors.
-        top: how many classes are wanted, at least 1.
+        images: the image files, at least one.
+        shape: (height, width, channels) of the model's input.
+        path: the model's file, for error messages.
+        top: the number of classes to return, at least 1.
 
     Returns:
         uint8 of shape (n, height, width, channels).
 
     Raises:
-        RecipeError, ModelError, DataError: as `predict` says.
+        RecipeError, ModelError, DataError: as in `predict`.
     """
     if not images or top < 1:
         raise RecipeError(
-            f"expected at least 1 picture and at least 1 class, found {len(images)} and {top}"
+            f"expected at least 1 image and at least 1 class, found {len(images)} and {top}"
         )
     if shape[2] not in (1, 3):
-        raise ModelError(f"{path} takes images of {shape[2]} channels: a picture has 1 or 3")
+        raise ModelError(f"{path} takes images of {shape[2]} channels: expected 1 or 3")
     return np.stack([image_file.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
 
 
 def ranked(
     images: Sequence[Path], probabilities: np.ndarray, classes: Sequence[str], top: int
 ) -> list[dict[str, Any]]:
-    """Each picture with its most likely classes, the likeliest first.
+    """The most likely classes of each image, most likely first.
 
     Args:
-        images: the pictures.
-        probabilities: float64 probabilities of shape (pictures, classes).
+        images: the image files.
+        probabilities: float64 probabilities of shape (images, classes).
         classes: the classes' names.
-        top: how many to give.
+        top: the number of classes to return.
 
     Returns:
-        For each picture `image` and `classes`, each with `name` and `probability`.
+        For each image, `image` and `classes`, each with `name` and `probability`.
     """
     predictions = []
     for image, row in zip(images, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[:top]
-        likely = [{"name": classes[i], "probability": float(row[i])} for i in best]
-        predictions.append({"image": str(image), "classes": likely})
+        top_classes = [{"name": classes[i], "probability": float(row[i])} for i in best]
+        predictions.append({"image": str(image), "classes": top_classes})
     return predictions

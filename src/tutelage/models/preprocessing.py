@@ -1,4 +1,4 @@
-"""How a model takes its images: size, scale, mean and standard deviation."""
+"""Preprocessing of a model's images: size, scale, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tutelage.errors import ModelError, RecipeError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model takes its images: resized to `size`, then (pixel / scale - mean) / std.
+    """A model's preprocessing: resize to `size`, then (pixel / scale - mean) / std.
 
     Attributes:
-        size: (height, width) in pixels; None: the images' own.
-        scale: what pixels, of 0 to 255, are divided by.
-        mean: a value a channel; () for none.
-        std: a value a channel; () for none.
+        size: (height, width) in pixels; None: that of the images.
+        scale: divisor of the pixels (0 to 255).
+        mean: one value per channel; () for none.
+        std: one value per channel; () for none.
     """
 
     size: tuple[int, int] | None = None
@@ -30,7 +30,7 @@ class Preprocessing:
     std: tuple[float, ...] = ()
 
     def check(self, channels: int) -> None:
-        """Raise RecipeError for values that don't fit images of so many channels."""
+        """Raise RecipeError for values that are invalid for the number of channels."""
         if self.size is not None and (
             len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size)
         ):
@@ -54,7 +54,7 @@ def input_size(
     preprocessing: Preprocessing,
     notes: list[str],
 ) -> tuple[int, int]:
-    """The (height, width) of a model's images; what is no integer in `takes` is free."""
+    """The (height, width) of a model's images; non-integers in `takes` are free."""
     raw = (shape[0], shape[1])
     height, width = size = tuple(preprocessing.size or raw)
     fits = tuple(t if isinstance(t, int) else s for t, s in zip(takes, size, strict=True))
@@ -69,18 +69,18 @@ def input_size(
 
 
 def refuse_channels(name: str, takes: Any, channels: int) -> None:
-    """Raise ModelError where images have other channels than a model takes."""
+    """Raise ModelError if the number of channels differs from the model's."""
     if isinstance(takes, int) and takes != channels:
         raise ModelError(
-            f"{name} takes images of {takes} channels, but these have {channels} (grey 1, colour "
+            f"{name} takes images of {takes} channels, but these have {channels} (gray 1, color "
             "3): choose another model, or other images"
         )
 
 
 def refuse_outputs(name: str, shape: tuple[int | None, ...], classes: int) -> None:
-    """Raise ModelError for outputs that are not logits of so many classes."""
+    """Raise ModelError for outputs that are not logits of these classes."""
     if len(shape) != 2:
-        raise ModelError(f"{name} gives output of shape {shape}: expected logits (batch, classes)")
+        raise ModelError(f"{name} has output of shape {shape}: expected logits (batch, classes)")
     if shape[1] != classes:
         raise ModelError(
             f"{name} has {shape[1]} classes, but the data has {classes}: choose another model"
@@ -95,22 +95,22 @@ def prepared(
     dtype: str,
     taken: set[str],
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """An input of raw images, and the preprocessed images of `dtype`, by stock layers if any."""
+    """An input of raw images, and the images of `dtype` preprocessed by stock layers."""
 
-    def free(wanted: str) -> str:
-        return wanted if wanted not in taken else free(f"{wanted}_")
+    def unused(wanted: str) -> str:
+        return wanted if wanted not in taken else unused(f"{wanted}_")
 
-    x = inputs = keras.Input(shape, dtype="uint8", name=free("images"))
+    x = inputs = keras.Input(shape, dtype="uint8", name=unused("images"))
     if dtype == "float32":
         std = np.asarray(preprocessing.std or [1.0] * shape[2])
         mean = np.asarray(preprocessing.mean or [0.0] * shape[2])
         scale, offset = 1 / (preprocessing.scale * std), -mean / std
         # Before resizing, which commutes with it.
         x = layers.Rescaling(
-            scale.tolist(), offset.tolist(), dtype=dtype, name=free("entry_scale")
+            scale.tolist(), offset.tolist(), dtype=dtype, name=unused("entry_scale")
         )(x)
     elif preprocessing.scale != 1 or preprocessing.mean or preprocessing.std:
         raise RecipeError(f"{name} takes uint8 pixels: leave out scale, mean and std")
     if size != shape[:2]:
-        x = layers.Resizing(*size, dtype=dtype, name=free("entry_size"))(x)
+        x = layers.Resizing(*size, dtype=dtype, name=unused("entry_size"))(x)
     return inputs, x

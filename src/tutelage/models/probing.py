@@ -1,4 +1,4 @@
-"""Trial predictions of a model: whether it takes the images, and gives logits or probabilities."""
+"""Trial predictions that check a model's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from tutelage.models.preprocessing import Preprocessing, prepared, refuse_output
 
 TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
 
-_PROBES = 64  # images of a trial prediction
-MIN_PROBABILITY = 1e-7  # lower ones are raised to it, so that the logarithm is finite
+_PROBES = 64  # images per trial prediction
+MIN_PROBABILITY = 1e-7  # lower bound, so that the logarithm is finite
 
 
 def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
-    """A model's outputs for a few images, spread over all; refuses what can't be logits."""
+    """A model's outputs for a few evenly spaced images; raises if they can't be logits."""
     probes = images[np.linspace(0, len(images) - 1, min(_PROBES, len(images))).astype(int)]
     try:
         outputs = predict(probes, "float32")
     except TutelageError:
         raise
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # models can raise anything
         raise ModelError(
-            f"{name} can't take images of shape {probes.shape[1:]}: {reason(error)}; "
-            "set size to what it takes, or choose another model"
+            f"{name} can't process images of shape {probes.shape[1:]}: {reason(error)}; "
+            "set size to its input size, or choose another model"
         ) from error
     refuse_outputs(name, outputs.shape, classes)
     if not np.isfinite(outputs).all():
         raise ModelError(
-            f"{name} gives logits that are not finite: is it trained, and how does it take "
-            "images (size, scale, mean, std)?"
+            f"{name} returns logits that are not finite: is it trained, and is its "
+            "preprocessing right (size, scale, mean, std)?"
         )
     return outputs
 
 
 def log_of_probabilities(outputs: np.ndarray, notes: list[str]) -> np.ndarray:
-    """A model's outputs, or their logarithms, with a note, where all are probabilities."""
+    """A model's outputs, or their logarithms, with a note, if all are probabilities."""
     if not ((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) - 1) < 1e-3).all()):
         return outputs
-    notes.append("it gives probabilities: using their logarithms as logits")
+    notes.append("it returns probabilities: using their logarithms as logits")
     return np.log(np.maximum(outputs, np.float32(MIN_PROBABILITY)))
 
 
@@ -56,7 +56,7 @@ def teacher_function(
     dtype: str,
     notes: list[str],
 ) -> tuple[TeacherFunction, list[str]]:
-    """Logits of raw images, in batches, by a model that `run` calls with NHWC pixels."""
+    """Make a function that computes logits of raw images by `run` on NHWC batches."""
     front = keras.Model(*prepared(name, images.shape[1:], preprocessing, size, dtype, set()))
 
     def predict(raw: np.ndarray, precision: str) -> np.ndarray:
@@ -73,5 +73,5 @@ def teacher_function(
 
 
 def reason(error: Exception) -> str:
-    """An error's class and message in one line."""
+    """An error's class and message on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

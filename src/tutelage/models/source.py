@@ -1,4 +1,4 @@
-"""A user's model: an object, a path, or the name of a function that returns one."""
+"""Sources of given models: an object, a path, or the name of a function that returns one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def find(source: Source, expected: str, seed: int | None = None) -> tuple[str, Any]:
-    """The name of a source, and the model, module or path that it stands for."""
+    """The name of a source, and its model, module or path."""
     if isinstance(source, keras.Model):
         return source.name, source
     if isinstance(source, torch.nn.Module) and not isinstance(source, keras.Layer):
@@ -36,7 +36,7 @@ def find(source: Source, expected: str, seed: int | None = None) -> tuple[str, A
 
 
 def _called(reference: str, seed: int | None) -> Any:
-    """What a function named `package.module:function` returns."""
+    """Call the function named `package.module:function`."""
     module, _, function = reference.partition(":")
     with _current_folder_importable():
         try:

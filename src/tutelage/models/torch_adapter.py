@@ -1,4 +1,4 @@
-"""A user's PyTorch module as a teacher: raw images in, logits out."""
+"""PyTorch modules as teachers: raw images in, logits out."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def from_torch(
     classes: int,
     preprocessing: Preprocessing,
 ) -> tuple[TeacherFunction, list[str]]:
-    """Logits of raw images by a PyTorch module of one NCHW input, on the device of its weights.
+    """Wrap a PyTorch module with one NCHW input to map raw images to logits on its device.
 
     Args:
-        module: called in evaluation mode; its modes are put back.
-        name, images, classes, preprocessing: as for `keras_adapter.from_keras`.
+        module: the module; called in evaluation mode, its modes are restored afterwards.
+        name, images, classes, preprocessing: as in `keras_adapter.from_keras`.
 
     Returns:
         A function from uint8 images and a precision to float32 logits, and notes for the user.
 
     Raises:
-        ModelError: if it doesn't fit.
+        ModelError: if it doesn't match the data.
 
     Example:
 
@@ -60,8 +60,8 @@ def from_torch(
             outputs = module(x)
         if not isinstance(outputs, torch.Tensor):
             raise ModelError(
-                f"{name} gives {type(outputs).__name__}: expected one tensor, of logits; "
-                "wrap it in a module that returns the logits alone"
+                f"{name} returns {type(outputs).__name__}: expected one tensor, of logits; "
+                "wrap it in a module that returns only the logits"
             )
         return outputs.float().cpu().numpy()
 
@@ -70,7 +70,7 @@ def from_torch(
 
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards the former mode of each part."""
+    """Switch to evaluation mode, then restore the mode of each submodule."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,7 +1,7 @@
-"""Named teachers and students, made of stock Keras layers only.
+"""Named teachers and students, built from stock Keras layers only.
 
-Each takes raw uint8 images (normalisation is inside) and returns logits, so a
-saved file needs nothing of this package to be used.
+Each takes raw uint8 images (normalization is built in) and returns logits, so a
+saved file can be used without this package.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tutelage.errors import ModelError, RecipeError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of plain convolutional nets: blocks of two 3x3 convolutions, then a head.
+    """A plain convolutional network: blocks of two 3x3 convolutions, then a head.
 
     Attributes:
-        filters: of each block's two convolutions; a block ends in 2x2 max pooling.
+        filters: filters of each block's two convolutions; a block ends in 2x2 max pooling.
         dropout: dropout rate after each block's pooling.
         dense: units of the hidden dense layer; 0: global average pooling instead.
         dense_dropout: dropout rate after the hidden dense layer.
@@ -37,12 +37,12 @@ class Architecture:
 
 @dataclass(frozen=True)
 class MLP:
-    """A family of fully connected nets: hidden layers of rectified linear units, then a head.
+    """A fully connected network: hidden layers with ReLU, then a head.
 
     Attributes:
-        units: of each hidden layer.
-        dropout: dropout rate of the pixels and behind each hidden layer.
-        max_norm: the largest norm of the weights that lead into a hidden unit; 0: any.
+        units: units of each hidden layer.
+        dropout: dropout rate of the pixels and after each hidden layer.
+        max_norm: maximum norm of a hidden unit's incoming weights; 0: no limit.
     """
 
     units: tuple[int, ...]
@@ -67,29 +67,29 @@ _CHUNK = 1000
 
 
 def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
-    """Build a named model, its initial weights a function of the images and the seed alone.
+    """Build a named model; its initial weights depend only on the images and the seed.
 
-    The images' mean and spread a channel are built in as normalisation. Of convolutional
-    nets, the first convolution begins as a whitening of their patches and the others pass their
-    input on, which trains in fewer epochs than random weights alone; the
-    architecture, and all that training may change, stays the same.
+    The images' mean and standard deviation per channel are built in as normalization. In
+    convolutional networks, the first convolution is initialized to whiten patches and the
+    others to the identity, which trains in fewer epochs than random weights; the
+    architecture and the trainable weights are unaffected.
 
     Args:
         name: one of `ARCHITECTURES`.
         images: the training images, uint8 of shape (count, height, width, channels).
         classes: number of classes, at least 2.
-        seed: of the initial weights and of dropout, at least 0.
+        seed: seed of the initial weights and of dropout, at least 0.
 
     Returns:
         A Functional model from uint8 images to float32 logits of shape (batch, classes).
 
     Raises:
-        RecipeError: if an argument is none of these.
-        ModelError: if the images are too small to be pooled so often.
+        RecipeError: if an argument is invalid.
+        ModelError: if the images are too small for the pooling layers.
 
-    Source: whitening and identity as the start of training, sections 3.1 and 3.2 of
-    arXiv 2404.00498, there as layers of their own. `mlp-1200` and `mlp-800` are those of
-    section 3 of arXiv 1503.02531; dropout and the limit on norms are those of arXiv 1207.0580.
+    Source: whitening and identity initialization, sections 3.1 and 3.2 of arXiv 2404.00498
+    (there as separate layers). `mlp-1200` and `mlp-800` are those of section 3 of
+    arXiv 1503.02531; dropout and the maximum norm are those of arXiv 1207.0580.
 
     Example:
 
@@ -111,7 +111,7 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
         layer = layers.Dropout(rate, seed=next(seeds), dtype="float32", name=name) if rate else None
         return layer(x) if layer else x
 
-    def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    def normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         return layers.BatchNormalization(momentum=0.9, dtype="float32", name=name)(x)
 
     def dense(
@@ -128,13 +128,13 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
         x = layers.Flatten(dtype="float32", name="flatten")(x)
         x = dropout(x, architecture.dropout[0], "pixels_dropout")
         hidden = zip(architecture.units, architecture.dropout[1:], strict=True)
-        for place, (units, rate) in enumerate(hidden, start=1):
-            x = dense(x, units, "relu", f"hidden{place}", architecture.max_norm)
-            x = dropout(x, rate, f"hidden{place}_dropout")
+        for number, (units, rate) in enumerate(hidden, start=1):
+            x = dense(x, units, "relu", f"hidden{number}", architecture.max_norm)
+            x = dropout(x, rate, f"hidden{number}_dropout")
         return keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
     blocks = zip(architecture.filters, architecture.dropout, strict=True)
     for block, (both, rate) in enumerate(blocks, start=1):
-        for place, filters in enumerate(both, start=1):
+        for number, filters in enumerate(both, start=1):
             initial = keras.initializers.GlorotUniform(next(seeds))
             x = layers.Conv2D(
                 filters,
@@ -143,14 +143,14 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
                 activation="relu",
                 kernel_initializer=initial,
                 dtype="float32",
-                name=f"block{block}_conv{place}",
+                name=f"block{block}_conv{number}",
             )(x)
-            x = normalise(x, f"block{block}_norm{place}")
+            x = normalize(x, f"block{block}_norm{number}")
         x = layers.MaxPooling2D(2, dtype="float32", name=f"block{block}_pool")(x)
         x = dropout(x, rate, f"block{block}_dropout")
     if architecture.dense:
         x = layers.Flatten(dtype="float32", name="flatten")(x)
-        x = normalise(dense(x, architecture.dense, "relu", "hidden"), "hidden_norm")
+        x = normalize(dense(x, architecture.dense, "relu", "hidden"), "hidden_norm")
         x = dropout(x, architecture.dense_dropout, "hidden_dropout")
     else:
         x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(x)
@@ -160,14 +160,14 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
 
 
 def macs(model: keras.Model) -> int:
-    """Multiply-accumulate operations of one image's forward pass.
+    """Multiply-accumulate operations of the forward pass of one image.
 
-    Counts two-dimensional convolutions, depthwise and separable ones too, and dense
-    layers, which are nearly all of it; a bias, normalisation, activation, pooling or
-    any other layer counts nothing.
+    Counts two-dimensional convolutions, including depthwise and separable ones, and dense
+    layers, which dominate; biases, normalization, activations, pooling and other layers
+    are not counted.
 
     Args:
-        model: a built Functional or Sequential model of one input of a fixed size.
+        model: a built Functional or Sequential model with one input of fixed size.
 
     Returns:
         The number of multiply-accumulates.
@@ -194,12 +194,12 @@ def _layer_macs(layer: keras.Layer) -> int:
         kernels = [layer.kernel]
     else:
         return 0
-    # Each kernel weight works once at every place of the output.
+    # Each kernel weight is used once per output position.
     sizes: tuple[Any, ...] = getattr(getattr(layer, "output", None), "shape", (None, None))[1:]
     if None in sizes:
         raise ModelError(
-            f"{layer.name}: expected a layer of a fixed size to count operations of, found output "
-            f"of shape {sizes}; give the model an input of a fixed height and width"
+            f"{layer.name}: expected a layer of fixed size to count its operations, found output "
+            f"of shape {sizes}; give the model an input of fixed height and width"
         )
     channels = sizes[0 if getattr(layer, "data_format", "") == "channels_first" else -1]
     positions = math.prod(sizes) // channels
@@ -230,7 +230,7 @@ def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
 
 
 def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, exact, in little memory."""
+    """Exact mean and standard deviation of each channel, computed in chunks."""
     channels = images.shape[-1]
     total, squares = np.zeros((2, channels), np.int64)
     for start in range(0, len(images), _CHUNK):
@@ -254,15 +254,15 @@ def _prime(model: keras.Model, images: np.ndarray) -> None:
 
 
 def _whitening(kernel: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """A kernel (h, w, channels, filters) whose first filters are the images' principal patches.
+    """A kernel (h, w, channels, filters) that starts with the images' principal patches.
 
-    Each comes with both signs, as the ReLU behind lets only one of them through.
+    Each appears with both signs, as the ReLU passes only one of them.
     """
     patches = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
     flat = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kernel[..., 0].size)
     variance, direction = np.linalg.eigh(flat.T @ flat / len(flat))
     count = min(kernel.shape[3] // 2, len(variance))
-    # Directions of next to no variance would be blown up to noise.
+    # The constant keeps directions of little variance from being amplified to noise.
     white = direction[:, ::-1] / np.sqrt(np.maximum(variance[::-1], 0) + 5e-4)
     white = white[:, :count].reshape(*kernel.shape[:3], count)
     rest = kernel[..., 2 * count :]

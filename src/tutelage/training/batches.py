@@ -15,7 +15,7 @@ from tutelage.recipe import Schedule, Views
 
 
 class ViewedBatches(keras.utils.PyDataset):
-    """Batches of views. The last images of an epoch's order, too few for a batch, are left out."""
+    """Batches of views; the last, incomplete batch of an epoch is dropped."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ViewedBatches(keras.utils.PyDataset):
         self.begin(epoch=0)
 
     def begin(self, epoch: int) -> None:
-        # Said by who knows: Keras also opens and closes the data to look at one batch.
+        # Called explicitly: Keras also opens and closes the data to inspect one batch.
         self.view = epoch % (self.views.distinct or epoch + 1)
         self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
         self.ahead: dict[int, Future[Any]] = {}
@@ -43,8 +43,8 @@ class ViewedBatches(keras.utils.PyDataset):
         return self.steps
 
     def __getitem__(self, step: int) -> tuple[Any, ...]:
-        # The next batch is made while this one is learned from. Keras' own workers would
-        # carry batches of one epoch over into the next.
+        # The next batch is prepared while this one is trained on. Keras' own workers would
+        # carry batches over into the next epoch.
         ready = self.ahead.pop(step, None)
         batch = ready.result() if ready else self._batch(self.view, self._index(step))
         if step + 1 < self.steps:
@@ -73,5 +73,5 @@ class ViewedBatches(keras.utils.PyDataset):
 
 
 def steps_per_epoch(schedule: Schedule, images: int) -> int:
-    """Training steps in an epoch over so many images."""
+    """Training steps per epoch for a number of images."""
     return images // min(schedule.batch_size, images)

@@ -1,4 +1,4 @@
-"""Callbacks of a training: early dropout, progress and checkpoints."""
+"""Training callbacks: early dropout, progress and checkpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tutelage.training.batches import ViewedBatches
 _READ_SECONDS = 0.1
 _FIGURES = {
     *("loss", "accuracy", "hard_loss", "distillation_loss"),
-    *("val_loss", "val_accuracy"),  # of validation images, which have no teacher logits
+    *("val_loss", "val_accuracy"),  # validation images have no teacher logits
 }
 
 
 class EarlyDropout(keras.callbacks.Callback):
-    """Turns dropout off after the first epochs."""
+    """Disables dropout after the first epochs."""
 
     def __init__(self, model: keras.Model, epochs: int):
         super().__init__()
@@ -38,7 +38,7 @@ class EarlyDropout(keras.callbacks.Callback):
             return
         for layer, _ in self.rates:
             layer.rate = 0
-        self.model.make_train_function(force=True)  # a compiled step has the rates built in
+        self.model.make_train_function(force=True)  # rates are compiled into the step
 
     def restore(self) -> None:
         for layer, rate in self.rates:
@@ -46,7 +46,7 @@ class EarlyDropout(keras.callbacks.Callback):
 
 
 class EpochKeeper(keras.callbacks.Callback):
-    """Stops at a loss that is not finite, and makes each epoch safe."""
+    """Raises if the loss is not finite, and saves a checkpoint after each epoch."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class EpochKeeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch, self.started = epoch, time.monotonic()
         self.read = self.started
-        self.unread: list[dict[str, Any]] = []  # of the steps since values were last read
+        self.unread: list[dict[str, Any]] = []  # logs since values were last read
         self.values: dict[str, float] = {}
         self.batches.begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # To read a value is to wait for the device, so the steps of a moment are read together.
+        # Reading a value waits for the device, so several steps are read at once.
         self.unread.append(dict(logs or {}))
         now = time.monotonic()
         if now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
@@ -84,8 +84,8 @@ class EpochKeeper(keras.callbacks.Callback):
             if not math.isfinite(self.values["loss"]):
                 raise TrainingError(
                     f"the loss is {self.values['loss']} at step {step} of epoch {self.epoch + 1}: "
-                    "try a lower learning rate, or look for broken images or labels; "
-                    "the epochs before are kept"
+                    "try a lower learning rate, or look for damaged images or labels; "
+                    "earlier epochs are saved"
                 )
         self.unread.clear()
 
@@ -93,7 +93,7 @@ class EpochKeeper(keras.callbacks.Callback):
         row: EpochLog = {"epoch": epoch + 1}
         row |= {name: float(value) for name, value in (logs or {}).items() if name in _FIGURES}
         if self.batches.unlabeled:
-            row.pop("accuracy", None)  # without labels it means nothing
+            row.pop("accuracy", None)  # meaningless without labels
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)

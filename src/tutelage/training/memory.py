@@ -1,4 +1,4 @@
-"""The C allocator while training."""
+"""Settings of the C allocator during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 _KEEP = "TUTELAGE_KEEP_ALLOCATOR"
-# mallopt's parameters and glibc's defaults, of its manual page; there is no way to read them.
+# mallopt's parameters, and glibc's documented defaults, which can't be queried.
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 _DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024}
 _TUNED = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
@@ -17,13 +17,12 @@ _TUNED = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let glibc keep freed memory for the next step while a block trains.
+    """Make glibc keep freed memory for the next training step inside this block.
 
-    It would return each freed feature map to the system and take it again page by page, which
-    costs a fifth of a step's time. Afterwards its defaults are set again, and what is free is
-    returned: in pieces as it is, the next training would take more. Nothing is changed where
-    `TUTELAGE_KEEP_ALLOCATOR` or glibc's own `MALLOC_...` variables are set, or elsewhere than in
-    glibc.
+    By default it returns each freed feature map to the system and maps it again page by page,
+    which takes 20 % of a step's time. Afterwards the defaults are restored and free memory is
+    returned: fragmented, it would make the next training use more. Nothing is changed if
+    `TUTELAGE_KEEP_ALLOCATOR` or glibc's `MALLOC_...` variables are set, or without glibc.
     """
     libc = None if _user_has_settings() else _glibc()
     if libc is None:

@@ -1,4 +1,4 @@
-"""Muon: stochastic gradient descent whose steps are orthogonalised."""
+"""Muon: stochastic gradient descent with orthogonalized updates."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from keras import ops
 
 from tutelage.errors import RecipeError
 
-# Coefficients and number of the Newton-Schulz iterations that the author settled on.
+# The author's coefficients and number of Newton-Schulz iterations.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
 
 
 class Muon(keras.optimizers.Optimizer):
-    """Momentum, orthogonalised by Newton-Schulz iteration where a variable is a matrix.
+    """Momentum, orthogonalized by Newton-Schulz iteration for matrices and kernels.
 
         m <- momentum * m + g
         d = g + momentum * m
         W <- W - learning_rate * (weight_decay * W + scale * orthogonal(d))
 
-    A kernel is taken as a matrix of (inputs, outputs), a convolution's window belonging to
-    its inputs; scale is `sqrt(max(1, outputs / inputs))`. Variables of one dimension (biases,
-    normalisation) take the step `d` itself, as Nesterov's momentum does. Keras' own Muon
-    leaves convolutions to AdamW.
+    A kernel is reshaped to a matrix of (inputs, outputs), with a convolution's window part of
+    the inputs; scale is `sqrt(max(1, outputs / inputs))`. One-dimensional variables (biases,
+    normalization) are updated by `d` itself, as in Nesterov momentum. Keras' own Muon uses
+    AdamW for convolutions.
 
     Args:
         learning_rate: a number above 0 or a Keras schedule.
-        momentum: 0 to below 1.
-        weight_decay: decoupled from the gradient; None: none.
-        name: of the optimizer.
-        **kwargs: as any Keras optimizer takes.
+        momentum: Nesterov momentum, from 0 to below 1.
+        weight_decay: decoupled weight decay; None: none.
+        name: name of the optimizer.
+        **kwargs: as in any Keras optimizer.
 
     Raises:
-        RecipeError: if the momentum is out of its range.
+        RecipeError: if the momentum is out of range.
 
     Source: Jordan and others 2024, https://kellerjordan.github.io/posts/muon.
 
@@ -65,14 +65,14 @@ class Muon(keras.optimizers.Optimizer):
         self.momentum = momentum
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Make the momentum of each variable."""
+        """Create the momentum of each variable."""
         if self.built:
             return
         super().build(variables)
         self._momenta = [self.add_variable_from_reference(v, name="momentum") for v in variables]
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        """One variable's step."""
+        """Update one variable."""
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
         average = self._momenta[self._get_variable_index(variable)]
@@ -83,18 +83,18 @@ class Muon(keras.optimizers.Optimizer):
         self.assign_sub(variable, rate * step)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this optimizer again."""
+        """The constructor's arguments."""
         return super().get_config() | {"momentum": self.momentum}
 
 
 def orthogonal(kernel: Any) -> Any:
-    """The orthogonal matrix nearest a kernel, roughly: its singular values become about 1.
+    """Approximate the orthogonal matrix closest to a kernel: singular values become about 1.
 
-    The iteration is done on the small matrix of the kernel's inner products instead of
-    the kernel, which gives the same result for a third of the work.
+    The iteration uses the small matrix of the kernel's inner products instead of the
+    kernel, which gives the same result with a third of the operations.
 
     Args:
-        kernel: a tensor of shape (..., outputs); what comes before the last axis is the inputs.
+        kernel: a tensor of shape (..., outputs); all axes before the last are inputs.
 
     Returns:
         A tensor of the same shape, times `sqrt(max(1, outputs / inputs))`.
@@ -104,17 +104,17 @@ def orthogonal(kernel: Any) -> Any:
     inputs, outputs = matrix.shape
     wide = matrix if inputs <= outputs else ops.transpose(matrix)
     inner = ops.matmul(wide, ops.transpose(wide))
-    # All scaling is done on small matrices too: the trace is the kernel's squared norm.
+    # Scaling uses small matrices too: the trace is the kernel's squared norm.
     scale = 1 / (ops.sqrt(ops.trace(inner)) + 1e-7)
     inner = inner * scale**2
     unit = ops.eye(len(inner), dtype=kernel.dtype)
-    whole = unit
+    product = unit
     for iteration in range(_ITERATIONS):
-        # Every factor is a polynomial of the same symmetric matrix, so all of them commute.
+        # Every factor is a polynomial in the same symmetric matrix, so all of them commute.
         factor = _A * unit + _B * inner + _C * ops.matmul(inner, inner)
-        whole = ops.matmul(factor, whole) if iteration else factor
+        product = ops.matmul(factor, product) if iteration else factor
         if iteration < _ITERATIONS - 1:
             inner = ops.matmul(ops.matmul(factor, inner), factor)
-    result = ops.matmul(whole * (scale * max(1.0, outputs / inputs) ** 0.5), wide)
+    result = ops.matmul(product * (scale * max(1.0, outputs / inputs) ** 0.5), wide)
     result = result if inputs <= outputs else ops.transpose(result)
     return ops.reshape(result, shape)

@@ -13,8 +13,8 @@ class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         peak: the highest rate.
-        steps: training steps in all.
-        warmup: part of the steps in which the rate rises, 0..1.
+        steps: total number of training steps.
+        warmup: fraction of the steps in which the rate rises, 0 to 1.
     """
 
     def __init__(self, peak: float, steps: int, warmup: float):
@@ -27,5 +27,5 @@ class TriangularSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * (ops.minimum(done / self.warmup, fall) if self.warmup else fall)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this schedule again."""
+        """The constructor's arguments."""
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}

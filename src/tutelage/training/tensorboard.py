@@ -1,4 +1,4 @@
-"""Event files, so that those who have TensorBoard open see a run there."""
+"""Event files that show a run in TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tutelage.progress import EpochLog
 
 
 class EventLog:
-    """Writes each stage's epochs as TensorBoard's own writer does, a folder a stage.
+    """Writes each stage's epochs as TensorBoard event files, one folder per stage.
 
-    What an earlier process wrote of a stage is written anew, so that a run that was stopped and
-    goes on shows each epoch once.
+    Events of a stage from an earlier process are rewritten, so that a resumed run shows each
+    epoch once.
 
     Args:
-        folder: where `tensorboard --logdir` will look.
+        folder: the folder for `tensorboard --logdir`.
 
     Raises:
         MissingExtraError: TensorBoard isn't installed.
@@ -37,14 +37,14 @@ class EventLog:
         with extra("tensorboard"):
             from tensorboard.summary import Writer
         self._writer, self.folder = Writer, folder
-        self._open: dict[str, tuple[Any, int]] = {}  # a stage's writer, and how many rows it has
+        self._open: dict[str, tuple[Any, int]] = {}  # by stage: writer, number of rows written
 
     def write(self, stage: str, rows: Sequence[EpochLog]) -> None:
-        """Write the epochs of a stage that are not yet written.
+        """Write the new epochs of a stage.
 
         Args:
-            stage: its name.
-            rows: all its epochs so far.
+            stage: the stage's name.
+            rows: all of its epochs so far.
         """
         if stage not in self._open:
             if not rows:

@@ -31,14 +31,14 @@ _TIMED_STEPS = 3
 
 @dataclass(frozen=True)
 class DistillationTargets:
-    """What a student is taught with: a teacher or its logits, losses and weights.
+    """Distillation targets of a student: a teacher or its logits, losses and weights.
 
     Attributes:
-        logits: the teacher's logits of each view; None where alpha is 0, or a teacher is given.
+        logits: the teacher's logits of each view; None if alpha is 0 or a teacher is given.
         losses: the distillation losses.
-        weights: each loss's weight, as `Distiller` takes them.
-        alpha: the share of the distillation loss, 0 to 1; the hard loss has `1 - alpha`.
-        teacher: computes its outputs at each step, where a loss compares inner layers.
+        weights: weight of each loss, as in `Distiller`.
+        alpha: weight of the distillation loss, 0 to 1; the hard loss has `1 - alpha`.
+        teacher: runs at each step if a loss compares intermediate layers; else None.
     """
 
     logits: LogitCache | GivenLogits | None
@@ -63,32 +63,32 @@ def fit(
     progress: Progress | None = None,
     on_epoch: Callable[[list[EpochLog]], None] = lambda rows: None,
 ) -> list[EpochLog]:
-    """Train a model, going on from its checkpoint where there is one.
+    """Train a model, resuming from its checkpoint if there is one.
 
-    Each epoch ends with a checkpoint written whole, so a process killed at any
-    moment loses the running epoch at most, and a resumed run on the CPU ends with
-    the very weights of an uninterrupted one.
+    Each epoch ends with an atomically written checkpoint, so a killed process loses at most
+    the current epoch, and a resumed run on the CPU ends with exactly the weights of an
+    uninterrupted one.
 
     Args:
         model: a stock model from uint8 images to logits; its variables are trained.
-        train: the images to learn from; labels of -1 are none, and are not shown.
-        validation: images measured after each epoch; nothing is chosen by them here.
-        schedule: epochs, batch size, learning rate and the like.
+        train: the training images; a label of -1 means unlabeled.
+        validation: images evaluated after each epoch; not used for model selection here.
+        schedule: epochs, batch size, learning rate and so on.
         views: the augmentation.
-        seed: of the order of the images and of their views.
-        precision: `"float32"` or `"bfloat16"`, what the step computes in.
+        seed: seed of image order and augmentation.
+        precision: training precision, `"float32"` or `"bfloat16"`.
         checkpoint: file of the state after the last finished epoch.
-        key: what this training is, for a checkpoint that belongs to another is refused.
-        targets: what teaches it; None where it learns from labels alone.
+        key: identifies the training; a checkpoint with another key is refused.
+        targets: distillation targets; None to learn from labels alone.
         progress: notified of each step and epoch.
-        on_epoch: called with the history so far when an epoch is safe on disk.
+        on_epoch: called with the history so far after an epoch is saved to disk.
 
     Returns:
-        A row for each epoch: losses, accuracies, learning rate and seconds.
+        One row per epoch: losses, accuracies, learning rate and seconds.
 
     Raises:
-        TrainingError: if the loss is not finite; the step is named.
-        RunError: if the checkpoint is damaged or of another training.
+        TrainingError: if the loss is not finite; names the step.
+        RunError: if the checkpoint is damaged or belongs to another training.
     """
     progress = progress or Progress()
     trained = _compiled(model, len(train), schedule, precision, targets, seed)
@@ -108,7 +108,7 @@ def fit(
                 validation_batch_size=_VALIDATION_BATCH,
                 epochs=schedule.epochs,
                 initial_epoch=len(history),
-                shuffle=False,  # the views have their own order; Keras would shuffle them unseeded
+                shuffle=False,  # views have a seeded order
                 callbacks=[keeper, early],
                 verbose=0,
             )
@@ -125,19 +125,19 @@ def seconds_per_step(
     views: Views,
     precision: str,
 ) -> float:
-    """How long a training step takes here, in seconds: the median of a few; the model is used up.
+    """Median seconds per training step over a few steps; changes the model's weights.
 
     Arguments as in `fit`.
     """
     trained = _compiled(model, len(train), schedule, precision)
     batches = ViewedBatches(train, schedule, views, seed=0)
-    spent = []
+    seconds = []
     with freed_memory_kept():
         for step in range(_TIMED_STEPS + 1):
             started = time.monotonic()
             trained.train_on_batch(*batches[step % len(batches)])
-            spent.append(time.monotonic() - started)
-    return float(np.median(spent[1:]))  # the first one also builds
+            seconds.append(time.monotonic() - started)
+    return float(np.median(seconds[1:]))  # the first one also builds
 
 
 def _compiled(
