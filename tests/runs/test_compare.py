@@ -196,7 +196,7 @@ def test_what_can_not_be_compared_is_refused() -> None:
         compare([record(0, 7, 6), record(0, 8, 6)])
     other = record(1, 7, 6)
     other.results["data"]["fingerprint"] = "g"
-    with pytest.raises(RunError, match="different data"):
+    with pytest.raises(RunError, match="differ in data"):
         compare([record(0, 7, 6), other])
     unfinished = dataclasses.replace(record(1, 7, 6), missing=("results.json is missing",))
     with pytest.raises(RunError, match=r"results\.json"):

@@ -1,4 +1,4 @@
-"""Evaluation of a model file on a data set's test part."""
+"""Evaluation of model files on a data set's test images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tutelage.models import loading, onnx_model, zoo
 
 
 def size_figures(model: keras.Model) -> dict[str, Any]:
-    """A model's `parameters`, and multiply-accumulates an image (`macs`) where they are known."""
+    """A model's `parameters`, and multiply-accumulates per image (`macs`) if known."""
     figures = {"parameters": model.count_params()}
     with contextlib.suppress(ModelError):
         figures["macs"] = zoo.macs(model)
@@ -26,26 +26,26 @@ def size_figures(model: keras.Model) -> dict[str, Any]:
 
 
 def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
-    """Measure a model file on a data set's test part.
+    """Evaluate a model file on a data set's test images.
 
     Args:
-        path: a `.keras` file, or an `.onnx` one of `tutelage export`.
-        data: the name of a data set, or the path of one.
+        path: a `.keras` file, or an `.onnx` file of `tutelage export`.
+        data: the name or path of a data set.
         teacher: a model file to compare the logits with.
 
     Returns:
-        `models` (figures by name by file stem) and `data`, ready for JSON.
+        `models` (metrics by file stem) and `data`, ready for JSON.
 
     Raises:
-        ModelError: if a file is no model or does not fit the data.
+        ModelError: if a file is not a model or doesn't match the data.
         DataError: if the data can't be found or read.
     """
     model = _load(path)
-    guide = None if teacher is None else (_load(teacher), teacher)
+    teacher_model = None if teacher is None else (_load(teacher), teacher)
     dataset = named_data(data, path)
     test = dataset.test
     logits = _logits(model, path, dataset)
-    teacher_logits = None if guide is None else _logits(*guide, dataset)
+    teacher_logits = None if teacher_model is None else _logits(*teacher_model, dataset)
     score = metrics.score(logits, test.labels, teacher_logits)
     size = (
         model.size_figures if isinstance(model, onnx_model.ExportedModel) else size_figures(model)
@@ -70,7 +70,7 @@ def _load(path: Path) -> keras.Model | onnx_model.ExportedModel:
 def _logits(
     model: keras.Model | onnx_model.ExportedModel, path: Path, dataset: datasets.Dataset
 ) -> np.ndarray:
-    """Logits of the test images, by a model that is checked to fit them."""
+    """Check that a model matches the data and compute the logits of the test images."""
     images = dataset.test.images
     shape, classes = images.shape[1:], dataset.classes
     if not isinstance(model, onnx_model.ExportedModel):
@@ -86,10 +86,10 @@ def _logits(
 
 
 def named_data(data: str, path: Path) -> datasets.Dataset:
-    """A data set by name or path, resized as in the run of a model file.
+    """Load a data set by name or path, resized as in the run of a model file.
 
     Args:
-        data: one of `datasets.NAMES`, or the path of one.
+        data: one of `datasets.NAMES`, or a path.
         path: the model file.
 
     Returns:
@@ -98,11 +98,11 @@ def named_data(data: str, path: Path) -> datasets.Dataset:
     Raises:
         DataError: if it can't be found or read.
     """
-    known = data in datasets.NAMES and data != "folder"
-    return datasets.load(data if known else "folder", None if known else data, size=_size(path))
+    is_name = data in datasets.NAMES and data != "folder"
+    return datasets.load(data if is_name else "folder", None if is_name else data, size=_size(path))
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """The image size of the run that a model file belongs to, if that resizes."""
+    """The image size of the run that a model file belongs to, if it resizes images."""
     recipe = path.parent / "recipe.toml"
     return recipes.load(recipe).data.size if recipe.is_file() else None

@@ -1,4 +1,4 @@
-"""Metrics of a classifier's logits against labels and against its teacher's logits."""
+"""Metrics of a classifier's logits relative to labels and its teacher's logits."""
 
 from typing import NamedTuple
 
@@ -16,13 +16,13 @@ Integers = NDArray[np.int64]
 
 
 class PerClass(NamedTuple):
-    """Figures for each class, every one of shape (classes,).
+    """Metrics per class, each of shape (classes,).
 
     Args:
-        precision: share of the predictions of this class that are correct; 0 without predictions.
-        recall: share of this class that is predicted correctly; 0 without images.
+        precision: fraction of predictions of this class that are correct; 0 without predictions.
+        recall: fraction of this class that is predicted correctly; 0 without images.
         f1: the harmonic mean of both, 0 if both are.
-        support: how many images are of this class.
+        support: number of images of this class.
 
     Example:
         >>> per_class([[2.0, 1.0], [0.0, 3.0]], [0, 0]).recall.tolist()
@@ -39,9 +39,9 @@ class Calibration(NamedTuple):
     """Confidence and accuracy in bins of confidence, each of shape (15,).
 
     Args:
-        confidence: the mean of `max(p)` over a bin's images; nan where there are none.
-        accuracy: share of a bin's images that are predicted correctly; nan where there are none.
-        support: how many images are in a bin.
+        confidence: mean of `max(p)` over a bin's images; nan for an empty bin.
+        accuracy: fraction of a bin's images predicted correctly; nan for an empty bin.
+        support: number of images in a bin.
 
     Example:
         >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).support.tolist()
@@ -56,7 +56,7 @@ class Calibration(NamedTuple):
 def score(
     logits: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Score a model's logits on labelled images, all in float64.
+    """Score a model's logits on labeled images, in float64.
 
     `nll = mean(-log p[label])` in nats, with `p = softmax(logits)`.
     `ece = sum over bins of |correct in the bin - confidence in the bin| / images`, with the
@@ -64,19 +64,19 @@ def score(
     `kl = mean(sum(q * log(q / p)))` in nats, with `q = softmax(teacher_logits)`.
 
     Args:
-        logits: of shape (images, classes), finite.
-        labels: class numbers of shape (images,), integers.
-        teacher_logits: the teacher's for the same images, of the same shape, if there are any.
+        logits: finite logits of shape (images, classes).
+        labels: class indices of shape (images,), integers.
+        teacher_logits: the teacher's logits of the same images and shape, if any.
 
     Returns:
         `accuracy`, `precision`, `recall`, `f1`, `nll` and `ece`; with a teacher also
-        `agreement`, the share of images whose top class is the teacher's, and `kl`. Precision,
-        recall and F1 are means over the classes that occur among labels or predictions, as
-        scikit-learn's `average="macro", zero_division=0` has them.
+        `agreement`, the fraction of images with the teacher's top class, and `kl`. Precision,
+        recall and F1 are means over the classes that occur among labels or predictions, as with
+        `average="macro", zero_division=0` in scikit-learn.
 
     Raises:
         ModelError: invalid logits or teacher's logits.
-        DataError: invalid labels, or labels of other classes.
+        DataError: invalid or out-of-range labels.
 
     Source:
         arXiv 1706.04599, equations 2, 3 and 5.
@@ -103,7 +103,7 @@ def score(
         teacher = finite(teacher_logits, "teacher's logits")
         if teacher.shape != student.shape:
             raise ModelError(
-                f"expected the teacher's logits to be of the model's shape {student.shape}, "
+                f"expected the teacher's logits to have the model's shape {student.shape}, "
                 f"found {teacher.shape}; give both for the same images and classes"
             )
         log_q = log_softmax(teacher, axis=1)
@@ -116,16 +116,16 @@ def confusion(logits: ArrayLike, labels: ArrayLike) -> Integers:
     """Compute the confusion matrix.
 
     Args:
-        logits: of shape (images, classes), finite.
-        labels: class numbers of shape (images,), integers.
+        logits: finite logits of shape (images, classes).
+        labels: class indices of shape (images,), integers.
 
     Returns:
-        Counts of shape (classes, classes), int64: a row for each true class, a column for each
-        predicted one.
+        Counts of shape (classes, classes), int64: one row per true class, one column per
+        predicted class.
 
     Raises:
         ModelError: invalid logits.
-        DataError: invalid labels, or labels of other classes.
+        DataError: invalid or out-of-range labels.
 
     Example:
         >>> confusion([[2.0, 1.0], [0.0, 3.0]], [0, 0]).tolist()
@@ -137,18 +137,18 @@ def confusion(logits: ArrayLike, labels: ArrayLike) -> Integers:
 
 
 def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
-    """Give precision, recall, F1 and support of every class, absent ones too.
+    """Compute precision, recall, F1 and support of every class, including absent ones.
 
     Args:
-        logits: of shape (images, classes), finite.
-        labels: class numbers of shape (images,), integers.
+        logits: finite logits of shape (images, classes).
+        labels: class indices of shape (images,), integers.
 
     Returns:
-        Four arrays of shape (classes,): three float64, the support int64.
+        Four arrays of shape (classes,): three in float64, support in int64.
 
     Raises:
         ModelError: invalid logits.
-        DataError: invalid labels, or labels of other classes.
+        DataError: invalid or out-of-range labels.
 
     Example:
         >>> per_class([[2.0, 1.0], [0.0, 3.0]], [0, 0]).support.tolist()
@@ -163,18 +163,18 @@ def per_class(logits: ArrayLike, labels: ArrayLike) -> PerClass:
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
-    """Compare confidence with accuracy in the bins of `score`'s ECE.
+    """Compute confidence and accuracy in the bins of `score`'s ECE.
 
     Args:
-        logits: of shape (images, classes), finite.
-        labels: class numbers of shape (images,), integers.
+        logits: finite logits of shape (images, classes).
+        labels: class indices of shape (images,), integers.
 
     Returns:
         Three arrays of shape (15,), for bins of equal width from 0 to 1, closed on the right.
 
     Raises:
         ModelError: invalid logits.
-        DataError: invalid labels, or labels of other classes.
+        DataError: invalid or out-of-range labels.
 
     Example:
         >>> calibration([[2.0, 1.0], [0.0, 3.0]], [0, 0]).accuracy[10:].tolist()
@@ -194,16 +194,16 @@ def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
     """Describe in a sentence or two whether the teacher helped.
 
     Args:
-        teacher: its accuracy, 0 to 1; None if unknown.
+        teacher: accuracy of the teacher, 0 to 1; None if unknown.
         baseline: accuracy of the student trained without the teacher, 0 to 1.
         student: accuracy of the student trained with the teacher, 0 to 1.
 
     Returns:
-        How much of the gap from baseline to teacher the student closed, in percentage points; or
-        that the teacher did not help, or was not better than the baseline.
+        A description of how much of the gap from baseline to teacher the student closed, in
+        percentage points, or of why there was none to close.
 
     Raises:
-        ModelError: an accuracy that is not from 0 to 1.
+        ModelError: an accuracy is not between 0 and 1.
 
     Example:
         >>> gap_closed(0.90, 0.88, 0.89)
@@ -218,22 +218,22 @@ def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
                 f"expected the {name}'s accuracy as a number from 0 to 1, "
                 f"found {accuracy}; divide a percentage by 100"
             )
-    # In whole hundredths of a point, so that the figures shown add up.
+    # In whole hundredths of a point, so that the printed numbers add up.
     bottom, reached = round(10_000 * baseline), round(10_000 * student)
     gain = reached - bottom
-    place = f"{_points(gain)} above" if gain > 0 else f"{_points(-gain)} below"
-    beside = f"the student is {place} the baseline" if gain else "the student equals the baseline"
+    level = f"{_points(gain)} above" if gain > 0 else f"{_points(-gain)} below"
+    versus = f"the student is {level} the baseline" if gain else "the student equals the baseline"
     if teacher is None:
-        return f"The teacher's accuracy on these images is unknown; {beside}."
+        return f"The teacher's accuracy on these images is unknown; {versus}."
     gap = round(10_000 * teacher) - bottom
     if gap <= 0:
         why = f"is {_points(-gap)} below the baseline" if gap else "equals the baseline"
         end = "" if gain > 0 else ", so the teacher did not help"
-        return f"There was no gap to close: the teacher {why}; {beside}{end}."
+        return f"There was no gap to close: the teacher {why}; {versus}{end}."
     if gain <= 0:
-        return f"The teacher did not help: {beside}, which is {_points(gap)} below the teacher."
+        return f"The teacher did not help: {versus}, which is {_points(gap)} below the teacher."
     if gain < gap:
-        part = min(round(100 * gain / gap), 99)  # 100 % would mean all of it
+        part = min(round(100 * gain / gap), 99)  # 100 % only if the gap is closed
         closed = f"closed {gain / 100:.2f} of the {_points(gap)}"
         return f"The student {closed} from baseline to teacher ({part} %)."
     end = f"is {_points(gain - gap)} above" if gain > gap else "equals"
@@ -250,32 +250,32 @@ def _calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
 
 
 def _in_bins(confidence: Floats, weights: NDArray | None) -> Floats:
-    """The sum of the weights in each bin; without weights the count."""
+    """The sum of the weights in each bin, or the count without weights."""
     edges = np.linspace(0, 1, BINS + 1)
     bins = np.searchsorted(edges, confidence, side="left") - 1  # no confidence is 0
     return np.bincount(bins, weights=weights, minlength=BINS).astype(np.float64)
 
 
 def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
-    """Logits as float64 and labels as int64, checked; raises as `score` does."""
+    """Validate and convert logits to float64 and labels to int64; raises like `score`."""
     values = finite(logits, "logits")
     truth = np.asarray(labels)
     images, classes = values.shape
     if truth.shape != (images,) or truth.dtype.kind not in "iu":
         raise DataError(
-            f"expected labels as integers of shape ({images},), one for each row of logits, "
-            f"found {truth.dtype} of shape {truth.shape}; give class numbers"
+            f"expected labels as integers of shape ({images},), one per row of logits, "
+            f"found {truth.dtype} of shape {truth.shape}; give class indices"
         )
     if truth.min() < 0 or truth.max() >= classes:
         raise DataError(
             f"expected labels from 0 to {classes - 1}, as there are {classes} logits, "
-            f"found {truth.min()} to {truth.max()}; take a model of the same classes"
+            f"found {truth.min()} to {truth.max()}; use a model of the same classes"
         )
     return values, truth.astype(np.int64)
 
 
 def finite(logits: ArrayLike, name: str) -> Floats:
-    """Logits as float64, checked; raises as `score` does."""
+    """Validate and convert logits to float64; raises like `score`."""
     values = np.asarray(logits)
     if values.dtype.kind not in "fiu" or values.ndim != 2 or not len(values) or values.shape[1] < 2:
         raise ModelError(

@@ -22,8 +22,8 @@ from tutelage.models import loading
 from tutelage.models.onnx_model import ExportedModel
 from tutelage.progress import Progress
 
-BATCH = 64  # images a call, to measure throughput
-_BURST = 11  # calls in a row; the first is not counted, as another model ran before it
+BATCH = 64  # images per call, to measure throughput
+_BURST = 11  # consecutive calls; the first, after another model, is not counted
 _ROUNDS = 20
 _LONG = 0.5  # seconds after which a burst of at least two calls ends
 
@@ -53,9 +53,9 @@ class ModelFile:
     """A model file, ready to predict.
 
     Attributes:
-        predict: computes the logits of so many grey images.
-        figures: `name`, `format`, `precision`, `shape`, and where known `parameters`, `macs` and
-            the test `accuracy` in an exported file's metadata.
+        predict: computes the logits of a number of gray images.
+        figures: `name`, `format`, `precision`, `shape`, and if known `parameters`, `macs` and the
+            test `accuracy` in an exported file's metadata.
     """
 
     predict: Callable[[int], None]
@@ -74,7 +74,7 @@ def open_model(path: str | os.PathLike[str], threads: int) -> ModelFile:
         The model.
 
     Raises:
-        ModelError: if it is none of these.
+        ModelError: if it is neither.
     """
     path = Path(path)
     if path.suffix == ".onnx":
@@ -106,22 +106,22 @@ def open_model(path: str | os.PathLike[str], threads: int) -> ModelFile:
 def profile(
     paths: Sequence[Path], *, threads: int | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Measure models beside each other: all in one run, a burst of calls of each in turn.
+    """Measure models in one run, in alternating bursts of calls.
 
     Args:
         paths: the files, at least one.
         threads: threads per model; default: the faster of one and all cores.
-        progress: is called after each round.
+        progress: notified after each round.
 
     Returns:
-        `models`, for each file its `file`, `name`, `format`, `precision`, `parameters`, `macs`,
-        `accuracy` (where the file has it), `bytes`, `peak_memory` in bytes (of a process that
+        `models`, for each file `file`, `name`, `format`, `precision`, `parameters`, `macs`,
+        `accuracy` (if the file has it), `bytes`, `peak_memory` in bytes (of a process that
         loads only this file and computes a batch), and two latencies, `single` (one image)
         and `batch` (64): each `median`, `p95` in seconds and `threads`, the batch's
         also `images_per_second`; and `environment`. Ready for JSON.
 
     Raises:
-        RecipeError: if there is no file, or `threads` is below 1.
+        RecipeError: if there are no files, or `threads` is below 1.
         ModelError: if a file can't be opened.
     """
     if not paths or (threads is not None and threads < 1):
@@ -165,7 +165,7 @@ def write(result: dict[str, Any], file: Path) -> None:
 
 
 def _burst(model: ModelFile, images: int) -> list[float]:
-    """Seconds of calls in a row, without the first; fewer calls where they are slow."""
+    """Seconds of consecutive calls, without the first; fewer calls if they are slow."""
     model.predict(images)
     seconds: list[float] = []
     while len(seconds) < _BURST - 1 and (sum(seconds) < _LONG or not seconds):

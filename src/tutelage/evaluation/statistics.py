@@ -1,4 +1,4 @@
-"""Paired differences over seeds, and McNemar's test on the same images."""
+"""Paired differences over seeds and McNemar's test."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two models' figures over seeds.
+    """A paired difference of two models' metrics over seeds.
 
     Attributes:
-        count: how many seeds.
-        mean: of the differences.
-        std: their standard deviation (n - 1); None of a single one.
-        low: of the 95 % interval of the mean by Student's t; None of a single one.
-        high: likewise.
-        p: of the paired t-test against no difference, two-sided; None of a single one.
+        count: the number of seeds.
+        mean: mean of the differences.
+        std: their standard deviation (n - 1); None for a single one.
+        low: lower end of the mean's 95 % interval by Student's t; None for a single one.
+        high: upper end of that interval.
+        p: p-value of the two-sided paired t-test; None for a single one.
     """
 
     count: int
@@ -39,18 +39,18 @@ class Difference:
 def paired(one: ArrayLike, other: ArrayLike) -> Difference:
     """The paired difference `one - other`, with its 95 % interval.
 
-    `mean +- t(0.975, n - 1) * std / sqrt(n)`. The seeds are the sample: the interval says where
-    the mean over further seeds would lie on the same test images.
+    `mean +- t(0.975, n - 1) * std / sqrt(n)`. The seeds are the sample: the interval estimates
+    the mean over all seeds on the same test images.
 
     Args:
-        one: a model's figure for each seed, (n,).
-        other: the other model's for the same seeds, (n,).
+        one: a model's metric per seed, (n,).
+        other: the other model's metric for the same seeds, (n,).
 
     Returns:
-        The difference; without an interval where n is 1.
+        The difference; without an interval if n is 1.
 
     Raises:
-        RunError: not as many of both, or none.
+        RunError: the numbers of seeds differ, or are 0.
 
     Source: Student 1908, The probable error of a mean.
 
@@ -76,20 +76,20 @@ def paired(one: ArrayLike, other: ArrayLike) -> Difference:
 
 
 def mcnemar(one: ArrayLike, other: ArrayLike) -> dict[str, Any]:
-    """McNemar's exact test: are two models right equally often on the same images?
+    """McNemar's exact test of whether two models are correct equally often.
 
-    Of the `n` images that exactly one of them is right on, the number on which it is the first
-    has, if they are equally good, the binomial distribution of `n` fair coins.
+    Among the `n` images on which exactly one model is correct, the number for the first model
+    is binomial with probability 1/2 if the models are equally good.
 
     Args:
-        one: whether the first model is right, bool of shape (images,).
-        other: whether the second is.
+        one: whether the first model is correct, bool of shape (images,).
+        other: whether the second model is correct.
 
     Returns:
-        `first` and `second` (images that this one alone is right on) and the two-sided `p`.
+        `first` and `second` (images on which only this model is correct) and the two-sided `p`.
 
     Raises:
-        RunError: not the same images.
+        RunError: the numbers of images differ.
 
     Source: McNemar 1947, doi 10.1007/BF02295996, in its exact form.
 
@@ -102,6 +102,7 @@ def mcnemar(one: ArrayLike, other: ArrayLike) -> dict[str, Any]:
     first, second = (np.asarray(x, bool) for x in (one, other))
     if first.shape != second.shape or first.ndim != 1:
         raise RunError(f"expected the same images, found shapes {first.shape} and {second.shape}")
-    alone, beside = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(stats.binomtest(alone, alone + beside).pvalue) if alone + beside else 1.0
-    return {"first": alone, "second": beside, "p": p}
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    n = only_first + only_second
+    p = float(stats.binomtest(only_first, n).pvalue) if n else 1.0
+    return {"first": only_first, "second": only_second, "p": p}

@@ -1,1 +1,1 @@
-"""A run as one HTML page, from its stored results alone."""
+"""HTML reports made from the stored results of runs."""

@@ -1,6 +1,6 @@
 """Charts: pure functions from numbers to matplotlib figures.
 
-Every chart fits a phone, and no information is in color alone: shapes and dashes differ too.
+Every chart fits a phone; no information is in color alone, as shapes and dashes differ, too.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ styled: Any = matplotlib.rc_context(STYLE)
 
 
 def blank(height: float) -> Figure:
-    """An empty figure of the common width and a height in inches."""
+    """An empty figure with the common width and a height in inches."""
     return Figure(figsize=(5.0, height), layout="constrained")
 
 
-def _colour(model: str, models: Sequence[str]) -> str:
+def _color(model: str, models: Sequence[str]) -> str:
     others = [name for name in models if name not in COLOURS]
     return COLOURS.get(model) or _OTHERS[others.index(model) % len(_OTHERS)]
 
@@ -80,7 +80,7 @@ def _legend(axes: Axes, count: int) -> None:
 
 
 def short(name: str, room: int = 14) -> str:
-    """A name cut to a number of characters, without line breaks."""
+    """A name truncated to a number of characters, without line breaks."""
     plain = " ".join(name.split())
     return plain if len(plain) <= room else plain[: room - 1] + "…"
 
@@ -90,7 +90,7 @@ def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity:
     """A quantity by epoch.
 
     Args:
-        lines: for each model the epochs and values of each seed.
+        lines: epochs and values of each seed, per model.
         quantity: name and unit of the values.
 
     Returns:
@@ -106,7 +106,7 @@ def curves(lines: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]], quantity:
                 x,
                 y,
                 _DASHES.get(model, ":"),
-                color=_colour(model, list(lines)),
+                color=_color(model, list(lines)),
                 marker=_MARKERS.get(model, "D") if len(seeds) == 1 else None,
                 markersize=3.5,
                 markevery=max(1, len(x) // 15),
@@ -127,13 +127,13 @@ def scatter(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quant
     """A quantity at scattered alphas and temperatures; the highest is a star.
 
     Args:
-        values: of each setting, (n,).
-        alphas: of each setting, (n,).
-        temperatures: of each setting, (n,), above 0.
+        values: value of each setting, (n,).
+        alphas: alpha of each setting, (n,).
+        temperatures: temperature of each setting, (n,), above 0.
         quantity: name and unit of the values.
 
     Returns:
-        A chart with a point for each setting.
+        A chart with one point per setting.
     """
     y, a, t = (np.asarray(x, float) for x in (values, alphas, temperatures))
     figure = blank(3.8)
@@ -160,11 +160,11 @@ def scatter(values: ArrayLike, alphas: ArrayLike, temperatures: ArrayLike, quant
 
 @styled
 def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -> Figure:
-    """A row for each name, with a marker for each model.
+    """One row per name, with one marker per model.
 
     Args:
-        values: of each model, (names,); nan where there is none.
-        names: of the rows, top to bottom.
+        values: values of each model, (names,); nan if missing.
+        names: names of the rows, top to bottom.
         quantity: name and unit of the values.
 
     Returns:
@@ -178,13 +178,13 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
     spans = np.nanmin(table[:, some], axis=0), np.nanmax(table[:, some], axis=0)
     axes.hlines(places[some], *spans, color=RULE, linewidth=2.5, zorder=1)
     # Side by side, so that equal values stay visible.
-    beside = 0.17 * (np.arange(len(table)) - (len(table) - 1) / 2)
-    for model, row, shift in zip(values, table, beside, strict=True):
+    offsets = 0.17 * (np.arange(len(table)) - (len(table) - 1) / 2)
+    for model, row, shift in zip(values, table, offsets, strict=True):
         axes.plot(
             row,
             places + shift,
             _MARKERS.get(model, "D"),
-            color=_colour(model, list(values)),
+            color=_color(model, list(values)),
             markersize=6.5,
             markeredgecolor=GROUND,
             markeredgewidth=0.7,
@@ -204,7 +204,7 @@ def reliability(bins: Calibration, colour: str) -> Figure:
 
     Args:
         bins: from `metrics.calibration`.
-        colour: of the model.
+        colour: color of the model.
 
     Returns:
         A chart of bars with the diagonal of perfect calibration.
@@ -235,12 +235,12 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
     """Accuracy against size.
 
     Args:
-        models: size, accuracy in percent and its standard deviation over seeds, if known, of each
+        models: size, accuracy in percent and its standard deviation over seeds, if known, per
             model.
         size: unit of the size.
 
     Returns:
-        A chart with a point for each model on a logarithmic size axis.
+        A chart with one point per model on a logarithmic size axis.
     """
     figure = blank(3.2)
     axes = figure.add_subplot()
@@ -250,7 +250,7 @@ def trade(models: Mapping[str, tuple[float, float, float | None]], size: str) ->
             accuracy,
             yerr=std or None,
             fmt=_MARKERS.get(model) or "Dv>P<X"[place % 6],  # as the colors repeat
-            color=_colour(model, list(models)),
+            color=_color(model, list(models)),
             markersize=9,
             capsize=4,
             label=model,

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Table:
-    """Cells under headings; the first cell of each row is its name.
+    """A table; the first cell of each row is its name.
 
     Attributes:
-        headings: of the columns.
+        headings: headings of the columns.
         rows: formatted cells.
         title: caption of the table; may be empty.
     """
@@ -29,9 +29,9 @@ class Chart:
     """A figure with its description and its numbers.
 
     Attributes:
-        name: of its files, and its anchor in the page.
+        name: name of its files and its anchor in the page.
         figure: the drawing.
-        title: of the chart.
+        title: title of the chart.
         caption: how to read it.
         table: the numbers shown.
     """
@@ -96,7 +96,7 @@ class Part:
         title: its heading.
         verdict: the result in a sentence or two.
         cards: name, accuracy and size of each model.
-        sections: in their order.
+        sections: the sections in order.
     """
 
     name: str
@@ -112,7 +112,7 @@ def percent(share: float) -> str:
 
 
 def percent_rows(names: Sequence[str], values: Mapping[str, np.ndarray]) -> list[tuple[str, ...]]:
-    """Table rows of percentages: a row for each name, a column for each entry of `values`."""
+    """Table rows of percentages: one row per name, one column per entry of `values`."""
     return [
         (name, *("" if np.isnan(row[i]) else percent(row[i]) for row in values.values()))
         for i, name in enumerate(names)

@@ -27,7 +27,7 @@ def _cells(
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> None:
-    """Cells as dense as their strength: above 0 in one color, below in the other, nan neutral."""
+    """Draw cells with opacity by strength: above 0 in one color, below in another, nan gray."""
     shown = np.zeros((*strength.shape, 4))
     known = np.nan_to_num(strength)
     shown[..., :3] = np.where(known[..., None] > 0, to_rgb(BETTER), to_rgb(WORSE))
@@ -64,8 +64,8 @@ def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> Non
     """A color bar, for cells without numbers."""
     known = np.linspace(-1 if low < 0 else 0, 1, 41)
     shades = _density(known, many=True)
-    colours = [BETTER if s > 0 and low < 0 else WORSE for s in known]
-    ramp = [(*to_rgb(c), shade) for c, shade in zip(colours, shades, strict=True)]
+    colors = [BETTER if s > 0 and low < 0 else WORSE for s in known]
+    ramp = [(*to_rgb(c), shade) for c, shade in zip(colors, shades, strict=True)]
     scale = ScalarMappable(Normalize(low, high), ListedColormap(ramp))
     bar = figure.colorbar(scale, ax=axes, shrink=0.7, aspect=30, pad=0.02)
     bar.set_label(label)
@@ -74,15 +74,15 @@ def _key(figure: Figure, axes: Axes, low: float, high: float, label: str) -> Non
 
 @styled
 def confusion(counts: np.ndarray, classes: Sequence[str], peak: int) -> Figure:
-    """A confusion matrix; only errors are colored.
+    """A confusion matrix in which only errors are colored.
 
     Args:
-        counts: images, (classes, classes): a row for each true class.
+        counts: images, (classes, classes), one row per true class.
         classes: their names.
-        peak: count with the full color, the same for all models so that they compare.
+        peak: count with full color, the same for all models for comparison.
 
     Returns:
-        A chart with a number in each cell if there are 15 classes or fewer.
+        A chart, with numbers in the cells for up to 15 classes.
     """
     strength = -counts / max(peak, 1)
     np.fill_diagonal(strength, np.nan)
@@ -106,7 +106,7 @@ def difference(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         classes: their names.
 
     Returns:
-        A chart with a number in each cell if there are 15 classes or fewer.
+        A chart, with numbers in the cells for up to 15 classes.
     """
     better = np.where(np.eye(len(classes), dtype=bool), counts, -counts)
     peak = max(int(np.abs(counts).max()), 1)
@@ -128,9 +128,9 @@ def grid(
     """A quantity by alpha and temperature, with the highest cell framed.
 
     Args:
-        values: of shape (alphas, temperatures), nan for settings that were not run.
-        alphas: of the rows.
-        temperatures: of the columns; nan for a method without one.
+        values: array of shape (alphas, temperatures), nan for settings that were not run.
+        alphas: alphas of the rows.
+        temperatures: temperatures of the columns; nan for a method without one.
         quantity: name and unit of the values.
 
     Returns:

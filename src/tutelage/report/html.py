@@ -39,9 +39,9 @@ class Written:
     """A written report.
 
     Attributes:
-        path: of the page.
+        path: path of the page.
         figures: the folder with its charts as PNG and SVG.
-        missing: a line for each file that could not be read.
+        missing: one line per file that could not be read.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Written:
 def write(paths: Sequence[Path], out: Path | None = None) -> Written:
     """Write a report on runs and sweeps, and its charts as separate files.
 
-    The page lists what is missing from a run.
+    The page lists the missing files of a run.
 
     Args:
         paths: run or sweep folders, or folders that contain them.
@@ -60,7 +60,7 @@ def write(paths: Sequence[Path], out: Path | None = None) -> Written:
             else in the current folder.
 
     Returns:
-        Its path, and what could not be read.
+        The paths written, and the files that could not be read.
 
     Raises:
         RunError: there is nothing to show, the runs can't be compared, or writing failed.

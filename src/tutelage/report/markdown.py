@@ -45,8 +45,8 @@ def markdown(
 
     Args:
         results: the contents of `results.json`.
-        logits: of each model on the test set, (n, classes).
-        labels: of the test set, (n,).
+        logits: logits of each model on the test set, (n, classes).
+        labels: labels of the test set, (n,).
 
     Returns:
         Markdown.

@@ -44,13 +44,13 @@ def confusion(
     last = list(wrong)[-1]
     if wrong[last].max() > 1:
         i, j = np.unravel_index(wrong[last].argmax(), wrong[last].shape)
-        beside = [f"{stage} {wrong[stage][i, j]}" for stage in wrong if stage != last]
+        others = [f"{stage} {wrong[stage][i, j]}" for stage in wrong if stage != last]
         section.text.append(
             f"Most frequent confusion of the {last}: {names[i]} as {names[j]}, "
-            f"{wrong[last][i, j]} times" + (f" ({', '.join(beside)})." if beside else ".")
+            f"{wrong[last][i, j]} times" + (f" ({', '.join(others)})." if others else ".")
         )
     else:
-        section.text.append(f"The {last} makes no confusion twice.")
+        section.text.append(f"The {last} makes no confusion more than once.")
     for stage, matrix in counts.items():
         section.charts.append(
             Chart(
@@ -77,7 +77,7 @@ def confusion(
 
 
 def _counts(matrix: np.ndarray, names: Sequence[str], signed: bool = False) -> Table:
-    """All cells for few classes; for many, the largest off the diagonal."""
+    """All cells for few classes; for many, the largest off-diagonal ones."""
     form = "{:+d}" if signed else "{:d}"
     if len(names) <= heatmaps.NUMBERED:
         body = [
@@ -118,8 +118,8 @@ def by_class(logits: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequen
     else:
         order = np.arange(len(names))
     for figure, meaning in (
-        ("precision", "Share of the images predicted as this class that belong to it."),
-        ("recall", "Share of the images of this class that are predicted as it."),
+        ("precision", "Fraction of the images predicted as this class that belong to it."),
+        ("recall", "Fraction of the images of this class that are predicted correctly."),
     ):
         values = {stage: getattr(one, figure) for stage, one in figures.items()}
         section.charts.append(
@@ -137,7 +137,7 @@ def by_class(logits: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequen
             for stage, z in logits.items()
             if stage != "teacher"
         }
-        meaning = "Share of the images of this class with the same prediction as the teacher's."
+        meaning = "Fraction of the images of this class with the same prediction as the teacher's."
         title = "Agreement with the teacher by class"
         section.charts.append(_classes("agreement", title, meaning + cut, agreement, names, order))
     return section

@@ -18,7 +18,7 @@ _SIZES = ("parameters", "MACs", "file")
 
 
 def results(records: Sequence[Record], group: Mapping[str, Any]) -> Section:
-    """The results of one recipe, over seeds with their spread, and the verdict."""
+    """The results of one recipe, with their spread over seeds, and the verdict."""
     first, section = records[0].results, Section("results", "Results")
     names, *lines = zip(HEADINGS, *rows(first["models"]), strict=True)
     if len(records) == 1:
@@ -51,14 +51,14 @@ def _seeds(records: Sequence[Record], group: Mapping[str, Any]) -> Chart:
         "seeds",
         charts.dots({m: 100 * x for m, x in values.items()}, names, "test accuracy (%)"),
         "Test accuracy by seed",
-        "The teacher helped where the student is to the right of the baseline. Student - baseline: "
+        "The teacher helped if the student is to the right of the baseline. Student - baseline: "
         f"{points(group['worth'])}.",
         Table(("", *values), percent_rows(names, values)),
     )
 
 
 def comparison(compared: Mapping[str, Any]) -> Section:
-    """Several recipes, a row each."""
+    """A comparison of recipes, one row each."""
     groups = compared["groups"]
     models = [m for m in STAGES if any(m in group["models"] for group in groups)]
     body = []

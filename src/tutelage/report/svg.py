@@ -18,7 +18,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 # Colors with a light and a dark variant in the page.
 _PAGE_COLORS = {INK: "currentColor", RULE: "var(--rule)", GROUND: "none"} | {
-    colour: f"var(--{model})" for model, colour in COLOURS.items()
+    color: f"var(--{model})" for model, color in COLOURS.items()
 }
 
 
@@ -27,13 +27,13 @@ def save(figure: Figure, path: Path) -> str:
 
     Args:
         figure: the chart.
-        path: of both files, without their suffixes.
+        path: path of both files, without the suffix.
 
     Returns:
         The SVG.
 
     Raises:
-        RunError: the disk can't be written.
+        RunError: a file can't be written.
     """
     text = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
@@ -42,7 +42,7 @@ def save(figure: Figure, path: Path) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         with storage.replacing(path.with_name(f"{path.name}.svg")) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-        figure.set_layout_engine("none")  # already laid out, which takes longer than drawing
+        figure.set_layout_engine("none")  # reuse the layout, which is slow to compute
         with storage.replacing(path.with_name(f"{path.name}.png")) as temporary:
             figure.savefig(temporary, dpi=160)
     return text.getvalue()
@@ -52,11 +52,11 @@ def inline(text: str, name: str, label: str) -> str:
     """Convert a chart's SVG to an element of an HTML page.
 
     Colors become those of the page. Styles become attributes, as a strict content security policy
-    requires. Ids get a prefix, as the page has many charts.
+    requires. Ids get a prefix to be unique in the page.
 
     Args:
         text: from `save`.
-        name: of the chart, unique in the page.
+        name: name of the chart, unique in the page.
         label: text alternative of the chart.
 
     Returns:

@@ -28,9 +28,9 @@ class Sweep:
 
     Attributes:
         folder: the sweep folder.
-        trials: the complete ones.
+        trials: the complete trials.
         said: the result in sentences.
-        missing: a line for each missing or damaged file.
+        missing: one line per missing or damaged file.
     """
 
     folder: Path
@@ -51,14 +51,14 @@ def read(folder: Path) -> Sweep:
     try:
         tree = json.loads((folder / FILE).read_text(encoding="utf-8"))
         trials = [trial for one in tree["trials"] if (trial := _trial(one)) is not None]
-        said = [str(line) for line in tree.get("said", [])]
-        return Sweep(folder, trials, said, () if said else ("the sweep is not finished",))
+        sentences = [str(line) for line in tree.get("said", [])]
+        return Sweep(folder, trials, sentences, () if sentences else ("the sweep is not finished",))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Sweep(folder, missing=(f"{FILE} is damaged",))
 
 
 def _trial(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A trial with numeric figures; None if it is not complete."""
+    """A trial with numeric values; None if it is not complete."""
     if row.get("accuracy") is None or row.get("state", "complete") != "complete":
         return None
     degree = row.get("temperature")
@@ -72,7 +72,7 @@ def _trial(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def section(sweep: Sweep, name: str) -> Section:
-    """Build the section on a sweep, with a heatmap for each method.
+    """Build the section on a sweep, with one heatmap per method.
 
     Args:
         sweep: from `read`.
@@ -105,7 +105,7 @@ def section(sweep: Sweep, name: str) -> Section:
 
 
 def _on_grid(gathered: Points) -> tuple[np.ndarray, list[float], list[float]]:
-    """Mean accuracies, nan where there is none, of rising alphas by rising temperatures."""
+    """Mean accuracies by ascending alpha and temperature, nan if missing."""
     alphas = sorted({alpha for alpha, _ in gathered})
     degrees = sorted({degree for _, degree in gathered})
     values = np.full((len(alphas), len(degrees)), np.nan)

@@ -1,1 +1,1 @@
-"""A run's folder: layout, reading, comparing."""
+"""Run folders: layout, reading and comparison."""

@@ -22,15 +22,15 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
         records: from `run_reader.read`, of runs on the same test images.
 
     Returns:
-        `data`, `test` (images) and `groups`, one for each recipe regardless of the seed: `name`
-        (the keys that differ), `runs`, `seeds`, `models` (mean and standard deviation of each
-        figure), `worth` (student - baseline), `short` (student - teacher, if its accuracy is
-        known), `mcnemar` (student and baseline, for each seed) and `verdict`; all groups but the
-        first also `against`: student - student of the first group, paired by seed. `mixed` says
-        what else than recipe and seed differs: the kernels that computed, or the backend.
+        `data`, `test` (images) and `groups`, one per recipe regardless of the seed: `name` (the
+        keys that differ), `runs`, `seeds`, `models` (mean and standard deviation of each metric),
+        `worth` (student - baseline), `short` (student - teacher, if its accuracy is known),
+        `mcnemar` (student and baseline, per seed) and `verdict`; all groups but the first also
+        `against`: student - student of the first group, paired by seed. `mixed` lists differences
+        other than recipe and seed: the compiled kernels or the backend.
 
     Raises:
-        RunError: a run is not finished, or their data differ.
+        RunError: a run is not finished, or the data differ.
     """
     _check(records)
     gathered: dict[str, list[Record]] = {}
@@ -84,15 +84,15 @@ def verdict(difference: Difference, tests: Sequence[dict[str, Any]] = ()) -> str
     if f"{points:.2f}" in ("0.00", "-0.00"):
         where = "as accurate as the baseline"
     if difference.low is None or difference.high is None:
-        beside = ""
+        counts = ""
         if tests:
-            one = tests[0]
-            beside = (
-                f" (images classified correctly by the student only: {one['first']}, by the "
-                f"baseline only: {one['second']}; McNemar's p = {_p(one['p'])})"
+            test = tests[0]
+            counts = (
+                f" (images classified correctly by the student only: {test['first']}, by the "
+                f"baseline only: {test['second']}; McNemar's p = {_p(test['p'])})"
             )
         return (
-            f"With one seed the student is {where}{beside}. Run several seeds to measure the "
+            f"With one seed the student is {where}{counts}. Run several seeds to measure the "
             "spread, e.g. --seeds 5."
         )
     interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}"
@@ -145,8 +145,8 @@ def _against(records: Sequence[Record], first: Sequence[Record]) -> dict[str, An
     pairs = [(record, others[_seed(record)]) for record in records if _seed(record) in others]
     if not pairs:
         return None
-    ours, firsts = zip(*pairs, strict=True)
-    return asdict(paired(_accuracies(ours, "student"), _accuracies(firsts, "student")))
+    own, other = zip(*pairs, strict=True)
+    return asdict(paired(_accuracies(own, "student"), _accuracies(other, "student")))
 
 
 def _check(records: Sequence[Record]) -> None:
@@ -159,11 +159,11 @@ def _check(records: Sequence[Record]) -> None:
             raise RunError(
                 f"{record.folder}: expected a finished run, but {lines}: run its command again"
             )
-    known = {record.results["data"]["fingerprint"]: record for record in records}
-    if len(known) > 1:
-        one, other, *_ = known.values()
+    by_data = {record.results["data"]["fingerprint"]: record for record in records}
+    if len(by_data) > 1:
+        first, second, *_ = by_data.values()
         raise RunError(
-            f"{one.folder} and {other.folder} have different data: compare runs on the same images"
+            f"{first.folder} and {second.folder} differ in data: compare runs on the same images"
         )
     seen: dict[str, Record] = {}
     for record in records:
@@ -175,20 +175,20 @@ def _check(records: Sequence[Record]) -> None:
 
 
 def _mixed(records: Sequence[Record]) -> list[str]:
-    """How the computing of runs differs, a line for each way."""
-    ways: dict[str, list[str]] = {}
+    """Describe differences in backend and compiled kernels, one line per variant."""
+    variants: dict[str, list[str]] = {}
     for record in records:
         environment = record.results.get("environment", {})
         compiled = environment.get("compiled", [])
-        # Version 0.1.0 called the first one `fusion`.
+        # Version 0.1.0 called it `fusion`.
         parts = [part.replace("fusion", "fused_batch_norm") for part in compiled]
         versions = environment.get("versions", {})
         backend = next((b for b in _BACKENDS if b in versions), "an unknown backend")
-        way = f"{backend} with {' and '.join(sorted(parts)) or 'no compiled kernels'}"
-        ways.setdefault(way, []).append(str(record.folder))
-    if len(ways) < 2:
+        variant = f"{backend} with {' and '.join(sorted(parts)) or 'no compiled kernels'}"
+        variants.setdefault(variant, []).append(str(record.folder))
+    if len(variants) < 2:
         return []
-    return [f"computed by {way}: {', '.join(folders)}" for way, folders in ways.items()]
+    return [f"computed by {name}: {', '.join(folders)}" for name, folders in variants.items()]
 
 
 def _lacks(record: Record, name: str) -> bool:

@@ -18,8 +18,8 @@ class Examples(NamedTuple):
 
     Args:
         missed: correct by the teacher, wrong by the student; most confident teacher first.
-        telling: correct by the teacher, with a probable second class; one per class at most.
-        temperature: of the soft targets.
+        telling: correct by the teacher, with a probable second class; at most one per class.
+        temperature: temperature of the soft targets.
     """
 
     missed: np.ndarray
@@ -31,9 +31,9 @@ def choose(logits: Mapping[str, np.ndarray], labels: np.ndarray, temperature: fl
     """Select test images for the report.
 
     Args:
-        logits: of each model on the test set, (n, classes).
-        labels: of the test set, (n,).
-        temperature: of the soft targets, above 0.
+        logits: logits of each model on the test set, (n, classes).
+        labels: labels of the test set, (n,).
+        temperature: temperature of the soft targets, above 0.
 
     Returns:
         At most 24 `missed` and 6 `telling` images; none without the teacher's logits.
@@ -74,7 +74,7 @@ def save(path: Path, chosen: Examples, images: np.ndarray) -> None:
     Args:
         path: the `.npz` file.
         chosen: the selection.
-        images: of the test set, uint8 of shape (n, height, width, channels).
+        images: images of the test set, uint8 of shape (n, height, width, channels).
     """
     np.savez_compressed(
         path,

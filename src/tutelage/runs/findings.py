@@ -25,7 +25,7 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
     All differences are paired by seed. A setting with a pruned or failed seed is not ranked.
 
     Args:
-        rows: for each student `method` (`baseline`: no teacher), `alpha`, `temperature` (or
+        rows: per student, `method` (`baseline`: no teacher), `alpha`, `temperature` (or
             None), `seed`, `accuracy` (0 to 1, None if it failed), `nll` and `state`, which is
             `complete`, `pruned` or `failed`.
 
@@ -54,28 +54,28 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
     for row in rows:
         gathered.setdefault(tuple(row[name] for name in AXES), {})[row["seed"]] = row
     seeds = sorted({row["seed"] for row in rows})
-    whole = {
+    complete = {
         key: [by_seed[seed] for seed in seeds]
         for key, by_seed in gathered.items()
         if set(by_seed) == set(seeds)
         and all(row["state"] == "complete" for row in by_seed.values())
     }
-    baselines = [key for key in whole if key[0] == "baseline"]
-    distilled = [key for key in whole if key[0] != "baseline"]
+    baselines = [key for key in complete if key[0] == "baseline"]
+    distilled = [key for key in complete if key[0] != "baseline"]
     if not baselines or not distilled:
         raise RunError(
             "expected a baseline and a setting with every seed trained, found none: all others "
             "were pruned or failed; try lower learning rates, or no --prune"
         )
-    figures = {key: _figures(key, trials) for key, trials in whole.items()}
+    figures = {key: _figures(key, trials) for key, trials in complete.items()}
     baseline = figures[baselines[0]]
     ranked = sorted((figures[key] for key in distilled), key=_rank)
     best = ranked[0]
-    for one in ranked:
-        short = paired(one["accuracies"], best["accuracies"])
-        one["short"] = asdict(short)
+    for setting in ranked:
+        short = paired(setting["accuracies"], best["accuracies"])
+        setting["short"] = asdict(short)
         # Without an interval (one seed), nothing counts as level.
-        one["level"] = short.high is not None and short.high >= -_NOTHING
+        setting["level"] = short.high is not None and short.high >= -_NOTHING
     return {
         "seeds": seeds,
         "baseline": baseline,
@@ -84,7 +84,7 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
         "settings": ranked,
         "alpha": _nearest(ranked, "alpha", lambda x: abs(x - ALPHA)),
         "temperature": _nearest(ranked, "temperature", lambda x: abs(math.log(x / TEMPERATURE))),
-        "dropped": len(gathered) - len(whole),
+        "dropped": len(gathered) - len(complete),
     }
 
 
@@ -95,7 +95,7 @@ def say(ranking: Mapping[str, Any]) -> list[str]:
         ranking: from `find`.
 
     Returns:
-        Sentences, one a line; the first says so if the teacher did not help.
+        Sentences, one per line; the first reports if the teacher did not help.
     """
     best, baseline, gain = ranking["best"], ranking["baseline"], ranking["gain"]
     count = len(ranking["seeds"])

@@ -68,10 +68,10 @@ class RunFolder:
         """Store a stage's network and record that the stage is done.
 
         Args:
-            stage: its name.
+            stage: the stage's name.
             entry: its `key`, `seconds` and `history`.
             network: a Keras model to save, or a `.keras` file to copy; None if the network is
-                not a Keras model and stays where it is.
+                not a Keras model and is not stored.
         """
         if network is not None:
             with storage.replacing(self.model(stage)) as temporary:

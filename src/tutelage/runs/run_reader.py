@@ -28,12 +28,12 @@ class Record:
         folder: the run folder.
         settings: the recipe as nested dicts.
         results: the content of `results.json`.
-        history: a row for each epoch of each stage: `stage`, `epoch` and the metrics.
-        logits: of each model on the test set, float32 of shape (n, classes).
-        labels: of the test set, integers of shape (n,); empty without logits.
+        history: one row per epoch of each stage: `stage`, `epoch` and the metrics.
+        logits: logits of each model on the test set, float32 of shape (n, classes).
+        labels: labels of the test set, integers of shape (n,); empty without logits.
         pictures: the arrays of `example_images.save`.
-        costs: a row for each file measured by `tutelage profile`.
-        missing: a line for each missing or damaged file.
+        costs: one row per file measured by `tutelage profile`.
+        missing: one line per missing or damaged file.
     """
 
     folder: Path
