@@ -16,8 +16,8 @@ def cache(
 ) -> None:
     """Show or delete the cached teacher logits on this machine.
 
-    A run computes its teacher's logits once for each augmented view and caches them, so runs
-    with another alpha or temperature reuse them. Deleted logits are computed again when needed.
+    A run computes its teacher's logits once per augmented view and caches them, so runs with
+    another alpha or temperature reuse them. Deleted logits are computed again when needed.
     """
     from tutelage.distillation import logit_cache
     from tutelage.formatting import megabytes

@@ -15,19 +15,19 @@ from tutelage import formatting
 from tutelage.formatting import HEADINGS, duration, rows
 from tutelage.progress import Progress
 
-# Figures of a comparison.
+# Metrics shown in a comparison.
 _COMPARED = ("accuracy", "precision", "recall", "NLL", "ECE", "agreement")
 
 
 def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """Table of results with a column for each model, which fits 80 characters.
+    """Table of results with one column per model that fits 80 characters.
 
     Args:
-        models: figures by name by model, as in `results.json`.
-        title: of the table.
+        models: metrics by model, as in `results.json`.
+        title: title of the table.
 
     Returns:
-        A `rich` table without the figures that no model has.
+        A `rich` table without the metrics that no model has.
     """
     names, *figures = zip(HEADINGS, *rows(models), strict=True)
     # Text, because rich would read brackets in a name as a style.
@@ -41,10 +41,10 @@ def table(models: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def costs(models: Sequence[Mapping[str, Any]]) -> Table:
-    """Table of size, memory and latency with a column for each model.
+    """Table of size, memory and latency with one column per model.
 
     Args:
-        models: as `profiling.profile` gives them.
+        models: `models` from `profiling.profile`.
 
     Returns:
         A `rich` table.
@@ -77,7 +77,7 @@ def _costs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def spreads(group: Mapping[str, Any], data: str) -> Table:
-    """Table of means and standard deviations over seeds, a column for each model.
+    """Table of means and standard deviations over seeds, one column per model.
 
     Args:
         group: one of `groups` from `runs.compare.compare`.
@@ -99,12 +99,12 @@ def spreads(group: Mapping[str, Any], data: str) -> Table:
 
 
 def settings(findings: Mapping[str, Any], search: str, title: str) -> list[Table]:
-    """Results of a sweep: a table of alpha by temperature for each method.
+    """Results of a sweep: one table of alpha by temperature per method.
 
     Args:
         findings: from `findings.find`.
         search: `grid`, or a search whose ten best settings are listed instead.
-        title: of the tables.
+        title: title of the tables.
 
     Returns:
         `rich` tables of mean validation accuracies in %, the best one marked.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-# From the files, as importing the recipe package would slow down `tutelage --help`.
+# Read from the files, as importing the recipe package would slow down `tutelage --help`.
 _PRESETS = Path(__file__).parents[1] / "recipe" / "presets"
 _BUNDLED = ", ".join(sorted(file.stem for file in _PRESETS.glob("*.toml")))
 
@@ -37,9 +37,7 @@ Temperature = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Threads that each process computes with.  [default: one for each core]"
-    ),
+    typer.Option(min=1, help="Compute threads per process.  [default: one per core]"),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each model.")]
 Settings = Annotated[
@@ -72,10 +70,10 @@ def overrides(settings: Settings, data: Place, teacher: Teachers) -> dict[str, o
     Args:
         settings: `section.key=value` each.
         data: path of the data.
-        teacher: one teacher or several.
+        teacher: one or more teachers.
 
     Returns:
-        Values, as `recipe.load` takes them.
+        Values, as in `recipe.load`.
     """
     from tutelage import recipe as recipes
 
@@ -86,19 +84,19 @@ def overrides(settings: Settings, data: Place, teacher: Teachers) -> dict[str, o
 
 
 def one_or_all(teachers: list[str]) -> str | list[str]:
-    """A single teacher as a string, several as a list."""
+    """A single teacher as a string, more as a list."""
     return teachers[0] if len(teachers) == 1 else teachers
 
 
 def use_threads(count: int | None) -> None:
-    """Compute with so many threads in this process, and in those that it starts.
+    """Set the number of compute threads of this process and those it starts.
 
     Args:
-        count: of `--threads`; None leaves PyTorch's choice.
+        count: value of `--threads`; None keeps PyTorch's default.
     """
     if count is None:
         return
-    os.environ["OMP_NUM_THREADS"] = str(count)  # of the workers of a sweep
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for a sweep's workers
     from tutelage.kernels import accelerate
 
     accelerate.set_threads(count)

@@ -36,7 +36,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Classify pictures: print the most likely classes of each.
+    """Classify images: print the most likely classes of each.
 
     The class names come from the run folder of the model, or from the exported file itself.
     """

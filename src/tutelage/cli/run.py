@@ -117,7 +117,7 @@ def distill(
 def _shortcuts(
     seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs
 ) -> dict[str, Any]:
-    """Recipe overrides of the options that have a name of their own."""
+    """Recipe overrides of the options with their own names."""
     options = {
         "seed": seed,
         "loss.alpha": alpha,
@@ -163,7 +163,7 @@ def _execute(
 def _run(
     recipe: Recipe, out: Path | None, tensorboard: bool, data: Dataset | None = None
 ) -> tuple[dict[str, Any], Path, Dataset]:
-    """Run a recipe with progress on standard error; its results, their folder and the data."""
+    """Run a recipe with progress on standard error; returns results, folder and data."""
     from tutelage.cli.console import ConsoleProgress
     from tutelage.experiment import runner
     from tutelage.experiment.prepare import prepare

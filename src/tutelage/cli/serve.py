@@ -17,14 +17,14 @@ def serve(
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 admits the whole network.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 allows the whole network.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
-    threads: Annotated[int, typer.Option(min=1, help="Pictures to process at once.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Images to process at once.")] = 2,
 ) -> None:
     """Serve exported models on a web page, and as a JSON API.
 
-    Upload a picture to see the predictions of all models side by side. Needs ONNX Runtime, not
+    Upload an image to see the predictions of all models side by side. Needs ONNX Runtime, not
     Keras or PyTorch: see docs/serving.md.
     """
     from tutelage import server

@@ -31,9 +31,9 @@ class ResultsWriter:
 
     Args:
         queue: the sweep's trials.
-        path: its folder.
+        path: the sweep's folder.
         head: the first keys of `sweep.json` and of each student's file.
-        precision: what training computes in.
+        precision: training precision.
         progress: notified of each student.
 
     Attributes:
@@ -54,14 +54,14 @@ class ResultsWriter:
         self._environment = environment.describe() | {"precision": precision}
 
     def begin(self) -> None:
-        """Write what is known already, and report that the training of the students begins."""
+        """Write the existing results and report that training of the students starts."""
         storage.make_folder(self._path / "trials")
         self._write_new()
         count = self._queue.plan.students(self._queue.recipe)
         self._progress.stage("sweep", count, len(self.rows), 1, "student")
 
     def update(self) -> None:
-        """Write and report what any process has finished since the last time."""
+        """Write and report what all processes have finished since the last call."""
         done = len(self.rows)
         for row in self._write_new():
             done += 1

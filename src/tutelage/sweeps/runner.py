@@ -1,4 +1,4 @@
-"""A sweep: one teacher, a student for each setting and seed, the best one tested."""
+"""Sweeps: one teacher, a student per setting and seed, and a test of the best setting."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tutelage.sweeps.search_space import AxisValues, Plan, Search, Setting
 from tutelage.sweeps.trial_queue import TrialQueue, TrialResult, explained
 from tutelage.sweeps.worker import StudentTrainer, kinds, work
 
-_LOOK = 1.0  # seconds from one look at what the workers have done to the next
-_PATIENCE = 10.0  # seconds that a worker has to give back its trial
-_MOST_A_CORE = 4  # workers
+_LOOK = 1.0  # seconds between updates on the workers
+_PATIENCE = 10.0  # seconds for a worker to return its trial
+_MOST_PER_CORE = 4  # workers
 _INTERRUPTED = 130
-_ending = threading.Event()  # set in a worker that has been asked to end
+_ending = threading.Event()  # set in a worker that was asked to stop
 
 
 def default_folder(recipe: Recipe, plan: Plan) -> Path:
@@ -62,24 +62,24 @@ def sweep(
 
     Args:
         recipe: the name of a bundled recipe, a TOML file, or a `Recipe`.
-        alpha: as `search_space.plan` takes it, as are those up to `prune`.
+        alpha: as in `search_space.plan`, like those up to `prune`.
         temperature: likewise.
         method: likewise.
         seeds: likewise.
         search: likewise.
         trials: likewise.
         prune: likewise.
-        workers: how many processes train students here.
+        workers: the number of processes that train students on this machine.
         storage: URL of a database that several machines share; default: a file in the folder.
-        settings: values by dotted key, put over the recipe's.
+        settings: values by dotted key that override the recipe's.
         out: the sweep's folder; default: `runs/RECIPE-sweep-HASH`.
         progress: notified of each student.
 
     Returns:
-        As `run` does.
+        As in `run`.
 
     Raises:
-        TutelageError: what was expected, what was found and what to do.
+        TutelageError: says what was expected, what was found and what to do.
     """
     if isinstance(recipe, Recipe):
         if settings:
@@ -110,31 +110,31 @@ def run(
     storage_url: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train a teacher once, a student for each setting and seed, and test the best setting.
+    """Train one teacher and a student per setting and seed, and test the best setting.
 
-    The settings are judged on the validation images alone. The best one is then trained anew on
-    training and validation images, like its baseline, and tested: a run in `path/best`. Given the
-    same again, it goes on where it was interrupted, or gives what it came to.
+    Settings are scored on the validation images only. The best one is then retrained on training
+    and validation images, like its baseline, and tested in a run in `path/best`. Called again, it
+    continues an interrupted sweep or returns the finished one.
 
     Args:
         experiment: from `prepare`.
-        plan: what is tried, from `search_space.plan`.
-        path: the sweep's folder; made if absent, gone on with if it is this sweep's.
-        workers: how many processes train students here. More than one read what the recipe
-            names, so they can't be given data or models in memory.
-        storage_url: of a database that several machines share, `postgresql://USER@HOST/NAME`;
+        plan: the search space, from `search_space.plan`.
+        path: the sweep's folder; created if absent, continued if it is this sweep's.
+        workers: the number of processes that train students on this machine. With more than one,
+            data and models must come from the recipe, not from memory.
+        storage_url: URL of a database that several machines share, `postgresql://USER@HOST/NAME`;
             default: an SQLite file in the folder.
         progress: notified of each student.
 
     Returns:
-        What is written to `sweep.json`: `recipe`, `plan`, `trials` (a row for each student),
-        `found` (as `findings.find` gives it), `said` (in sentences), `best` (the contents of
-        `best/results.json`) and `environment`.
+        The contents of `sweep.json`: `recipe`, `plan`, `trials` (one row per student), `found`
+        (from `findings.find`), `said` (sentences), `best` (the contents of `best/results.json`)
+        and `environment`.
 
     Raises:
-        RunError: if the folder or the study is another sweep's or can't be written, or all
-            workers have ended early.
-        TutelageError: what was expected, what came and what to do.
+        RunError: if the folder or the study belongs to another sweep or can't be written, or
+            if all workers ended early.
+        TutelageError: says what was expected, what was found and what to do.
 
     Example:
 
@@ -151,17 +151,17 @@ def run(
     """
     progress, path = progress or Progress(), Path(path)
     cores = os.cpu_count() or 1
-    if not 1 <= workers <= _MOST_A_CORE * cores:
+    if not 1 <= workers <= _MOST_PER_CORE * cores:
         raise RecipeError(
-            f"workers: expected 1 to {_MOST_A_CORE * cores} on this machine of {cores} cores, "
+            f"workers: expected 1 to {_MOST_PER_CORE * cores} on this machine of {cores} cores, "
             f"found {workers}"
         )
     key, recipe = _key(experiment.keys(), plan), experiment.recipe
     if results := _finished(path, key, _key(experiment.former_keys(), plan)):
         progress.note(f"already done in {path}")
         return results
-    for one in kinds(experiment, plan, min):
-        check(one)
+    for variant in kinds(experiment, plan, min):
+        check(variant)
     with run_folder.opened(path, key, recipes.to_toml(recipe)) as folder:
         url = storage_url or f"sqlite:///{(path / 'study.db').resolve().as_posix()}"
         name = f"tutelage-{recipe.name}-{key[:16]}"
@@ -182,14 +182,14 @@ def run(
             writer.update()
             if not queue.all_done():
                 raise RunError(
-                    "all workers ended before the last student was trained: give the same command "
-                    "again to go on"
+                    "all workers ended before the last student was trained: run the same command "
+                    "again to resume"
                 )
         ranking = findings.find(writer.rows)
         best = ranking["best"]
-        progress.note(f"best: {findings.name(best)}; trained again on all training images")
+        progress.note(f"best: {findings.name(best)}; retraining on all training images")
         results = runner.run(_best(experiment, best, teacher), path / "best", progress)
-        end = "Trained again, on the validation images too, and tested once: " + results["verdict"]
+        end = "Retrained on training and validation images and tested once: " + results["verdict"]
         return writer.close(found=ranking, said=[*findings.say(ranking), end], best=results)
 
 
@@ -222,7 +222,7 @@ def _share(
                 if process.exitcode:
                     progress.note(
                         f"warning: a worker ended early (exit code {process.exitcode}); "
-                        f"{len(running)} are left, and another trains its student again"
+                        f"{len(running)} are left, and another one will train its student"
                     )
     finally:
         for process in processes:
@@ -245,15 +245,15 @@ def _worker(
     key: str,
     errors: Any,
 ) -> None:
-    """A process that trains students until there are no more trials."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent acts
+    """Worker process: train students until there are no more trials."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # handled by the parent
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         experiment = prepare(recipe)
         if _key(experiment.keys(), plan) != key:
             raise RecipeError(
-                "workers: expected 1 where data or models are given in memory or have changed "
-                "since, as other processes read what the recipe names"
+                "workers: expected 1 if data or models are given in memory or have changed, "
+                "as other processes load them from the recipe"
             )
         trainer = StudentTrainer(experiment, teacher, path, key, _EndsOnSignal())
         trainer.prepare(plan, Progress())
@@ -269,10 +269,10 @@ def _worker(
 
 
 class _EndsOnSignal(Progress):
-    """Ends a worker at its next step after SIGTERM.
+    """Stops a worker at its next step after SIGTERM.
 
-    An exception raised by the signal's handler itself is lost where it falls into one of the
-    garbage collector's callbacks.
+    An exception raised in the signal handler itself would be lost if the handler runs inside a
+    garbage collector callback.
     """
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
@@ -289,7 +289,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let processes started here compute with so many threads, or fewer where the user says so."""
+    """Set the compute threads of processes started here, respecting a lower OMP_NUM_THREADS."""
     name = "OMP_NUM_THREADS"
     before = os.environ.get(name)
     limit = int(before) if before and before.isdigit() else count
@@ -303,7 +303,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _best(experiment: Experiment, best: TrialResult, teacher: Path) -> Experiment:
-    """The experiment of the best setting, on all images but the test part's."""
+    """The experiment of the best setting, on training and validation images."""
     setting = Setting(best["method"], best["alpha"], best["temperature"])
     recipe = experiment.recipe
     recipe = replace(recipe, loss=setting.loss(recipe.loss))
@@ -313,7 +313,7 @@ def _best(experiment: Experiment, best: TrialResult, teacher: Path) -> Experimen
 
 
 def _finished(path: Path, *keys: str) -> dict[str, Any] | None:
-    """The results of a sweep that is done."""
+    """The results of a finished sweep, else None."""
     try:
         stored: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
         return stored if stored["key"] in keys and stored["best"] else None

@@ -1,4 +1,4 @@
-"""The search space of a sweep: alphas, temperatures, methods and seeds, and how to search them."""
+"""The search space of a sweep: alphas, temperatures, methods, seeds and the search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tutelage.errors import RecipeError
 from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, with_seeds
 
 Search: TypeAlias = Literal["grid", "random", "guided"]
-_MOST = 1000  # values of a range
+_MOST = 1000  # maximum number of values in a range
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Setting:
 
     Attributes:
         method: the distillation loss.
-        alpha: its weight, above 0 to 1.
-        temperature: None where the method has none, or its authors' choice.
+        alpha: its weight, above 0, up to 1.
+        temperature: None if the method has none, or for its authors' choice.
 
     Example:
 
@@ -50,9 +50,9 @@ class Setting:
 
     def loss(self, base: Loss) -> Loss:
         """A recipe's loss section with this setting; another method drops its own settings."""
-        own = base if self.method == base.name else Loss(more=base.more)
+        section = base if self.method == base.name else Loss(more=base.more)
         given: dict[str, Any] = {"name": self.method, "temperature": self.temperature}
-        return replace(own, alpha=self.alpha, **given)
+        return replace(section, alpha=self.alpha, **given)
 
     def __str__(self) -> str:
         degree = "" if self.temperature is None else f", T {self.temperature:g}"
@@ -64,8 +64,8 @@ class TrialSpec:
     """One student of a sweep.
 
     Attributes:
-        setting: what it learns by; None is the baseline.
-        seed: of its weights, order and views.
+        setting: its setting; None for the baseline.
+        seed: seed of weights, image order and augmentation.
     """
 
     setting: Setting | None
@@ -77,16 +77,16 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """The search space of a sweep; made by `plan`, which checks it.
+    """The search space of a sweep; created and checked by `plan`.
 
     Attributes:
-        alphas: above 0, as the baseline is trained anyhow.
-        temperatures: None leaves the recipe's.
+        alphas: values above 0; the baseline is always trained.
+        temperatures: None for the recipe's.
         methods: names of losses.
-        seeds: of each setting, in order.
-        search: `grid` tries every combination, `random` draws, `guided` draws by what was found.
-        trials: how many settings are drawn; None of a grid.
-        prune: whether students that fall behind are stopped early.
+        seeds: seeds of each setting, in order.
+        search: `grid` for all combinations, `random`, or `guided` by earlier results.
+        trials: the number of settings to sample; None for a grid.
+        prune: whether students below the median are stopped early.
     """
 
     alphas: Axis
@@ -115,12 +115,12 @@ class Plan:
         ]
 
     def specs(self, recipe: Recipe) -> list[TrialSpec]:
-        """The students known before the search: baselines, and all of a grid, seed by seed."""
+        """The students known before the search: baselines, and a whole grid, seed by seed."""
         settings = self.settings(recipe) if self.search == "grid" else []
-        return [TrialSpec(one, seed) for seed in self.seeds for one in (None, *settings)]
+        return [TrialSpec(x, seed) for seed in self.seeds for x in (None, *settings)]
 
     def students(self, recipe: Recipe) -> int:
-        """How many students there are in all."""
+        """The total number of students."""
         return len(self.specs(recipe)) + (self.trials or 0) * len(self.seeds)
 
 
@@ -128,15 +128,15 @@ def values(given: AxisValues, name: str) -> Axis:
     """Read the values of an option.
 
     Args:
-        given: `a:b:step`, an inclusive range in exact decimals; `a:b`, all between; `a,b,c`, a
-            list; a number; or numbers.
-        name: of the option, for messages.
+        given: `a:b:step`, an inclusive range in exact decimals; `a:b`, a continuous range;
+            `a,b,c`, a list; a number; or numbers.
+        name: the option's name for messages.
 
     Returns:
-        The values, each once, or a span.
+        The values without duplicates, or a span.
 
     Raises:
-        RecipeError: what was expected and found.
+        RecipeError: the values are invalid.
 
     Example:
 
@@ -148,11 +148,11 @@ def values(given: AxisValues, name: str) -> Axis:
         return given
     if not isinstance(given, str):
         listed = (given,) if isinstance(given, int | float) else tuple(given)
-        given = ",".join(str(float(one)) for one in listed)
+        given = ",".join(str(float(x)) for x in listed)
     try:
         if ":" not in given:
-            return tuple(dict.fromkeys(float(_number(one)) for one in given.split(",")))
-        low, high, *rest = (_number(one) for one in given.split(":"))
+            return tuple(dict.fromkeys(float(_number(x)) for x in given.split(",")))
+        low, high, *rest = (_number(x) for x in given.split(":"))
     except (ValueError, InvalidOperation):
         rest = [Decimal(0)] * 2
     if len(rest) > 1:
@@ -161,14 +161,14 @@ def values(given: AxisValues, name: str) -> Axis:
             f"found {given!r}"
         )
     if low >= high:
-        raise RecipeError(f"{name}: expected a range from less to more, found {given!r}")
+        raise RecipeError(f"{name}: expected an ascending range, found {given!r}")
     if not rest:
         return Span(float(low), float(high))
     (step,) = rest
     if step <= 0 or (high - low) % step or (high - low) / step >= _MOST:
         raise RecipeError(
-            f"{name}: expected a step that leads from {low} to {high} in at most {_MOST} values, "
-            f"found {step}"
+            f"{name}: expected a step that divides {low} to {high} evenly into at most {_MOST} "
+            f"values, found {step}"
         )
     return tuple(float(low + i * step) for i in range(int((high - low) / step) + 1))
 
@@ -187,20 +187,20 @@ def plan(
     """Plan a sweep and check it; the defaults are the recipe's settings.
 
     Args:
-        recipe: what is varied.
-        alpha: as `values` takes it, 0 to 1. 0 is the baseline, whatever the rest.
-        temperature: likewise, above 0.
-        method: a loss, or several, as names or with commas between.
-        seeds: how many, from the recipe's on.
+        recipe: the recipe to vary.
+        alpha: as in `values`, 0 to 1; 0 is the baseline.
+        temperature: as in `values`, above 0.
+        method: names of losses, as a sequence or separated by commas.
+        seeds: the number of seeds, starting at the recipe's.
         search: one of `grid`, `random`, `guided`.
-        trials: how many settings are drawn, where it is no grid.
-        prune: stop students early that fall behind the others' median.
+        trials: the number of settings to sample, unless it is a grid.
+        prune: whether to stop students early that are below the median of the others.
 
     Returns:
         The plan.
 
     Raises:
-        RecipeError: what was expected and found.
+        RecipeError: an argument is invalid.
 
     Example:
 
@@ -217,29 +217,29 @@ def plan(
     degrees = None if temperature is None else values(temperature, "temperature")
     _within(degrees or (), "temperature", lambda x: 0 < x < math.inf, "above 0")
     methods = _methods(recipe.loss.name if method is None else method)
-    cold = [one for one in methods if one not in SETTINGS["temperature"]]
-    if degrees is not None and cold:
+    without = [name for name in methods if name not in SETTINGS["temperature"]]
+    if degrees is not None and without:
         raise RecipeError(
-            f"temperature: expected methods that have one, found {', '.join(cold)}: sweep "
-            f"{'it' if len(cold) == 1 else 'them'} apart, without temperatures"
+            f"temperature: expected methods that have one, found {', '.join(without)}: sweep "
+            f"{'it' if len(without) == 1 else 'them'} separately, without temperatures"
         )
     _check_search(search, trials, {"alpha": alphas, "temperature": degrees})
-    counted = tuple(one.seed for one in with_seeds(recipe, seeds))
+    numbers = tuple(seeded.seed for seeded in with_seeds(recipe, seeds))
     epochs = recipe.schedule.student.epochs
     if prune and epochs < 2:
         raise RecipeError(
-            f"prune: expected at least 2 epochs of the student, found {epochs}: there is no "
-            "stopping before the first has ended"
+            f"prune: expected at least 2 epochs of the student, found {epochs}: students "
+            "can't be stopped before the first epoch ends"
         )
     if recipe.loss.generations not in (None, 1):
         raise RecipeError(
             f"loss.generations: expected 1 in a sweep, found {recipe.loss.generations}"
         )
     if not isinstance(alphas, Span):
-        alphas = tuple(one for one in alphas if one)
+        alphas = tuple(x for x in alphas if x)
         if not alphas:
-            raise RecipeError("alpha: expected one above 0, as 0 is the baseline, found 0 alone")
-    return Plan(alphas, degrees, methods, counted, search, trials, prune)
+            raise RecipeError("alpha: expected a value above 0, as 0 is the baseline, found only 0")
+    return Plan(alphas, degrees, methods, numbers, search, trials, prune)
 
 
 def _number(text: str) -> Decimal:
@@ -251,19 +251,19 @@ def _number(text: str) -> Decimal:
 
 def _within(axis: Axis, name: str, fits: Callable[[float], bool], words: str) -> None:
     ends = (axis.low, axis.high) if isinstance(axis, Span) else axis
-    if wrong := [one for one in ends if not fits(one)]:
+    if wrong := [x for x in ends if not fits(x)]:
         raise RecipeError(f"{name}: expected numbers {words}, found {wrong[0]:g}")
 
 
 def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     names = given.split(",") if isinstance(given, str) else given
-    found = tuple(dict.fromkeys(name.strip() for name in names))
-    for name in found:
+    methods = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in methods:
         if name not in LOSSES:
             near = difflib.get_close_matches(name, LOSSES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise RecipeError(f"method: expected some of {', '.join(LOSSES)}, found {name!r}{hint}")
-    return found
+    return methods
 
 
 def _check_search(search: str, trials: int | None, axes: Mapping[str, Axis | None]) -> None:
@@ -274,8 +274,8 @@ def _check_search(search: str, trials: int | None, axes: Mapping[str, Axis | Non
     if search == "grid":
         if trials is not None:
             raise RecipeError(
-                f"trials: expected with --search random or guided alone, found {trials} of a grid, "
-                "which tries everything"
+                f"trials: expected only with --search random or guided, found {trials} for a grid, "
+                "which tries all combinations"
             )
         for name, axis in axes.items():
             if isinstance(axis, Span):
@@ -284,4 +284,4 @@ def _check_search(search: str, trials: int | None, axes: Mapping[str, Axis | Non
                     f"{(axis.high - axis.low) / 10:g}, found none: give one, or --search random"
                 )
     elif trials is None or trials < 1:
-        raise RecipeError(f"trials: expected how many settings to try, found {trials}")
+        raise RecipeError(f"trials: expected the number of settings to try, found {trials}")

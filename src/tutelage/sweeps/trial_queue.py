@@ -1,4 +1,4 @@
-"""A sweep's trials, shared by any number of processes through Optuna's storage."""
+"""The trials of a sweep, shared by any number of processes through Optuna's storage."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ with extra("sweep"):
     import sqlalchemy
     from optuna.trial import FrozenTrial, TrialState
 
-HEARTBEAT = 2.0  # seconds from one heartbeat to the next
-GRACE_PERIOD = 20.0  # without one, a trial goes back to the queue
+HEARTBEAT = 2.0  # seconds between heartbeats
+GRACE_PERIOD = 20.0  # seconds without a heartbeat before a trial is requeued
 _LOOK = 0.5
 _OPENINGS = 8
-_JUDGES = 5  # students that must have ended for another to be judged by them
+_JUDGES = 5  # students that must have finished before others are pruned
 _ROWS, _ALIVE = "students", "alive"
 
 TrialResult = dict[str, Any]
@@ -32,14 +32,14 @@ TrialResult = dict[str, Any]
 
 @dataclass
 class Trial:
-    """A trial that this process holds: students to train, one after the other.
+    """A trial held by this process: students to train in order.
 
     Attributes:
         number: its number, from 0.
         specs: its students.
-        rows: the results of those already trained, in their order.
-        optuna_trial: as Optuna knows it.
-        reported: the steps whose accuracy is already known to Optuna.
+        rows: the results of those already trained, in order.
+        optuna_trial: Optuna's object.
+        reported: the steps whose accuracy was already reported to Optuna.
     """
 
     number: int
@@ -55,9 +55,9 @@ class Trial:
             self.optuna_trial.set_user_attr(_ROWS, self.rows)
 
     def falls_behind(self, accuracy: float, step: int) -> bool:
-        """Whether a student is behind the others' median, after this validation accuracy.
+        """Report a validation accuracy; whether the student is below the others' median.
 
-        The step tells the epochs of different seeds apart, as those aren't compared.
+        Steps differ between seeds, so that only epochs of the same seed are compared.
         """
         if step not in self.reported:
             self.reported.add(step)
@@ -67,23 +67,22 @@ class Trial:
 
 
 def _finished_elsewhere() -> contextlib.suppress:
-    """Around what is stored of a trial that another process may have finished meanwhile."""
+    """Ignore errors on writing to a trial that another process has finished meanwhile."""
     return contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 class TrialQueue:
-    """The trials of a sweep: each is held by one process at a time, and finished once.
+    """The trials of a sweep; each is held by one process at a time and finished once.
 
-    A trial's students follow from its number, which the database counts up, so no two processes
-    can add the same students twice. Whoever holds a trial writes a heartbeat every few seconds;
-    where there is none for a while, by the clock of the process that looks, the trial goes back
-    to the queue.
+    A trial's students follow from its number, which the database increments, so two processes
+    can't add the same students. The holder of a trial writes a heartbeat every few seconds; if
+    another process sees none for a while, by its own clock, the trial goes back to the queue.
 
     Args:
-        url: of the database, `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
-        name: of the study in it; the same for whoever works on the same sweep.
-        plan: what is tried.
-        recipe: what it is tried on.
+        url: URL of the database, `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
+        name: name of the study, the same for all processes of a sweep.
+        plan: the search space.
+        recipe: the recipe to vary.
 
     Raises:
         RunError: if the database can't be used.
@@ -124,7 +123,7 @@ class TrialQueue:
         self._heartbeats: dict[int, tuple[Any, float]] = {}
 
     def take(self) -> Trial | None:
-        """A trial that nobody holds; waits while others hold the last. None when all are done."""
+        """Take a free trial; waits while others hold the last ones. None if all are done."""
         while True:
             trials = self._trials()
             left = len(trials) < self.total
@@ -133,7 +132,7 @@ class TrialQueue:
                 trial = self._study.ask()  # a waiting one before a new one
                 if trial.number < self.total:
                     return self._trial(trial)
-                # Somebody else took the last one in the same moment.
+                # Another process took the last one at the same time.
                 self._end(trial.number, TrialState.FAIL)
             elif all(t.state.is_finished() for t in trials):
                 return None
@@ -142,14 +141,14 @@ class TrialQueue:
 
     @contextlib.contextmanager
     def held(self, trial: Trial) -> Iterator[None]:
-        """Write heartbeats; a trial whose work ends in an exception goes back to the queue."""
+        """Write heartbeats; on an exception, the trial goes back to the queue."""
         stop, token = threading.Event(), secrets.token_hex(4)
 
         def beat() -> None:
             count = 0
             while not stop.wait(HEARTBEAT):
                 count += 1
-                # A database that doesn't respond may do so next time.
+                # A database that doesn't respond may respond next time.
                 with (
                     contextlib.suppress(optuna.exceptions.StorageInternalError),
                     _finished_elsewhere(),
@@ -170,7 +169,7 @@ class TrialQueue:
             thread.join()
 
     def finish(self, trial: Trial, *, pruned: bool = False, failed: bool = False) -> bool:
-        """Record that a trial is done; False where another process has finished it meanwhile."""
+        """Record that a trial is done; False if another process has already finished it."""
         accuracies = [row["accuracy"] for row in trial.rows if row["accuracy"] is not None]
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         state = TrialState.FAIL if failed else state
@@ -196,14 +195,14 @@ class TrialQueue:
     def _trial(self, trial: optuna.Trial) -> Trial:
         trial.set_user_attr(_ALIVE, secrets.token_hex(4))
         number = trial.number
-        specs = [self.specs[number]] if number < len(self.specs) else self._drawn(trial)
+        specs = [self.specs[number]] if number < len(self.specs) else self._sampled(trial)
         rows = list(trial.user_attrs.get(_ROWS, []))
-        known = self._trials()[number].intermediate_values
-        return Trial(number, specs, rows, trial, set(known))
+        values = self._trials()[number].intermediate_values
+        return Trial(number, specs, rows, trial, set(values))
 
-    def _drawn(self, trial: optuna.Trial) -> list[TrialSpec]:
+    def _sampled(self, trial: optuna.Trial) -> list[TrialSpec]:
         """A setting that the search suggests, with each seed."""
-        # A sampler for each trial: what is drawn does not depend on which process draws it.
+        # One sampler per trial: samples don't depend on the process that draws them.
         seed = (self.recipe.seed * 1_000_003 + trial.number) % 2**31
         if self.plan.search == "guided":
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -220,7 +219,7 @@ class TrialQueue:
         return [TrialSpec(setting, seed) for seed in self.plan.seeds]
 
     def _revived(self, trials: list[FrozenTrial]) -> bool:
-        """Put the trials whose heartbeat has stopped back in the queue; whether there were any."""
+        """Requeue trials whose heartbeat has stopped; whether there were any."""
         now, returned = time.monotonic(), False
         for trial in trials:
             if trial.state != TrialState.RUNNING:
@@ -230,7 +229,7 @@ class TrialQueue:
             if trial.number not in self._heartbeats or last != beat:
                 self._heartbeats[trial.number] = (beat, now)
             elif now - since > GRACE_PERIOD:
-                # Two that see this in one moment may both train it; one of them can finish it.
+                # Two processes may both requeue and train it, but only one can finish it.
                 returned |= self._end(trial.number, TrialState.WAITING)
                 del self._heartbeats[trial.number]
         return returned
@@ -246,7 +245,7 @@ class TrialQueue:
 
 def _suggested(trial: optuna.Trial, name: str, axis: Axis) -> float:
     if isinstance(axis, Span):
-        # Temperatures are compared by their ratio, alphas by their difference.
+        # Temperatures are on a logarithmic scale.
         return trial.suggest_float(name, axis.low, axis.high, log=name == "temperature")
     if len(axis) == 1:
         return axis[0]
@@ -271,20 +270,20 @@ def _opened(url: str) -> optuna.storages.RDBStorage:
                 f"found one of {kind}"
             )
         text = place.render_as_string(hide_password=False)
-        text = text.replace("{", "{{").replace("}", "}}")  # Optuna fills in a template
+        text = text.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
         for left in reversed(range(_OPENINGS)):
             try:
                 storage = optuna.storages.RDBStorage(text, options)
                 break
             except sqlalchemy.exc.SQLAlchemyError:
-                # Those that make the tables at the same moment get in each other's way.
+                # Processes that create the tables at the same time conflict.
                 if not left:
                     raise
                 time.sleep(random.uniform(0.05, 0.5))
-            except RuntimeError as error:  # the tables are another version's
+            except RuntimeError as error:  # tables of another version
                 raise RunError(f"storage: {error}") from error
     if kind == "sqlite":
-        # It has no `select for update`, by which others make sure that one process takes a trial.
+        # SQLite has no `select for update`, which ensures that one process takes a trial.
         sqlalchemy.event.listen(storage.engine, "begin", _begin_to_write)
     return storage
 
@@ -295,13 +294,13 @@ def _begin_to_write(connection: sqlalchemy.Connection) -> None:
 
 @contextlib.contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Raise a database's errors as a RunError of one line, without the password.
+    """Raise database errors as a one-line RunError without the password.
 
     Args:
-        url: of the database.
+        url: URL of the database.
 
     Raises:
-        RunError: the reason that the database gives.
+        RunError: gives the database's reason.
     """
     try:
         yield
@@ -313,5 +312,5 @@ def explained(url: str) -> Iterator[None]:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise RunError(
             f"storage: can't use {shown} ({reason}): expected sqlite:///FILE or "
-            "postgresql://USER@HOST/DATABASE of a database that is there"
+            "postgresql://USER@HOST/DATABASE of an existing database"
         ) from error

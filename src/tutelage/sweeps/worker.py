@@ -1,4 +1,4 @@
-"""The training of a sweep's students."""
+"""Training of a sweep's students."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tutelage.training.trainer import DistillationTargets
 
 
 class _FallsBehind(Exception):
-    """A student is worse than the others were after as many epochs."""
+    """A student is below the median of the others after the same number of epochs."""
 
 
 class StudentTrainer:
-    """Trains an experiment's students; what is the same for many of them is computed once.
+    """Trains an experiment's students, with shared targets computed only once.
 
     Args:
         experiment: from `prepare`.
-        teacher: the file of its trained teacher.
+        teacher: its trained teacher's file.
         path: the sweep's folder.
         key: hash of the sweep.
         progress: notified of each student's steps and epochs.
@@ -60,7 +60,7 @@ class StudentTrainer:
     def train(
         self, spec: TrialSpec, on_epoch: Callable[[list[EpochLog]], None]
     ) -> dict[str, float]:
-        """Train one student, and measure it on the validation images."""
+        """Train one student and evaluate it on the validation images."""
         recipe = replace(self.experiment.recipe, seed=spec.seed)
         if spec.setting is None:
             stage, targets = replace(self.experiment, recipe=recipe).stage("baseline"), None
@@ -89,7 +89,7 @@ class StudentTrainer:
         return {"accuracy": score["accuracy"], "nll": score["nll"], "seconds": round(seconds, 3)}
 
     def _student(self, recipe: Recipe) -> StageSpec:
-        """The student of a recipe; of several generations the first, which the teacher teaches."""
+        """The student of a recipe; with several generations, the first."""
         recipe = replace(recipe, loss=replace(recipe.loss, generations=None))
         return replace(self.experiment, recipe=recipe).stage("student")
 
@@ -98,15 +98,15 @@ class StudentTrainer:
         which = (stage.seed, from_recipe.reads_layers(stage.targets.loss))
         if which not in self._targets:
             self._targets[which], _ = stages.targets(stage, self.teacher, progress)
-        known = self._targets[which]
-        return replace(stages.losses(stage), logits=known.logits, teacher=known.teacher)
+        shared = self._targets[which]
+        return replace(stages.losses(stage), logits=shared.logits, teacher=shared.teacher)
 
 
 def work(queue: TrialQueue, trainer: StudentTrainer) -> Iterator[None]:
     """Train students as long as there are trials."""
     while (trial := queue.take()) is not None:
         with queue.held(trial):
-            for spec in trial.specs[len(trial.rows) :]:  # others are from before an interruption
+            for spec in trial.specs[len(trial.rows) :]:  # skip those done before an interruption
                 if trial.rows and trial.rows[-1]["state"] != "complete":
                     break
                 trial.add(_result(trial, spec, queue, trainer))
@@ -118,7 +118,7 @@ def work(queue: TrialQueue, trainer: StudentTrainer) -> Iterator[None]:
 def _result(
     trial: Trial, spec: TrialSpec, queue: TrialQueue, trainer: StudentTrainer
 ) -> TrialResult:
-    """Train a student of a trial; its row of the results."""
+    """Train a student of a trial; returns its row of the results."""
     row: TrialResult = {
         "trial": trial.number,
         "method": "baseline",
@@ -130,16 +130,16 @@ def _result(
     plan, epochs = queue.plan, queue.recipe.schedule.student.epochs
     may_stop = plan.prune and spec.setting is not None
     if may_stop and any(
-        one["state"] == "pruned" and all(one[axis] == row[axis] for axis in findings.AXES)
-        for one in queue.rows()
+        other["state"] == "pruned" and all(other[axis] == row[axis] for axis in findings.AXES)
+        for other in queue.rows()
     ):
-        return row | {"state": "pruned"}  # with another seed, which is enough
+        return row | {"state": "pruned"}  # pruned with another seed
 
     def on_epoch(rows: list[EpochLog]) -> None:
         if not may_stop:
             return
         step = plan.seeds.index(spec.seed) * epochs + len(rows)
-        # The first third of the epochs says little of how a student ends.
+        # The first third of the epochs says little about the final accuracy.
         if trial.falls_behind(rows[-1]["val_accuracy"], step) and 3 * len(rows) >= epochs:
             raise _FallsBehind
 
@@ -147,14 +147,14 @@ def _result(
         return row | trainer.train(spec, on_epoch)
     except _FallsBehind:
         return row | {"state": "pruned"}
-    except TrainingError as error:  # that a setting diverges is a result
+    except TrainingError as error:  # divergence is a result, too
         return row | {"state": "failed", "reason": str(error)}
 
 
 def kinds(
     experiment: Experiment, plan: Plan, which: Callable[[tuple[float, ...]], float]
 ) -> list[Experiment]:
-    """An experiment for each method, with the least or the greatest of the plan's alphas."""
+    """One experiment per method, with the smallest or largest of the plan's alphas."""
     ends = (plan.alphas.low, plan.alphas.high) if isinstance(plan.alphas, Span) else plan.alphas
     degrees = plan.temperatures
     degree = degrees.low if isinstance(degrees, Span) else degrees[0] if degrees else None
