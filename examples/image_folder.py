@@ -1,9 +1,9 @@
-"""Distil on your own pictures: a folder with a folder for each class.
+"""Distill on your own images: a folder with one subfolder per class.
 
     python examples/image_folder.py [FOLDER]
 
-Without FOLDER one is made of scikit-learn's digits. A folder may hold `train` and `test`, each
-with the classes; where there is no test part, a fifth is split off.
+Without FOLDER, one is created from scikit-learn's digits. A folder may contain `train` and
+`test`, each with the classes; without a test part, a fifth of the images is split off.
 """
 
 import sys
@@ -16,7 +16,7 @@ import tutelage
 
 
 def make_folder(count: int) -> Path:
-    """A folder of digits as pictures, `3/0007.png` and so on."""
+    """Create a folder of digit images, `3/0007.png` and so on."""
     folder = Path(tempfile.mkdtemp())
     digits = tutelage.load_dataset("digits")
     for number, label in enumerate(digits.train.labels[:count]):
@@ -27,14 +27,14 @@ def make_folder(count: int) -> Path:
 
 
 def main(folder: Path, epochs: int = 20) -> Path:
-    """Train teacher, baseline and student on a folder; where the student's file is."""
+    """Train teacher, baseline and student on a folder; returns the student's file."""
     outcome = tutelage.distill(
-        teacher="digits-teacher",  # trained first; or a file of yours
+        teacher="digits-teacher",  # trained first; or your own file
         student="digits-student",
         data=folder,
         settings={
             "data.size": [16, 16],
-            "views.flip": False,  # a mirrored digit is no digit
+            "views.flip": False,  # a mirrored digit is not a digit
             "schedule.teacher.epochs": epochs,
             "schedule.student.epochs": epochs,
         },

@@ -1,8 +1,8 @@
-"""Distil with Keras' own compile and fit: a teacher, a student, three lines between them.
+"""Distill with Keras' compile and fit.
 
     python examples/keras_fit.py
 
-The student stays a plain Keras model, before and after.
+The student remains a plain Keras model.
 """
 # ruff: noqa: I001
 
@@ -13,7 +13,7 @@ from tutelage.losses import KD, AttentionTransfer
 
 
 def net(filters: int) -> keras.Model:
-    """A small convolutional net of digits, 8x8 grey, that ends in logits."""
+    """A small convolutional network from 8x8 gray digits to logits."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 16)(inputs)
     for factor in (1, 2):
@@ -23,7 +23,7 @@ def net(filters: int) -> keras.Model:
 
 
 def main(epochs: int = 20) -> float:
-    """Train the teacher, then the student by it; the student's accuracy on the test part."""
+    """Train the teacher, distill it into the student; returns the student's test accuracy."""
     keras.utils.set_random_seed(0)
     digits = tutelage.load_dataset("digits")
     teacher, student = net(32), net(4)
@@ -41,8 +41,8 @@ def main(epochs: int = 20) -> float:
     distiller.compile("adam", metrics=["accuracy"])
     distiller.fit(digits.train.images, digits.train.labels, epochs=epochs, verbose=0)
 
-    found = distiller.evaluate(digits.test.images, digits.test.labels, verbose=0, return_dict=True)
-    return float(found["accuracy"])
+    scores = distiller.evaluate(digits.test.images, digits.test.labels, verbose=0, return_dict=True)
+    return float(scores["accuracy"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Distil a PyTorch teacher into a Keras student.
+"""Distill a PyTorch teacher into a Keras student.
 
     python examples/torch_teacher.py
 
-An ONNX file, a run folder or `package.module:function` goes in the teacher's place just so, on the
-command line too: `tutelage distill --teacher mine.onnx --student student-300k --data images/`.
+The teacher can also be an ONNX file, a run folder or `package.module:function`. On the command
+line: `tutelage distill --teacher mine.onnx --student student-300k --data images/`.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ import tutelage
 
 
 def train(images: np.ndarray, labels: np.ndarray, epochs: int) -> torch.nn.Module:
-    """Any PyTorch module of NCHW images that gives logits; here a small one, trained as usual."""
+    """Train a small teacher; any PyTorch module from NCHW images to logits works."""
     torch.manual_seed(0)
     module = torch.nn.Sequential(
         torch.nn.Conv2d(1, 32, 3, padding=1),
@@ -34,7 +34,7 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int) -> torch.nn.Modul
 
 
 def main(epochs: int = 20) -> dict[str, float]:
-    """Train the teacher, distil it; the accuracies of the three on the test part."""
+    """Train the teacher and distill it; returns the test accuracies of the three models."""
     digits = tutelage.load_dataset("digits")
     outcome = tutelage.distill(
         teacher=train(digits.train.images, digits.train.labels, epochs),

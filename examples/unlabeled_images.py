@@ -1,9 +1,9 @@
-"""Distil with pictures that nobody has labelled: the teacher's answers are enough.
+"""Distill with unlabeled images: the teacher's soft targets are enough.
 
     python examples/unlabeled_images.py
 
-Few labelled images train a teacher; the student learns from its answers on these and on a pool of
-others. On the command line: `tutelage distill ... --unlabeled pool/`.
+A teacher is trained on few labeled images; the student learns from its soft targets on these and
+on a pool of unlabeled images. On the command line: `tutelage distill ... --unlabeled pool/`.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from tutelage.data.datasets import Dataset, Part
 
 
 def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
-    """Distil with and without the pool; the students' accuracies on the test part."""
+    """Distill with and without the pool; returns the students' test accuracies."""
     digits = tutelage.load_dataset("digits")
     images, labels = digits.train.images, digits.train.labels
     data = Dataset(
@@ -31,7 +31,7 @@ def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
         "recipe": "digits",
     }
     settings = {"schedule.teacher.epochs": epochs, "schedule.student.epochs": epochs}
-    runs = tempfile.mkdtemp()  # side by side, so that the teacher is trained once
+    runs = tempfile.mkdtemp()  # shared, so that the teacher is trained once
     few = tutelage.distill(**shared, settings=settings | {"loss.alpha": 1.0}, out=f"{runs}/few")
     more = tutelage.distill(
         **shared, settings=settings, unlabeled=images[labelled:], out=f"{runs}/more"

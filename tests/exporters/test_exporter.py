@@ -251,7 +251,7 @@ def test_a_model_without_a_run_needs_data(run: Path, tmp_path: Path) -> None:
     alone.write_bytes((run / "student.keras").read_bytes())
     done = command("export", alone)
     assert done.returncode == 2
-    assert "name it with --data" in done.stderr
+    assert "give it with --data" in done.stderr
 
 
 def test_other_data_than_the_models_is_refused(run: Path, tmp_path: Path) -> None:

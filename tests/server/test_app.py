@@ -168,7 +168,7 @@ def expected(weights: tuple[np.ndarray, np.ndarray], pixels: np.ndarray) -> dict
 
 def test_it_says_where_it_listens_and_what_it_serves(server: Running) -> None:
     said = f"tutelage: http://127.0.0.1:{server.port} (teacher, student, student int8); "
-    assert server.line == said + "Ctrl-C ends it\n"
+    assert server.line == said + "press Ctrl-C to stop\n"
 
 
 def test_every_model_answers_with_its_softmax(server: Running, run: tuple[Path, Weights]) -> None:
@@ -557,7 +557,7 @@ def test_what_is_in_hand_is_answered_before_it_ends(
         asking.join(30)
         assert server.process.wait(20) == 0
         assert [answer.status for answer in answers] == [200]
-        assert server.process.stderr.read() == "tutelage: ended; images classified: 1\n"
+        assert server.process.stderr.read() == "tutelage: stopped; images classified: 1\n"
         with pytest.raises(ConnectionRefusedError):
             server.get("/health")
 
@@ -593,7 +593,7 @@ def test_health_says_when_the_server_is_about_to_end(run: tuple[Path, Weights]) 
     app = application(load([run[0]]))
     assert ask(app, "GET", "/health")[0] == 200
     app.worker_pool.end()
-    assert ask(app, "GET", "/health") == (503, {"error": "the server is ending"})
+    assert ask(app, "GET", "/health") == (503, {"error": "the server is shutting down"})
     app.worker_pool.close()
 
 
@@ -604,7 +604,7 @@ def test_a_fault_of_its_own_is_a_plain_500(
     monkeypatch.setattr(app.worker_pool, "classify", None)
     status, told = ask(app, "POST", "/predict")
     assert status == 500
-    assert told == {"error": "this request can't be answered: see the server's log"}
+    assert told == {"error": "internal error: see the server's log"}
     assert "a request failed" in caplog.text
     app.worker_pool.close()
 
@@ -640,7 +640,7 @@ def test_what_cannot_be_served_is_refused(
 ) -> None:
     good = tmp_path / "good.onnx"
     write_exported(good)
-    with pytest.raises(RecipeError, match="named twice"):
+    with pytest.raises(RecipeError, match="given twice"):
         load([good, tmp_path / "." / "good.onnx"])
     with pytest.raises(RecipeError, match="found none"):
         load([])
@@ -682,7 +682,7 @@ def test_mistakes_are_told_in_one_line(
         "no model": ([tmp_path / "text.onnx"], "can't be read as an ONNX model"),
         "empty folder": (
             [tmp_path / "empty"],
-            f"export them first: tutelage export {tmp_path / 'empty'}",
+            f"export one first: tutelage export {tmp_path / 'empty'}",
         ),
         "port in use": ([run[0], "--port", server.port], f"at port {server.port} ("),
         "no host": ([run[0], "--host", "no.such.host.invalid"], "--host"),
@@ -702,7 +702,7 @@ def test_a_server_for_the_network_says_so_and_goes_by_any_name(
     with started(run[0], "--host", "0.0.0.0") as server:
         warning = server.process.stderr.readline()
         assert warning == (
-            "tutelage: anybody who can reach this machine over the network can use it\n"
+            "tutelage: anyone who can reach this machine over the network can use it\n"
         )
         assert server.get("/health", Host="any.name.example").status == 200
         assert server.post(PICTURE, Origin="http://elsewhere.example").status == 403

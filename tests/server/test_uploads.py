@@ -214,7 +214,7 @@ def test_pixels_are_counted_before_they_are_decoded() -> None:
 def test_a_picture_that_is_very_long_is_refused() -> None:
     error = refusal(png_of(20_001, 1), limit=10_000_000)
     assert error.status == 413
-    assert "a side" in str(error)
+    assert "per side" in str(error)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])

@@ -1,4 +1,4 @@
-"""A trained model as a file that runs elsewhere, kept only if its outputs match."""
+"""Export of trained models, written only if the exported file's outputs match."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ with extra("export"):
 ModelFunction = Callable[[np.ndarray], np.ndarray]
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "keras": ".keras"}
-PARITY = 1e-4  # how far logits may differ from Keras', beside a part in 100,000 of the largest
+PARITY = 1e-4  # allowed difference of logits from Keras', plus 1e-5 of the largest
 _PARITY_IMAGES = 1000
-_CALIBRATION = 256  # validation images for the ranges; others judge them
-_JUDGES = 1000
-_LOSS = 0.003  # of accuracy that 8 bits may cost, or two images where that is more
+_CALIBRATION = 256  # validation images for calibration
+_COMPARED = 1000  # other validation images, which select the calibration method
+_LOSS = 0.003  # accuracy that 8 bits may cost, or two images if that is more
 _HELD_OUT = 0.1
 
 
@@ -51,31 +51,31 @@ def export(
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write a model as a file that runs elsewhere, and score that file.
+    """Export a model to a file that runs without Keras, and evaluate that file.
 
-    Its logits are compared with the Keras model's on up to 1,000 test images, and its figures
-    taken on all of them. An ONNX file takes raw uint8 images, any number at once, and says what
-    it is: classes, shape, figures. For 8 bits, ranges are found on validation images in three
-    ways, and the one is kept that changes the outputs least on other validation images.
+    Its logits are compared with the Keras model's on up to 1,000 test images, and its metrics are
+    computed on all. An ONNX file takes batches of raw uint8 images and contains its classes,
+    shape and metrics. For 8 bits, three calibration methods are tried on validation images, and
+    the one that changes the outputs least on other validation images is used.
 
     Args:
-        source: a run's folder, for its student, or a `.keras` file.
+        source: a run folder, for its student, or a `.keras` file.
         form: `onnx`, `litert` (needs the package litert-torch) or `keras`.
-        int8: whether to compute in 8-bit integers; for ONNX.
-        data: the data to score on, a name or a path; default: that of the run it lies in.
-        out: the file; default: beside the model, `student.onnx`, `student-int8.onnx` and so on.
+        int8: whether to quantize to 8-bit integers; ONNX only.
+        data: the data to evaluate on, a name or a path; default: that of the model's run.
+        out: the file; default: next to the model, `student.onnx`, `student-int8.onnx` and so on.
         progress: notified of each step.
 
     Returns:
-        `file`, `name`, `format`, `precision`, `shape`, `parameters`, `macs` (where known),
+        `file`, `name`, `format`, `precision`, `shape`, `parameters`, `macs` (if known),
         `bytes`, `source_bytes` (the model file's), `parity` (`images`, `max_difference`,
-        `agreement`), `models` (figures of `keras` and of `exported`), `calibration` (for int8),
+        `agreement`), `models` (metrics of `keras` and `exported`), `calibration` (for int8),
         `data` and `environment`, ready for JSON.
 
     Raises:
-        RecipeError: if an argument is none of these, or the backend is not PyTorch.
-        ModelError: if the model can't be exported, or the file's outputs differ too much: then
-            there is no file.
+        RecipeError: if an argument is invalid, or the backend is not PyTorch.
+        ModelError: if the model can't be exported, or the file's outputs differ too much; then
+            no file is written.
         DataError: if the data can't be found or read.
 
     Example:
@@ -102,7 +102,7 @@ def export(
     if target.suffix != SUFFIXES[form]:
         raise RecipeError(f"out: expected a name that ends in {SUFFIXES[form]}, found {target}")
     if target.resolve() == file.resolve():
-        raise RecipeError(f"out: expected another file than the model itself, {file}")
+        raise RecipeError(f"out: expected a file other than the model itself, {file}")
     progress.note(f"running {file} on {len(test):,} test images of {dataset.name}")
     wanted = loading.logits(model, test.images)
     results: dict[str, Any] = {
@@ -118,7 +118,7 @@ def export(
             graph = _graph(model)
             if int8:
                 progress.note(f"calibrating with {min(_CALIBRATION, len(held_out))} images")
-                graph, results["calibration"] = _quantised(graph, held_out)
+                graph, results["calibration"] = _quantized(graph, held_out)
             _describe(graph, dataset.classes, results)
             onnx.save(graph, made)
         elif form == "litert":
@@ -127,7 +127,7 @@ def export(
             model.save(made)
         outputs = _opened(made, form)(test.images)
         if not np.isfinite(outputs).all():
-            raise ModelError(f"{target}: its logits are not finite; no file is kept")
+            raise ModelError(f"{target}: its logits are not finite; no file is written")
         results["parity"] = _parity(wanted, outputs)
         results["models"] = {
             "keras": metrics.score(wanted, test.labels),
@@ -153,11 +153,11 @@ def _check(form: str, int8: bool) -> None:
     if form not in SUFFIXES:
         raise RecipeError(f"format: expected one of {', '.join(SUFFIXES)}, found {form!r}")
     if int8 and form != "onnx":
-        raise RecipeError(f"int8: expected with the format onnx, found {form}; leave one of them")
+        raise RecipeError(f"int8: expected only with the format onnx, found {form}; omit one")
     if keras.backend.backend() != "torch":
         raise RecipeError(
             f"export: expected the PyTorch backend, found {keras.backend.backend()}; unset "
-            "KERAS_BACKEND: a .keras file is the same for all"
+            "KERAS_BACKEND: .keras files work with every backend"
         )
     if form == "litert" and importlib.util.find_spec("litert_torch") is None:
         raise RecipeError(
@@ -167,7 +167,7 @@ def _check(form: str, int8: bool) -> None:
 
 
 def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
-    """The data that a model is scored on, and what was held out of its training, if known."""
+    """The data to evaluate a model on, and the part held out from its training, if known."""
     recipe_file = file.parent / "recipe.toml"
     if data is not None:
         dataset = evaluate.named_data(data, file)
@@ -177,44 +177,43 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
         dataset = datasets.load(named.name, named.path or None, size=named.size)
         return dataset, splitting.split(dataset.train, named.validation, named.split_seed)[1]
     raise RecipeError(
-        f"data: {file} lies in no run's folder, so what it was trained on is not known; "
-        "name it with --data"
+        f"data: {file} is not in a run folder, so its training data is unknown; give it with --data"
     )
 
 
 def _graph(model: keras.Model) -> onnx.ModelProto:
-    """A model's graph in ONNX, folded, with a free number of images."""
-    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # Keras exports what has been called
+    """A model's folded ONNX graph with a free batch size."""
+    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # Keras exports only called models
     with tempfile.TemporaryDirectory() as name:
         raw, plain = Path(name) / "raw.onnx", Path(name) / "plain.onnx"
         try:
-            with warnings.catch_warnings():  # of Python values that are taken as constants
+            with warnings.catch_warnings():  # on values traced as constants
                 warnings.simplefilter("ignore")
                 model.export(raw, format="onnx", verbose=False)
-        except Exception as error:  # what a layer of the user's own may raise
+        except Exception as error:  # custom layers can raise anything
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{model.name} can't be written as ONNX: {reason}") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # Transposes around each layer go, constants are computed; of standard operators alone.
+        # Removes transposes and folds constants, with standard operators only.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(plain)
         onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
         return fold_batch_norm.fold(onnx.load(plain))
 
 
-def _quantised(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The graph in 8 bits by the method that changes outputs least, and the change by each."""
-    shown, judges = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_JUDGES]
-    judges = judges if len(judges) else shown
-    wanted = log_softmax(_run(graph, judges).astype(np.float64), axis=1)
+def _quantized(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Quantize a graph with the method that changes its outputs least."""
+    calibration, others = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_COMPARED]
+    others = others if len(others) else calibration
+    wanted = log_softmax(_run(graph, others).astype(np.float64), axis=1)
     made, changes = {}, {}
     for method in quantization.METHODS:
-        made[method] = quantization.int8(graph, shown, method)
-        found = log_softmax(_run(made[method], judges).astype(np.float64), axis=1)
-        changes[method] = float(np.mean(np.sum(np.exp(wanted) * (wanted - found), axis=1)))
+        made[method] = quantization.int8(graph, calibration, method)
+        output = log_softmax(_run(made[method], others).astype(np.float64), axis=1)
+        changes[method] = float(np.mean(np.sum(np.exp(wanted) * (wanted - output), axis=1)))
     best = min(changes, key=lambda method: changes[method])
-    return made[best], {"method": best, "images": len(shown), "kl": changes}
+    return made[best], {"method": best, "images": len(calibration), "kl": changes}
 
 
 def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
@@ -228,7 +227,7 @@ def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
 
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
-    """Say within a file what it is, and so far as known what it is worth."""
+    """Write a graph's metadata, with the metrics known so far."""
     kept = ("name", "precision", "shape", "parameters", "macs", "data", "parity", "calibration")
     about = {key: results[key] for key in kept if key in results} | {"version": __version__}
     about["figures"] = results.get("models", {}).get("exported", {})
@@ -242,13 +241,13 @@ def _litert(model: keras.Model, target: Path) -> None:
     try:
         model(np.zeros((1, *model.input_shape[1:]), np.uint8))
         model.export(target, format="litert", verbose=False)
-    except Exception as error:  # the converter's errors are of many kinds
+    except Exception as error:  # the converter raises many types
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{model.name} can't be written as LiteRT: {reason}") from error
 
 
 def _opened(file: Path, form: str) -> ModelFunction:
-    """The file itself, opened as its users will."""
+    """The exported file as a function, opened as users will open it."""
     if form == "onnx":
         opened = ExportedModel(file)
         return lambda images: loading.in_batches(opened.logits, images)
@@ -258,16 +257,16 @@ def _opened(file: Path, form: str) -> ModelFunction:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file))
-    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def ask(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(given["index"], images.shape)
+    def run(images: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(source["index"], images.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
+        interpreter.set_tensor(source["index"], images.astype(source["dtype"]))
         interpreter.invoke()
-        return np.array(interpreter.get_tensor(answer["index"]))
+        return np.array(interpreter.get_tensor(output["index"]))
 
-    return lambda images: loading.in_batches(ask, images)
+    return lambda images: loading.in_batches(run, images)
 
 
 def _parity(wanted: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
@@ -280,19 +279,19 @@ def _parity(wanted: np.ndarray, outputs: np.ndarray) -> dict[str, Any]:
 
 
 def _refuse(target: Path, results: dict[str, Any], wanted: np.ndarray, images: int) -> None:
-    """Raise if a file's outputs differ too much for it to be kept."""
+    """Raise if a file's outputs differ too much."""
     if results["precision"] == "float32":
         most = PARITY + PARITY / 10 * float(np.abs(wanted).max())
         if (found := results["parity"]["max_difference"]) > most:
             raise ModelError(
                 f"{target}: expected logits within {most:.2g} of the Keras model's, found a "
-                f"difference of {found:.2g}; no file is kept"
+                f"difference of {found:.2g}; no file is written"
             )
         return
     before, after = (results["models"][which]["accuracy"] for which in ("keras", "exported"))
     if before - after > max(_LOSS, 2.5 / images):
         raise ModelError(
-            f"{target}: 8 bits take the accuracy from {before:.2%} to {after:.2%}, more than "
-            f"{100 * max(_LOSS, 2 / images):.2g} points; no file is kept: export without --int8, "
-            "or train with weight decay, which keeps values in a narrower range"
+            f"{target}: 8 bits reduce the accuracy from {before:.2%} to {after:.2%}, by more than "
+            f"{100 * max(_LOSS, 2 / images):.2g} points; no file is written: export without "
+            "--int8, or train with weight decay, which keeps values in a narrower range"
         )

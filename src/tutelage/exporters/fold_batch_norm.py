@@ -1,4 +1,4 @@
-"""An ONNX graph made shorter: what follows a convolution becomes part of it."""
+"""Folding of batch normalization into convolutions in an ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-BOUND = "bound"  # how the names of nodes begin that hold values within a channel's bounds
+BOUND = "bound"  # name prefix of nodes that clip values to a bound per channel
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 _FAR = float(np.finfo(np.float32).max)
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make batch normalisation part of the convolution before it, though a ReLU be between.
+    """Fold batch normalization into the preceding convolution, also across a ReLU.
 
-    With `a * x + b` for a channel's normalisation, `a * conv(x) + b` is a convolution with
-    other weights. Behind a ReLU, `a * relu(z) + b` equals `max(a * z + b, b)`, or
-    `min(a * z + b, b)` where a is negative: a convolution, then one comparison a value, which
-    8-bit integers can do as well. It is done behind max pooling, where that follows, since both
-    give the same in either order.
+    With `a * x + b` for a channel's normalization, `a * conv(x) + b` is a convolution with
+    other weights. After a ReLU, `a * relu(z) + b` equals `max(a * z + b, b)`, or
+    `min(a * z + b, b)` if a is negative: a convolution, then one comparison per value, which
+    8-bit integers support, too. If max pooling follows, the comparison is moved after it, as
+    they commute.
 
     Args:
-        model: of Conv nodes in NCHW; each scale or shift a constant a channel.
+        model: a model with Conv nodes in NCHW and constant scales and shifts per channel.
 
     Returns:
-        Another model with the same outputs, to rounding.
+        A model with the same outputs up to rounding.
 
     Example:
 
@@ -58,7 +58,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Graph:
-    """A model's nodes and constants while they are changed."""
+    """The nodes and constants of a model that is being changed."""
 
     def __init__(self, model: onnx.ModelProto):
         self._given = model
@@ -67,7 +67,7 @@ class _Graph:
         self._kept = {output.name for output in model.graph.output}
 
     def absorb(self, conv: onnx.NodeProto) -> None:
-        """Take into a convolution the scales and shifts that follow it."""
+        """Fold the scales and shifts that follow a convolution into it."""
         if conv.input[1] not in self.constants:
             return
         weights = self.constants[conv.input[1]]
@@ -93,7 +93,7 @@ class _Graph:
             self._bound(conv, end, scale, shift)
 
     def pool(self, mean: onnx.NodeProto) -> None:
-        """Let a mean over all places be the pooling that it is."""
+        """Replace a mean over all positions by global average pooling."""
         axes = [self.constants[name].tolist() for name in mean.input[1:] if name in self.constants]
         kept = [a.i for a in mean.attribute if a.name == "keepdims"]
         if axes != [[2, 3]] or kept != [0]:
@@ -106,7 +106,7 @@ class _Graph:
         ]
 
     def model(self) -> onnx.ModelProto:
-        """The graph as a model of standard operators, without what isn't used."""
+        """The graph as a model of standard operators, without unused constants."""
         given = self._given.graph
         used = {name for node in self.nodes for name in node.input}
         constants = [
@@ -115,7 +115,7 @@ class _Graph:
             if name in used
         ]
         graph = helper.make_graph(self.nodes, "model", given.input, given.output, constants)
-        versions = [one for one in self._given.opset_import if one.domain in ("", "ai.onnx")]
+        versions = [x for x in self._given.opset_import if x.domain in ("", "ai.onnx")]
         made = helper.make_model(graph, opset_imports=versions, ir_version=self._given.ir_version)
         onnx.checker.check_model(made, full_check=True)
         return made
@@ -123,17 +123,17 @@ class _Graph:
     def _affine(
         self, node: onnx.NodeProto, channels: int
     ) -> Iterator[tuple[onnx.NodeProto, np.ndarray]]:
-        """The scales and shifts behind a node, each with its value a channel."""
+        """The scales and shifts after a node, each with its value per channel."""
         while (behind := self._alone(node)) is not None and behind.op_type in _AFFINE:
             values = [self.constants[name] for name in behind.input if name in self.constants]
-            turned = behind.op_type in ("Sub", "Div") and behind.input[0] != node.output[0]
-            if len(values) != 1 or turned or not _by_channel(values[0], channels):
+            swapped = behind.op_type in ("Sub", "Div") and behind.input[0] != node.output[0]
+            if len(values) != 1 or swapped or not _by_channel(values[0], channels):
                 return
             yield behind, np.broadcast_to(values[0].astype(np.float64).ravel(), (channels,))
             node = behind
 
     def _bound(self, conv: onnx.NodeProto, end: str, scale: np.ndarray, bound: np.ndarray) -> None:
-        """Hold values above their channel's bound, or below it where the scale is negative."""
+        """Clip values to at least their channel's bound, or at most if the scale is negative."""
         last, shape = conv, (1, -1, 1, 1)
         behind = self._alone(conv)
         if behind is not None and behind.op_type == "MaxPool" and len(behind.output) == 1:
@@ -154,14 +154,14 @@ class _Graph:
         self.nodes[place:place] = nodes
 
     def _alone(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The only node that reads what this one gives, if that is read by nothing else."""
+        """The only reader of a node's output, if there is exactly one."""
         if len(node.output) != 1 or node.output[0] in self._kept:
             return None
         readers = [other for other in self.nodes if node.output[0] in other.input]
         return readers[0] if len(readers) == 1 else None
 
     def _constant(self, node: onnx.NodeProto, place: int, values: np.ndarray) -> None:
-        """Give a node a constant of its own, as others may read the one it had."""
+        """Give a node its own constant, as others may read the previous one."""
         name = f"{node.output[0]}_{('weights', 'bias')[place - 1]}"
         self.constants[name] = values.astype(np.float32)
         if place < len(node.input):
@@ -176,7 +176,7 @@ class _Graph:
 
 
 def _by_channel(values: np.ndarray, channels: int) -> bool:
-    """Whether a constant beside an NCHW value says one thing a channel."""
+    """Whether a constant combined with an NCHW value has one value per channel."""
     if values.size == 1:
         return True
     shape = (1,) * (4 - values.ndim) + values.shape

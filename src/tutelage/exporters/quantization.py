@@ -1,4 +1,4 @@
-"""An ONNX graph in 8-bit integers, by ONNX Runtime's quantiser."""
+"""Quantization of an ONNX graph to 8-bit integers with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from onnxruntime.quantization import (
 
 from tutelage.exporters.fold_batch_norm import BOUND
 
-# How the range of an activation is taken from those of the calibration images.
+# How the range of an activation is computed on the calibration images.
 METHODS: Mapping[str, tuple[CalibrationMethod, dict[str, Any]]] = {
     "minmax": (CalibrationMethod.MinMax, {}),
     "percentile 99.99": (CalibrationMethod.Percentile, {"percentile": 99.99}),
     "percentile 99.9": (CalibrationMethod.Percentile, {"percentile": 99.9}),
 }
-# Of these, whatever only moves values is quantised where what it moves is.
+# Operators that only move values are quantized if their inputs are.
 _KINDS = ["Add", "AveragePool", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "MatMul"]
 _KINDS += ["MaxPool", "Relu", "Reshape", "Transpose"]
 
 
 def int8(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelProto:
-    """Quantise a folded graph: weights and activations in 8 bits, a scale a channel of weights.
+    """Quantize a folded graph: weights and activations in 8 bits, weights per channel.
 
-    Weights use 7 of their 8 bits, so that sums of products can't overflow where a processor adds
-    pairs of them in 16 bits: a file answers alike on all. Logits stay float32.
+    Weights use 7 of their 8 bits, so that processors that add pairs of products in 16 bits can't
+    overflow: results are the same on all. Logits stay float32.
 
     Args:
-        model: of `fold_batch_norm.fold`, from uint8 images.
-        images: to calibrate with, uint8 of shape (n, height, width, channels).
+        model: a model from `fold_batch_norm.fold` that takes uint8 images.
+        images: calibration images, uint8 of shape (n, height, width, channels).
         method: one of `METHODS`.
 
     Returns:
-        The model in QuantizeLinear and DequantizeLinear nodes, which ONNX Runtime fuses.
+        The model with QuantizeLinear and DequantizeLinear nodes, which ONNX Runtime fuses.
 
-    Source: weights a channel and activations a tensor as in arXiv 1806.08342, section 3.
+    Source: weights per channel and activations per tensor as in arXiv 1806.08342, section 3.
     """
     way, settings = METHODS[method]
     with tempfile.TemporaryDirectory() as folder, _quietly():
@@ -69,7 +69,7 @@ def int8(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelP
             nodes_to_exclude=_before_the_first(model),
             calibrate_method=way,
             extra_options={
-                # What a bound cuts off needs no numbers: the range is that of what is left.
+                # Clipped values need no range: use that of the bound's output.
                 "TensorQuantOverrides": {
                     free: [ranges[bounded]] for bounded, free in bounds.items()
                 },
@@ -84,7 +84,7 @@ def int8(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelP
 
 
 class _Reader(quantization.CalibrationDataReader):
-    """Hands the calibration images to ONNX Runtime, one by one, as it wants all of one shape."""
+    """Passes the calibration images to ONNX Runtime one by one, in the same shape."""
 
     def __init__(self, model: onnx.ModelProto, images: np.ndarray):
         name = model.graph.input[0].name
@@ -95,7 +95,7 @@ class _Reader(quantization.CalibrationDataReader):
 
 
 def _bounds(model: onnx.ModelProto) -> list[list[onnx.NodeProto]]:
-    """The nodes that hold values within bounds, one or two in a row."""
+    """The chains of one or two nodes that clip values to bounds."""
     chains: list[list[onnx.NodeProto]] = []
     for node in model.graph.node:
         if chains and _is_bound(node) and node.input[0] == chains[-1][-1].output[0]:
@@ -106,7 +106,7 @@ def _bounds(model: onnx.ModelProto) -> list[list[onnx.NodeProto]]:
 
 
 def _free(chain: list[onnx.NodeProto], model: onnx.ModelProto) -> str:
-    """The values of the convolution that a chain of bounds holds."""
+    """The name of the convolution's output that a chain of bounds clips."""
     makers = {node.output[0]: node for node in model.graph.node}
     node = makers[chain[0].input[0]]
     return node.output[0] if node.op_type != "MaxPool" else node.input[0]
@@ -117,13 +117,13 @@ def _is_bound(node: onnx.NodeProto) -> bool:
 
 
 def _before_the_first(model: onnx.ModelProto) -> list[str]:
-    """The nodes that stand before any multiplication: normalisation of a few values."""
+    """The nodes before the first multiplication, which normalize few values."""
     heavy = [node.op_type in ("Conv", "Gemm", "MatMul") for node in model.graph.node]
     return [node.name for node in model.graph.node[: heavy.index(True)]] if any(heavy) else []
 
 
 def _ranges(place: Path, images: np.ndarray, method: str) -> dict[str, dict[str, np.ndarray]]:
-    """The range of what each bound gives on the calibration images."""
+    """The range of each bound's output on the calibration images."""
     way, settings = METHODS[method]
     calibrator = create_calibrator(
         place,
@@ -133,20 +133,20 @@ def _ranges(place: Path, images: np.ndarray, method: str) -> dict[str, dict[str,
         extra_options=settings,
     )
     calibrator.collect_data(_Reader(onnx.load(place), images))
-    found = {}
+    ranges = {}
     for name, data in calibrator.compute_data().items():
         low, high = (np.asarray(value, np.float32) for value in data.range_value)
-        found[name] = {"rmin": low, "rmax": high}
-    return found
+        ranges[name] = {"rmin": low, "rmax": high}
+    return ranges
 
 
 def _compare_integers(model: onnx.ModelProto) -> None:
-    """Let bounds hold 8-bit values instead of decoded ones: their order is the same.
+    """Apply bounds to 8-bit values instead of decoded ones, as their order is the same.
 
-    `Q -> DQ -> Max(b) -> Q -> DQ` becomes `Q -> Max(Q(b)) -> DQ`, as all have one scale.
+    `Q -> DQ -> Max(b) -> Q -> DQ` becomes `Q -> Max(Q(b)) -> DQ`, as all have the same scale.
     """
     graph = model.graph
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    constants = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     for chain in _bounds(model):
         decoder = makers[chain[0].input[0]]
@@ -159,15 +159,15 @@ def _compare_integers(model: onnx.ModelProto) -> None:
         for node in chain:
             steps = np.rint(constants[node.input[1]].astype(np.float64) / scale) + int(zero)
             name = node.input[1] = f"{node.name}_uint8"
-            held = np.clip(steps, 0, 255).astype(np.uint8)
-            graph.initializer.append(numpy_helper.from_array(held, name))
+            bound = np.clip(steps, 0, 255).astype(np.uint8)
+            graph.initializer.append(numpy_helper.from_array(bound, name))
         chain[0].input[0] = decoder.input[0]
         chain[-1].output[0] = readers[0].output[0]
         graph.node.remove(readers[0])
 
 
 def _leave_logits(model: onnx.ModelProto) -> None:
-    """Give logits as the last product's sums are, not rounded to 8 bits again."""
+    """Leave the logits unquantized."""
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
     (output,) = graph.output
@@ -189,14 +189,14 @@ def _drop_unused(model: onnx.ModelProto) -> None:
             break
         for node in unused:
             graph.node.remove(node)
-    constants = [one for one in graph.initializer if one.name in used]
+    constants = [x for x in graph.initializer if x.name in used]
     del graph.initializer[:], graph.value_info[:]
     graph.initializer.extend(constants)
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the quantizer, and its advice to prepare the graph, which folding has done."""
+    """Silence the quantizer and its advice to preprocess the graph, which is done by folding."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,12 +1,12 @@
 """Run stock Keras models through PyTorch's own kernels.
 
-Stock Keras layers on the PyTorch backend lose a factor of three to five on a processor,
-most of it in batch normalisation composed of separate operations and in copies between
-memory layouts. A fast layer computes a stock layer with PyTorch's fused kernel, on the layer's
-own variables, and returns a tensor whose memory stays channels-last; the model itself, and
-so its file, is unchanged. A layer without a fast version runs as stock. On a processor, batch
-normalisation is fused with its neighbours (`fused_batch_norm.py`), and 3x3 convolutions take
-fewer multiplications (`winograd.py`).
+Stock Keras layers on the PyTorch backend are three to five times slower on a CPU, mostly
+because of batch normalization composed of separate operations and copies between memory
+layouts. A fast layer computes a stock layer with PyTorch's fused kernel, on the layer's own
+variables, and returns a channels-last tensor; the model itself, and thus its file, is
+unchanged. A layer without a fast version runs as stock. On a CPU, batch normalization is
+fused with adjacent layers (`fused_batch_norm.py`), and 3x3 convolutions need fewer
+multiplications (`winograd.py`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 
 def hardware_precision() -> str:
-    """The precision that this machine trains fastest in.
+    """The fastest training precision of this machine.
 
     Returns:
-        `"bfloat16"` on the PyTorch backend where matrix products of bfloat16 have units of
-        their own (AMX, or a recent GPU), `"float32"` elsewhere. AVX512-BF16 alone does not
-        count: without AMX, convolutions in bfloat16 took 1.8 times as long as in float32.
+        `"bfloat16"` on the PyTorch backend if the hardware has units for bfloat16 matrix
+        products (AMX, or a recent GPU), else `"float32"`. AVX512-BF16 alone does not count:
+        without AMX, convolutions in bfloat16 took 1.8 times as long as in float32.
     """
     if keras.backend.backend() != "torch":
         return "float32"
@@ -44,31 +44,31 @@ def hardware_precision() -> str:
 
 
 def set_threads(count: int) -> None:
-    """Compute with so many threads; sums in another order may differ in the last bits.
+    """Set the number of compute threads; it may change results in the last bits.
 
     Args:
-        count: at least 1.
+        count: number of threads, at least 1.
 
     Raises:
-        RecipeError: less than 1, or a backend other than PyTorch.
+        RecipeError: `count` is below 1, or the backend is not PyTorch.
     """
     if count < 1:
         raise RecipeError(f"threads: expected 1 or more, found {count}")
     if keras.backend.backend() != "torch":
         raise RecipeError(
             f"threads: expected the PyTorch backend, found {keras.backend.backend()}, which "
-            "chooses its own"
+            "chooses its own number"
         )
     torch.set_num_threads(count)
 
 
 def threads() -> int | None:
-    """How many threads compute; None where the backend does not say."""
+    """The number of compute threads; None if the backend doesn't tell."""
     return torch.get_num_threads() if keras.backend.backend() == "torch" else None
 
 
 def compiled_parts() -> list[str]:
-    """The parts in C that fast layers use here: none on a GPU or on another backend.
+    """The compiled C kernels in use: none on a GPU or another backend.
 
     Example:
 
@@ -86,12 +86,12 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
 
     Args:
         model: a Functional or Sequential model, channels last.
-        precision: `"float32"` or `"bfloat16"`: what fast layers compute in. The
+        precision: `"float32"` or `"bfloat16"`, for the computation of fast layers. The
             variables and the output stay float32.
 
     Returns:
         On the PyTorch backend, a model with the same variables whose `save` writes the
-        stock model. On other backends, and for a class of its own, `model` itself.
+        stock model. On other backends, and for a custom class, `model` itself.
 
     Example:
 
@@ -102,21 +102,21 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     >>> fast.count_params() == model.count_params()
     True
     """
-    own = not type(model).__module__.startswith("keras.")
-    if keras.backend.backend() != "torch" or own:
+    custom = not type(model).__module__.startswith("keras.")
+    if keras.backend.backend() != "torch" or custom:
         return model
     return _Native(model, precision)
 
 
 def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
-    """Run a model once for its own output and for those of inner layers.
+    """Run a model once for its output and those of intermediate layers.
 
     Args:
-        model: as `accelerate` takes or gives it.
-        names: of its layers.
+        model: a model, stock or from `accelerate`.
+        names: names of its layers.
 
     Returns:
-        A model of the same variables, run alike, that gives a list: its output, then theirs.
+        A model with the same variables and kernels that returns its output and theirs in a list.
 
     Example:
 
@@ -132,14 +132,14 @@ def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
 
 
 def alike(model: keras.Model, other: keras.Model) -> keras.Model:
-    """Run a model as another one is run: through fast layers in its precision, or as stock.
+    """Run a model like another one: through fast layers with its precision, or as stock.
 
     Args:
         model: a stock model.
-        other: as `accelerate` takes or gives it.
+        other: a model, stock or from `accelerate`.
 
     Returns:
-        The model, of the same variables.
+        The model, with the same variables.
 
     Example:
 
@@ -153,7 +153,7 @@ def alike(model: keras.Model, other: keras.Model) -> keras.Model:
 
 
 def stock(model: keras.Model) -> keras.Model:
-    """The stock model within what `accelerate` returned."""
+    """The stock model inside a result of `accelerate`; other models are returned unchanged."""
     return model.model if isinstance(model, _Native) else model
 
 
@@ -184,7 +184,7 @@ class _Native(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         given = keras.tree.flatten(inputs)
-        if given[0].device.type == "meta":  # Keras asks for shapes alone
+        if given[0].device.type == "meta":  # Keras infers shapes
             return self.model(inputs, training=training)
         how = Pass(bool(training), self._dtype, self._chains, self._borders)
         return keras.tree.map_structure(lambda x: x.float(), _run(self.model, given, how))
@@ -208,9 +208,9 @@ def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
                 return _run(op, keras.tree.flatten(args[0]), how)
             chain = how.chains.get(op)
             if chain is not None and op in chain.behind:
-                return args[0]  # done already
+                return args[0]  # already done by the chain
             if type(op) is keras.layers.ZeroPadding2D and op in how.borders:
-                return args[0]  # the convolution behind it does that
+                return args[0]  # done by the next convolution
             fast = FAST_LAYERS.get(type(op))
             if fast is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
                 result = fast(op, args[0], how)

@@ -1,7 +1,7 @@
-"""The kernels in C, compiled by the machine's compiler on first use.
+"""C kernels, compiled with the machine's compiler on first use.
 
-Nothing needs them: without a compiler, PyTorch's kernels do the work, more slowly. Compiling takes
-a few seconds, once; the libraries are kept in a folder of the cache that only the user can write.
+They are optional: without a compiler, PyTorch's slower kernels are used. Compiling takes a few
+seconds, once; the libraries are cached in a folder that only the user can write.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared 
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL | None:
-    """A part's functions, or None, with a warning, where they can't be compiled or trusted.
+    """Compile and load a part; None, with a warning, if it can't be compiled or trusted.
 
     Args:
-        name: one of `PARTS`, each a source beside this file.
+        name: one of `PARTS`, whose source is next to this file.
     """
     words = shlex.split(os.environ.get("CC", "cc"))
     compiler = shutil.which(words[0]) if words else None
@@ -70,7 +70,7 @@ def _warn(reason: str) -> None:
 
 
 def _private_folder() -> Path:
-    """The folder of the compiled libraries: the user's own, of mode 0700."""
+    """The folder of the compiled libraries, owned by the user, of mode 0700."""
     folder = storage.cache_folder() / "kernels"
     storage.make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
@@ -80,27 +80,27 @@ def _private_folder() -> Path:
 
 
 def _check_owner(path: Path, is_kind: Callable[[int], bool], forbidden: int) -> None:
-    """Refuse a file or folder through which somebody else could have code run."""
+    """Raise for a file or folder through which others could inject code."""
     about = path.lstat()
     mine = not hasattr(os, "getuid") or about.st_uid == os.getuid()
     if not is_kind(about.st_mode) or not mine or (os.name == "posix" and about.st_mode & forbidden):
         raise RunError(
             f"{path} can be written by others, or is not yours, so nothing is loaded from it: "
-            "delete it, or name another cache folder in TUTELAGE_CACHE"
+            "delete it, or set TUTELAGE_CACHE to another cache folder"
         )
 
 
 def call(part: str, function: str, shape: ctypes.Structure, *tensors: Any) -> None:
-    """Run a function of a part that has been compiled.
+    """Call a function of a compiled part.
 
     Args:
         part: one of `PARTS`.
         function: its name in the source.
-        shape: what the source calls `Shape`.
-        tensors: its other arguments, contiguous on the processor, or None.
+        shape: the struct `Shape` of the source.
+        tensors: its other arguments, contiguous on the CPU, or None.
 
     Raises:
-        MemoryError: if there is no memory for what the function sets aside.
+        MemoryError: if the function can't allocate its buffers.
     """
     pointers = (None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors)
     if getattr(library(part), function)(ctypes.byref(shape), *pointers):
@@ -108,7 +108,7 @@ def call(part: str, function: str, shape: ctypes.Structure, *tensors: Any) -> No
 
 
 def _key(source: Path, command: list[str]) -> str:
-    """Of all that the machine code depends on: a cache may be shared by different processors."""
+    """Hash everything the machine code depends on, as processors may share a cache."""
     about = [*command, platform.machine(), platform.processor()]
     processor = Path("/proc/cpuinfo")
     if processor.exists():

@@ -1,8 +1,8 @@
-/* Batch normalisation with what stands around it, in as few passes over memory as it takes.
+/* Batch normalization fused with adjacent layers, in as few passes over memory as possible.
 
-   Arrays are images x height x width x channels; a row is the channels of one pixel. In bfloat16
-   only what is stored is rounded, all sums are of float32, totals of double. Not-a-numbers pass
-   through every comparison, so that a training that diverges is seen. */
+   Arrays are images x height x width x channels; a row is the channels of one pixel. With
+   bfloat16, only stored values are rounded; partial sums are float32, totals double. NaNs pass
+   through every comparison, so that divergence is detected. */
 
 #ifndef STORED
 
@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 64 /* rows summed in float32 before they join the total */
+#define BLOCK 64 /* rows summed in float32 before they are added to the total */
 
 typedef struct {
     int64_t images, height, width, channels;
-    int64_t relu;         /* of the input, done in place */
-    int64_t pool;         /* 2x2 maximum of the output */
+    int64_t relu;         /* ReLU of the input, in place */
+    int64_t pool;         /* 2x2 max pooling of the output */
     int64_t threads;
     float low, high;      /* bounds of the output */
     double epsilon;
@@ -42,7 +42,7 @@ static inline float within(float value, float low, float high)
     return value > high ? high : value;
 }
 
-/* One of a pass's sums, of which each thread has left its part. */
+/* One of a pass's sums, added up over the threads' parts. */
 static inline double whole(const Shape *shape, const double *partial, int64_t at)
 {
     double total = 0;
@@ -51,7 +51,7 @@ static inline double whole(const Shape *shape, const double *partial, int64_t at
     return total;
 }
 
-/* A block's two sums join the thread's part of the whole. */
+/* Add a block's two sums to the thread's part. */
 static inline void join(double *restrict total, const float *restrict first,
                         const float *restrict second, int64_t channels)
 {
@@ -80,7 +80,7 @@ static inline void join(double *restrict total, const float *restrict first,
 
 #else
 
-/* Sum, over the rows, of the input (after its ReLU) and of its square, both less a pivot. */
+/* Sums over rows of the input (after its ReLU) and of its square, both relative to a pivot. */
 static void NAME(moments)(const Shape *shape, STORED *x, const float *restrict pivot, double *partial)
 {
     const int64_t channels = shape->channels;
@@ -115,7 +115,7 @@ static void NAME(moments)(const Shape *shape, STORED *x, const float *restrict p
     }
 }
 
-/* z = x * scale + offset, the input's ReLU before it, bounds and pooling behind it. */
+/* z = x * scale + offset, after the input's ReLU, followed by bounds and pooling. */
 int NAME(normalise)(const Shape *shape, const STORED *x, STORED *z, const float *scale,
                     const float *offset)
 {
@@ -161,8 +161,8 @@ int NAME(normalise)(const Shape *shape, const STORED *x, STORED *z, const float 
     return 0;
 }
 
-/* Sum, over the rows, of the gradient that reaches the normalisation, alone and times the
-   input less its mean. */
+/* Sums over rows of the gradient at the normalization's output, and of that times the
+   centered input. */
 static void NAME(products)(const Shape *shape, const STORED *x, const STORED *dz,
                            const float *restrict mean, const float *restrict scale, const float *restrict offset,
                            double *partial)
@@ -220,7 +220,7 @@ static void NAME(products)(const Shape *shape, const STORED *x, const STORED *dz
     }
 }
 
-/* dx = scale * gradient + slope * x + level, where the input's ReLU let it pass. */
+/* dx = scale * gradient + slope * x + level where the input's ReLU is active, else 0. */
 static void NAME(gradient)(const Shape *shape, const STORED *x, const STORED *dz, STORED *dx,
                            const float *restrict scale, const float *restrict offset, const float *restrict slope,
                            const float *restrict level)
@@ -280,8 +280,8 @@ static void NAME(gradient)(const Shape *shape, const STORED *x, const STORED *dz
         }
 }
 
-/* `about` receives mean, variance, scale and offset of each channel. Returns 0, or 1 for want of
-   memory. */
+/* `about` receives mean, variance, scale and offset of each channel. Returns 0, or 1 if out
+   of memory. */
 int NAME(forward)(const Shape *shape, STORED *x, STORED *z, const float *gamma, const float *beta,
                   float *about)
 {
@@ -292,7 +292,7 @@ int NAME(forward)(const Shape *shape, STORED *x, STORED *z, const float *gamma, 
     double *partial = calloc(2 * channels * shape->threads, sizeof *partial);
     if (!partial)
         return 1;
-    for (int64_t c = 0; c < channels; c++) { /* near enough to the mean to keep the digits */
+    for (int64_t c = 0; c < channels; c++) { /* close to the mean, to keep precision */
         const float value = GET(x[c]);
         mean[c] = shape->relu && value < 0 ? 0 : value;
     }
@@ -311,7 +311,7 @@ int NAME(forward)(const Shape *shape, STORED *x, STORED *z, const float *gamma, 
     return 0;
 }
 
-/* `about` is what `forward` left; `dgamma` and `dbeta` are written. */
+/* `about` is from `forward`; writes `dgamma` and `dbeta`. */
 int NAME(backward)(const Shape *shape, const STORED *x, const STORED *dz, STORED *dx,
                    const float *about, float *dgamma, float *dbeta)
 {

@@ -1,10 +1,10 @@
-"""Fused passes: batch normalisation with the ReLU and the pooling around it, and the like.
+"""Batch normalization fused with adjacent ReLU and pooling layers.
 
-A training step on a processor spends most of what is not convolution on passes
-over feature maps, one a layer and direction. `fusion.c` does a normalisation, the
-ReLU before or after it and the 2x2 pooling behind it together, in two passes each
-way. Where it can't be compiled, the layers run one by one. A border of zeros is left to
-the convolution behind it.
+On a CPU, a training step spends most of its time outside convolutions on passes over
+feature maps, one per layer and direction. `fused_batch_norm.c` computes a normalization,
+the ReLU before or after it and the following 2x2 pooling together, in two passes each way.
+If it can't be compiled, the layers run one by one. Zero padding is moved into the
+following convolution.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A batch normalisation and the neighbours whose work is done with it.
+    """A batch normalization and the adjacent layers fused with it.
 
     Attributes:
-        norm: the normalisation, on channels last.
-        source: the convolution before it whose ReLU it takes over, if any.
-        low: lower bound of the output: 0 with a ReLU behind it.
-        high: upper bound of the output: 6 with a ReLU6 behind it.
-        pool: whether a 2x2 maximum follows.
-        behind: the layers behind it that are left with nothing to do.
+        norm: the normalization, over the last axis.
+        source: the convolution before it whose ReLU is fused, if any.
+        low: lower bound of the output: 0 if a ReLU follows.
+        high: upper bound of the output: 6 if a ReLU6 follows.
+        pool: whether 2x2 max pooling follows.
+        behind: the following layers that are fused.
     """
 
     norm: keras.Layer
@@ -51,13 +51,13 @@ class Chain:
 
 
 def chains(model: keras.Model) -> dict[keras.Layer, Chain]:
-    """What can be fused in a model, by each layer that takes part.
+    """Find the chains of layers that can be fused.
 
     Args:
-        model: a Functional or Sequential model, which may hold others.
+        model: a Functional or Sequential model, which may contain others.
 
     Returns:
-        For each layer in a chain, that chain.
+        The chain of each fused layer.
     """
     wiring = _Wiring(model)
     found: dict[keras.Layer, Chain] = {}
@@ -71,14 +71,14 @@ def chains(model: keras.Model) -> dict[keras.Layer, Chain]:
 
 
 def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
-    """Which zero paddings the convolution behind them can do itself.
+    """Find zero padding that can be moved into the following convolution.
 
     Args:
-        model: a Functional or Sequential model, which may hold others.
+        model: a Functional or Sequential model, which may contain others.
 
     Returns:
-        For each such padding, and for the convolution that reads it, how many zeros come left,
-        right, above and below.
+        For each such padding layer and its convolution, the number of zeros left, right, above
+        and below.
     """
     wiring = _Wiring(model)
     found: dict[keras.Layer, list[int]] = {}
@@ -98,7 +98,7 @@ def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
 
 
 class _Wiring:
-    """Who reads what in a model and in the models that it holds."""
+    """The readers of each tensor in a model and its nested models."""
 
     def __init__(self, model: keras.Model):
         self.nodes = [node for graph in _graphs(model) for node in private_api.nodes(graph)]
@@ -112,11 +112,11 @@ class _Wiring:
                 self.readers.setdefault(id(tensor), []).append(None)
 
     def once(self, layer: Any) -> bool:
-        """Whether a layer stands in one place alone."""
+        """Whether a layer is used only once."""
         return self.uses[id(layer)] == 1
 
     def next_alone(self, tensor: Any) -> Any:
-        """The layer that alone reads a tensor, if it stands in no other place."""
+        """The only reader of a tensor, if that layer is used only once."""
         (reader, *others) = self.readers[id(tensor)]
         return reader if not others and self.once(reader) and _plain(reader) else None
 
@@ -168,7 +168,7 @@ def _plain(layer: Any) -> bool:
 
 
 def _bounds(layer: Any) -> tuple[float, float] | None:
-    """The interval that a layer clips to, if that is all it does."""
+    """The interval that a layer clips to, if it does nothing else."""
     if type(layer) is layers.ReLU and not layer.negative_slope and not layer.threshold:
         return 0.0, math.inf if layer.max_value is None else float(layer.max_value)
     if type(layer) is layers.Activation:
@@ -184,19 +184,19 @@ def _halves(layer: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def normalise(chain: Chain, x: Any, training: bool) -> Any:
-    """A chain's pass, on the processor.
+    """Run a chain on the CPU.
 
     Args:
-        chain: what to do.
+        chain: the chain.
         x: a tensor of shape (images, height, width, channels), float32 or bfloat16. In training,
-            where the chain takes over its source's ReLU, that is done in place.
-        training: normalise by the batch, and bring the moving statistics up to date; otherwise
-            by the moving statistics, and without gradients.
+            a fused ReLU of the source is applied in place.
+        training: whether to normalize by the batch and update the moving statistics; otherwise
+            normalizes by the moving statistics, without gradients.
 
     Returns:
-        A tensor of the same type, half as high and wide where the chain pools; None where this
-        can't be done: without a compiler, on another device, or where gradients are wanted
-        through moving statistics.
+        A tensor of the same type, of half the height and width if the chain pools. None if not
+        supported: without a compiler, on another device, or with gradients through moving
+        statistics.
     """
     norm = chain.norm
     gamma = norm.gamma.value if norm.scale else None
@@ -212,7 +212,7 @@ def normalise(chain: Chain, x: Any, training: bool) -> Any:
     mean, variance = norm.moving_mean.value, norm.moving_variance.value
     if batch:
         about = x.new_empty((4, x.shape[-1]), dtype=torch.float32)
-        z = _Normalise.apply(x, gamma, beta, about, chain)
+        z = _Normalize.apply(x, gamma, beta, about, chain)
         with torch.no_grad():
             mean.lerp_(about[0], 1 - norm.momentum)
             variance.lerp_(about[1], 1 - norm.momentum)
@@ -250,7 +250,7 @@ def _output(chain: Chain, x: Any) -> Any:
 
 if keras.backend.backend() == "torch":
 
-    class _Normalise(torch.autograd.Function):
+    class _Normalize(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Any, gamma: Any, beta: Any, about: Any, chain: Chain) -> Any:
             ctx.shape, z = _shape(chain, x), _output(chain, x)

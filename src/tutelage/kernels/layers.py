@@ -19,7 +19,7 @@ if keras.backend.backend() == "torch":
 
 @dataclass(frozen=True)
 class Pass:
-    """How a model is run: for training or not, computing in what, which layers together."""
+    """How to run a model: training or not, data type, fused layers, moved padding."""
 
     training: bool
     dtype: Any
@@ -27,9 +27,9 @@ class Pass:
     borders: dict[keras.Layer, list[int]]
 
 
-# A function returns None for a setting that it does not cover; the stock layer runs then.
-# Keras' layout is channels-last, PyTorch's channels-first: a permuted view of the
-# one is the other with channels-last strides, so nothing is copied.
+# A function returns None for settings that it doesn't support; the stock layer runs then.
+# Keras' layout is channels-last, PyTorch's channels-first: a permuted view converts between
+# them without copying.
 
 
 def _first(x: Any) -> Any:
@@ -42,25 +42,25 @@ def _last(x: Any) -> Any:
 
 def _activated(layer: keras.Layer, x: Any, how: Pass) -> Any:
     if layer in how.chains:
-        return x  # the normalisation behind it does that
-    # In place: a convolution's backward pass does not need its output.
+        return x  # done by the next normalization
+    # In place: a convolution's backward pass doesn't need its output.
     return F.relu_(x) if layer.activation is keras.activations.relu else layer.activation(x)
 
 
 def _padding(layer: Any, x: Any, window: tuple[int, ...]) -> list[int]:
-    """What is added before and after each of the two axes, last axis first."""
+    """The padding before and after both axes, last axis first."""
     if layer.padding == "valid":
         return [0, 0, 0, 0]
     strides = layer.strides if isinstance(layer.strides, tuple) else (layer.strides,) * 2
     pads: list[int] = []
     for size, length, stride in zip(x.shape[1:3], window, strides, strict=True):
-        whole = max((math.ceil(size / stride) - 1) * stride + length - size, 0)
-        pads = [whole // 2, whole - whole // 2, *pads]
+        total = max((math.ceil(size / stride) - 1) * stride + length - size, 0)
+        pads = [total // 2, total - total // 2, *pads]
     return pads
 
 
 def _border(layer: Any, x: Any, window: tuple[int, ...], how: Pass) -> list[int]:
-    """The padding of a convolution, where it may do that of the layer before it."""
+    """The padding of a convolution, including padding moved from the layer before it."""
     return how.borders.get(layer) or _padding(layer, x, window)
 
 
@@ -69,7 +69,7 @@ def _even(pads: list[int]) -> bool:
 
 
 def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, how: Pass) -> Any:
-    """A convolution with a kernel of PyTorch's shape, and all the layer's other settings."""
+    """A convolution with a kernel in PyTorch's layout and the layer's other settings."""
     dtype = how.dtype
     sizes = zip(kernel.shape[2:], layer.dilation_rate, strict=True)
     window = tuple(rate * (size - 1) + 1 for size, rate in sizes)
@@ -79,8 +79,8 @@ def _convolved(layer: Any, x: Any, kernel: Any, bias: Any, groups: int, how: Pas
         x, pads = F.pad(x, pads), [0, 0, 0, 0]
     kernel = kernel.to(dtype)
     bias = None if bias is None else bias.value.to(dtype)
-    around = [pads[2], pads[0]]
-    return F.conv2d(x, kernel, bias, layer.strides, around, layer.dilation_rate, groups)
+    padding = [pads[2], pads[0]]
+    return F.conv2d(x, kernel, bias, layer.strides, padding, layer.dilation_rate, groups)
 
 
 def _conv(layer: Any, x: Any, how: Pass) -> Any:
@@ -101,10 +101,10 @@ def _conv(layer: Any, x: Any, how: Pass) -> Any:
 
 
 def _multiplied(layer: Any, x: Any, how: Pass) -> Any:
-    """A convolution as a product of matrices, patches by the kernel as Keras keeps it.
+    """A convolution as a matrix product of patches and the kernel in Keras' layout.
 
-    PyTorch's own copies the kernel into another layout, and its gradient back. This one copies
-    the patches, if the window is more than a pixel: None where they are larger than the kernel.
+    PyTorch's own copies the kernel to another layout, and its gradient back. This one copies the
+    patches if the window is larger than 1x1; returns None if they are larger than the kernel.
     """
     if layer.groups != 1 or tuple(layer.dilation_rate) != (1, 1):
         return None
@@ -173,18 +173,18 @@ def _batch_norm(layer: Any, x: Any, how: Pass) -> Any:
         return None
     chain = how.chains.get(layer)
     if chain is None:
-        return _normalised(layer, x, how)
+        return _normalized(layer, x, how)
     y = fused_batch_norm.normalise(chain, x, how.training)
     if y is not None:
         return y
     y = _first(x)
-    y = _first(_normalised(layer, _last(F.relu_(y) if chain.source else y), how))
+    y = _first(_normalized(layer, _last(F.relu_(y) if chain.source else y), how))
     if chain.low == 0:
         y = F.hardtanh_(y, 0.0, chain.high) if chain.high < math.inf else F.relu_(y)
     return _last(F.max_pool2d(y, 2) if chain.pool else y)
 
 
-def _normalised(layer: Any, x: Any, how: Pass) -> Any:
+def _normalized(layer: Any, x: Any, how: Pass) -> Any:
     gamma = layer.gamma.value if layer.scale else None
     beta = layer.beta.value if layer.center else None
     channels_first = _first(x) if x.ndim == 4 else x
@@ -194,7 +194,7 @@ def _normalised(layer: Any, x: Any, how: Pass) -> Any:
             channels_first, gamma, beta, None, None, True, 0.0, layer.epsilon
         )
         with torch.no_grad():
-            # Keras' moving variance is the biased one, where PyTorch's own is not.
+            # Keras' moving variance is biased, PyTorch's is not.
             batch_variance = inverse_std.pow(-2) - layer.epsilon
             mean.lerp_(batch_mean, 1 - layer.momentum)
             variance.lerp_(batch_variance, 1 - layer.momentum)
@@ -223,9 +223,9 @@ def _max_pooling(layer: Any, x: Any, how: Pass) -> Any:
 def _average_pooling(layer: Any, x: Any, how: Pass) -> Any:
     pads = _padding(layer, x, layer.pool_size)
     if layer.data_format != "channels_last" or not _even(pads):
-        return None  # an uneven border would have to be left out of the mean
-    around = [pads[2], pads[0]]
-    y = F.avg_pool2d(_first(x), layer.pool_size, layer.strides, around, count_include_pad=False)
+        return None  # uneven padding must not count in the mean
+    padding = [pads[2], pads[0]]
+    y = F.avg_pool2d(_first(x), layer.pool_size, layer.strides, padding, count_include_pad=False)
     return _last(y)
 
 
@@ -250,8 +250,8 @@ def _dropout(layer: Any, x: Any, how: Pass) -> Any:
         return x
     if layer.noise_shape is not None or layer.rate == 1:
         return None
-    # Drawn from the layer's own seed, which a checkpoint holds. Four decisions from
-    # each random 64 bits: PyTorch's generator on a processor is slow.
+    # Uses the layer's own seed, which is part of a checkpoint. One random 64-bit word serves
+    # four values, as PyTorch's CPU generator is slow.
     first, second = (int(word) & 0xFFFFFFFF for word in layer.seed_generator.next())
     generator = torch.Generator(x.device).manual_seed(first << 32 | second)
     words = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64, device=x.device)
@@ -262,7 +262,7 @@ def _dropout(layer: Any, x: Any, how: Pass) -> Any:
 
 
 def _elementwise(layer: Any, x: Any, how: Pass) -> Any:
-    # Stock, but without the cast to float32 that the layer's own `__call__` begins with.
+    # Stock, but without the cast to float32 in the layer's `__call__`.
     return layer.call(x)
 
 

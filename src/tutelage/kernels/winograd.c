@@ -1,11 +1,11 @@
-/* 3x3 convolutions of stride 1, padded with zeros to the same size, with 36 products where the plain
-   way takes 144: Winograd's F(4x4, 3x3), arXiv 1509.09308.
+/* 3x3 convolutions with stride 1 and zero padding to the same size, with 36 multiplications instead
+   of 144: Winograd's F(4x4, 3x3), arXiv 1509.09308.
 
    Arrays are images x height x width x channels, a kernel is 3 x 3 x channels x filters, both counts
-   multiples of PANEL. The output is cut into tiles of 4x4. The 6x6 of the input that a tile depends
-   on become 36 points, and at each point the convolution is a product of matrices: tiles x channels
-   times channels x filters. A block of tiles goes all the way, so that what lies between stays in
-   the processor's caches. */
+   multiples of PANEL. The output is divided into 4x4 tiles. The 6x6 input pixels that a tile
+   depends on are transformed to 36 points; at each point the convolution is a matrix product of
+   tiles x channels and channels x filters. Each block of tiles passes all steps before the next,
+   so that intermediate results stay in the CPU's caches. */
 
 #include <omp.h>
 #include <stdint.h>
@@ -22,10 +22,10 @@
 #define LANES 4
 #define ROWS 4
 #endif
-#define PANEL (2 * LANES) /* columns of a product that are summed in registers, by ROWS rows */
+#define PANEL (2 * LANES) /* columns of a product summed in registers, by ROWS rows */
 #define POINTS 36
-#define BLOCK (64 / ROWS * ROWS) /* tiles at most */
-#define APART 16 /* floats between rows and points, whose addresses would share lines otherwise */
+#define BLOCK (64 / ROWS * ROWS) /* maximum number of tiles */
+#define APART 16 /* floats between rows and points, to avoid shared cache lines */
 
 typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -36,7 +36,7 @@ typedef struct {
 static inline Vector load(const float *from) { return *(const Vector *)from; }
 static inline void store(float *to, Vector value) { *(Vector *)to = value; }
 
-/* The four transforms along one axis of a tile, whose values stand `s` apart, in place. */
+/* The transforms along one axis of a tile, with stride `s`, in place. */
 
 static inline void input_axis(Vector *v, int s) /* 6 to 6 */
 {
@@ -106,7 +106,7 @@ product_of(const int rows, int64_t depth, const float *a, int64_t row, int64_t s
     }
 }
 
-/* The same of `height` rows, an even number. */
+/* The same for `height` rows, an even number. */
 static inline void product(int64_t height, int64_t depth, const float *a, int64_t row, int64_t step,
                            const float *b, int64_t below, float *c, int64_t next, int add)
 {
@@ -134,7 +134,7 @@ static int64_t tiles(const Shape *shape)
     return shape->images * ((shape->height + 3) / 4) * ((shape->width + 3) / 4);
 }
 
-/* Where the `size` x `size` pixels from a line and column on lie; zeros outside of the image. */
+/* Pointers to the `size` x `size` pixels from a row and column on; zeros outside the image. */
 static inline void pixels(const Shape *shape, const float *x, int64_t channels, int64_t image,
                           int64_t line, int64_t column, int size, const float *zeros,
                           const float **at)
@@ -147,7 +147,7 @@ static inline void pixels(const Shape *shape, const float *x, int64_t channels, 
         }
 }
 
-/* A block of tiles of the input at the 36 points. */
+/* Transform a block of input tiles to the 36 points. */
 static void transform_inputs(const Shape *shape, const float *x, int64_t start, int64_t count,
                              const float *zeros, float *to, int64_t row, int64_t plane)
 {
@@ -170,7 +170,7 @@ static void transform_inputs(const Shape *shape, const float *x, int64_t start, 
     }
 }
 
-/* And back: the 36 points to 4x4 outputs. */
+/* Transform the 36 points back to 4x4 outputs. */
 static void transform_outputs(const Shape *shape, const float *from, int64_t row, int64_t plane,
                               const float *bias, int64_t start, int64_t count, float *y)
 {
@@ -195,7 +195,7 @@ static void transform_outputs(const Shape *shape, const float *from, int64_t row
     }
 }
 
-/* The gradient of a block's outputs, at the 36 points; their sum joins the bias's gradient. */
+/* Transform a block's output gradients to the 36 points; adds their sum to the bias gradient. */
 static void transform_slopes(const Shape *shape, const float *dy, int64_t start, int64_t count,
                              const float *zeros, float *to, int64_t row, int64_t plane,
                              float *shift)
@@ -222,7 +222,7 @@ static void transform_slopes(const Shape *shape, const float *dy, int64_t start,
     }
 }
 
-/* The kernel at the 36 points, each in panels of columns: points x out / PANEL x in x PANEL. */
+/* Transform the kernel to 36 points, in panels of columns: points x out / PANEL x in x PANEL. */
 static void transform_kernel(const Shape *shape, const float *kernel, float *to)
 {
     const int64_t in = shape->channels, out = shape->filters;
@@ -241,7 +241,7 @@ static void transform_kernel(const Shape *shape, const float *kernel, float *to)
         }
 }
 
-/* And back: each thread's part of the kernel's gradient at the 36 points, together to 3 x 3. */
+/* Sum the threads' parts of the kernel gradient at the 36 points and transform it to 3 x 3. */
 static void transform_change(const Shape *shape, const float *from, int64_t apart, float *to)
 {
     const int64_t in = shape->channels, out = shape->filters, threads = omp_get_num_threads();
@@ -269,14 +269,14 @@ static float *array(int64_t count)
     return aligned_alloc(64, (4 * count + 63) / 64 * 64);
 }
 
-/* Tiles of a block: fewer where there would be too few blocks for all threads. */
+/* Tiles per block: fewer if there would be too few blocks for all threads. */
 static int64_t block_of(const Shape *shape)
 {
     const int64_t share = (tiles(shape) + shape->threads - 1) / shape->threads;
     return share < BLOCK ? (share + ROWS - 1) / ROWS * ROWS : BLOCK;
 }
 
-/* y = x * kernel + bias. Returns 0, or 1 for want of memory. */
+/* y = x * kernel + bias. Returns 0, or 1 if out of memory. */
 int convolve(const Shape *shape, const float *x, const float *kernel, const float *bias, float *y)
 {
     const int64_t in = shape->channels, out = shape->filters;
@@ -313,7 +313,7 @@ int convolve(const Shape *shape, const float *x, const float *kernel, const floa
     return 0;
 }
 
-/* The gradients of kernel and bias. Returns 0, or 1 for want of memory. */
+/* The gradients of kernel and bias. Returns 0, or 1 if out of memory. */
 int slopes(const Shape *shape, const float *x, float *dkernel, const float *dy, float *dbias)
 {
     const int64_t in = shape->channels, out = shape->filters;
@@ -331,7 +331,7 @@ int slopes(const Shape *shape, const float *x, float *dkernel, const float *dy, 
         float *after = before + POINTS * wide, *zeros = after + POINTS * narrow;
         float *shift = zeros + (in > out ? in : out);
         memset(sum, 0, 4 * needed);
-#pragma omp for schedule(static) /* which tiles a thread adds up, and so the bits, stay the same */
+#pragma omp for schedule(static) /* fixed tiles per thread, so that results are reproducible */
         for (int64_t start = 0; start < total; start += block) {
             const int64_t count = start + block < total ? block : total - start;
             transform_inputs(shape, x, start, count, zeros, before, left, wide);

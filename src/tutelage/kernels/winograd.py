@@ -1,9 +1,9 @@
-"""Winograd's convolution: 3x3 of stride 1 with a quarter of the multiplications.
+"""Winograd convolution: 3x3 with stride 1 and a quarter of the multiplications.
 
-Convolutions are most of a training step on a processor, and PyTorch's work there
-at the speed of a matrix product: only fewer products are faster. `winograd.c` takes
-36 where the plain way takes 144, forward and for both gradients. It rounds a little
-more, 1e-5 of the largest value where the plain way has 1e-6.
+Convolutions dominate a training step on a CPU, and PyTorch's already run at the speed of
+a matrix product: only fewer multiplications are faster. `winograd.c` needs 36 instead of
+144, forward and for both gradients. Its rounding error is larger, 1e-5 of the largest
+value instead of 1e-6.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if keras.backend.backend() == "torch":
     import torch
 
 _NAME = "winograd"
-_TILE = 4  # outputs in each direction that are made together
-_CHANNELS = 32  # the compiled part works on so many channels at a time
-_FEWEST_TILES = 128  # below, preparing the kernel takes longer than it saves
-_LARGEST_WASTE = 1.7  # of tiles that hang over the edge, by area
+_TILE = 4  # side of an output tile
+_CHANNELS = 32  # channels that the C code processes at once
+_FEWEST_TILES = 128  # below, transforming the kernel takes longer than it saves
+_LARGEST_WASTE = 1.7  # area of all tiles relative to the image
 
 
 def convolve(x: Any, kernel: Any, bias: Any) -> Any:
-    """A 3x3 convolution of stride 1, padded with zeros to the same size, on the processor.
+    """A 3x3 convolution with stride 1 and zero padding to the same size, on the CPU.
 
     Args:
         x: a tensor of shape (images, height, width, in), float32.
-        kernel: a tensor of shape (3, 3, in, out), float32, as Keras keeps it.
+        kernel: a tensor of shape (3, 3, in, out), float32, in Keras' layout.
         bias: a tensor of shape (out,), or None.
 
     Returns:
-        A tensor of shape (images, height, width, out), with gradients; None where the plain
-        way is faster or this one can't be had: without a compiler, on another device or type,
-        for few or tiny images, or channels that are not multiples of 32.
+        A tensor of shape (images, height, width, out), with gradients. None if direct
+        convolution is faster or this one isn't available: without a compiler, on another device
+        or type, for few or tiny images, or channels that are not multiples of 32.
 
     Source: F(4x4, 3x3) of arXiv 1509.09308, section 4.
 
@@ -98,8 +98,8 @@ if keras.backend.backend() == "torch":
             dy = dy.contiguous()
             dx = dkernel = dbias = None
             if ctx.needs_input_grad[0]:
-                turned = kernel.flip(0, 1).transpose(2, 3).contiguous()
-                dx = _convolved(dy, turned, None)
+                flipped = kernel.flip(0, 1).transpose(2, 3).contiguous()
+                dx = _convolved(dy, flipped, None)
             if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
                 dkernel, dbias = torch.empty_like(kernel), kernel.new_empty(kernel.shape[3])
                 _call("slopes", x, dkernel, dy, dbias)

@@ -30,20 +30,20 @@ def serve(
 ) -> None:
     """Serve exported models until SIGINT or SIGTERM, from the main thread.
 
-    The address, and the end, are reported on standard error.
+    Start and stop are reported on standard error.
 
     Args:
-        paths: exported files, and folders of runs that hold some.
-        host: a name or an address of this machine. On a loopback address only requests to
-            `localhost` and its other names are accepted.
-        port: its number; 0 takes a free one.
+        paths: exported files, or run folders that contain them.
+        host: a name or an address of this machine. On a loopback address, only requests to
+            `localhost` and its aliases are accepted.
+        port: the port; 0 picks a free one.
         threads: number of images classified at once, at least 1.
-        limits: size of an image, and how many may wait.
+        limits: limits on image size and queue length.
 
     Raises:
-        RunError: if a folder holds no exported file.
-        RecipeError: if an argument can't be honoured, or the port can't be had.
-        ModelError: if a file can't be served, or not beside the others.
+        RunError: if a folder contains no exported file.
+        RecipeError: if an argument is invalid, or the port is not available.
+        ModelError: if a file can't be served, or not together with the others.
     """
     served = load(paths)
     with bind(host, port) as at:
@@ -54,16 +54,16 @@ def serve(
         titles = ", ".join(model.title for model in served.models)
 
         def listening() -> None:
-            _say(f"http://{_written(host)}:{number} ({titles}); Ctrl-C ends it")
+            _say(f"http://{_written(host)}:{number} ({titles}); press Ctrl-C to stop")
             if not local:
-                _say("anybody who can reach this machine over the network can use it")
+                _say("anyone who can reach this machine over the network can use it")
             gc.collect()
-            gc.freeze()  # what stays to the end is not looked through again and again
+            gc.freeze()  # permanent objects are not scanned again
 
         with image_file.strict_pillow():
             run(app, at, listening, app.worker_pool.end, limits.seconds)
             app.worker_pool.close()
-        _say(f"ended; images classified: {app.worker_pool.classified}")
+        _say(f"stopped; images classified: {app.worker_pool.classified}")
 
 
 def _written(host: str) -> str:

@@ -1,4 +1,4 @@
-"""The page and the JSON interface, as an application that any ASGI server can run."""
+"""The web page and the JSON API as an ASGI application."""
 
 import asyncio
 import json
@@ -31,18 +31,18 @@ class Class(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """What one model says of a picture."""
+    """The prediction of one model."""
 
     name: str
     precision: str = Field(description="float32 or int8")
     file: str
     bytes: int
-    milliseconds: float = Field(description="That the model took; not decoding, not waiting.")
-    classes: list[Class] = Field(description="The likeliest first.")
+    milliseconds: float = Field(description="Time of the model, without decoding and waiting.")
+    classes: list[Class] = Field(description="Most likely first.")
 
 
 class Seen(BaseModel):
-    """The picture as models of one shape see it."""
+    """The image as resized for models of one input shape."""
 
     width: int
     height: int
@@ -50,7 +50,7 @@ class Seen(BaseModel):
 
 
 class PictureAnswer(BaseModel):
-    """The picture as it came, upright."""
+    """The uploaded image, upright."""
 
     width: int
     height: int
@@ -58,14 +58,14 @@ class PictureAnswer(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What every model says of a picture."""
+    """The predictions of all models."""
 
     models: list[ModelAnswer]
     picture: PictureAnswer
 
 
 class ModelFacts(BaseModel):
-    """A model, as its file describes it."""
+    """A model, as described by its file."""
 
     title: str
     name: str
@@ -74,25 +74,25 @@ class ModelFacts(BaseModel):
     bytes: int
     shape: list[int] = Field(description="Height, width and channels of its images.")
     parameters: int | None
-    macs: int | None = Field(description="Multiplications with additions, for one image.")
-    data: str | None = Field(description="What it was trained on.")
-    figures: dict[str, float] = Field(description="On the test part of its data.")
+    macs: int | None = Field(description="Multiply-accumulate operations for one image.")
+    data: str | None = Field(description="Name of its training data.")
+    figures: dict[str, float] = Field(description="Metrics on the test set of its data.")
 
 
 class Allowed(BaseModel):
-    """What a picture may be at most."""
+    """Limits on an image."""
 
     bytes: int
     pixels: int
 
 
 class Models(BaseModel):
-    """All models, and what they know."""
+    """All models, their classes and the limits."""
 
     models: list[ModelFacts]
     classes: list[str]
     limits: Allowed
-    examples: int = Field(description="So many pictures to try are at examples/0.png and on.")
+    examples: int = Field(description="Number of example images, from examples/0.png on.")
 
 
 class Health(BaseModel):
@@ -109,23 +109,21 @@ class Problem(BaseModel):
 
 
 class Choice(BaseModel):
-    """What a request chooses; anything else in its query is a mistake."""
+    """The query parameters of a request; others are refused."""
 
     model_config = ConfigDict(extra="forbid")
-    top: int | None = Field(
-        None, ge=1, description="How many classes to give, at most all.  [default: 3]"
-    )
-    preview: bool = Field(False, description="Add the picture as the models see it.")
+    top: int | None = Field(None, ge=1, description="Number of classes to return.  [default: 3]")
+    preview: bool = Field(False, description="Include the image as the models see it.")
 
 
 _REFUSALS = {
-    400: "There is no picture, it ends early, or the Host is not this server's.",
+    400: "The image is missing or incomplete, or the Host is not this server's.",
     403: "The request comes from a page of another site.",
-    408: "The picture comes too slowly.",
-    413: "The picture is too large, in bytes or in pixels.",
-    415: "It is no image of a known format.",
-    422: "The image is damaged, or the query says something that can't be honoured.",
-    503: "Too many pictures are waiting; Retry-After says when to try again.",
+    408: "The upload takes too long.",
+    413: "The image is too large, in bytes or pixels.",
+    415: "It is not an image of a known format.",
+    422: "The image is damaged, or the query is invalid.",
+    503: "Too many images are waiting; see Retry-After.",
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
@@ -143,16 +141,16 @@ def application(
     limits: Limits = Limits(),  # noqa: B008 (it is frozen)
     hosts: frozenset[str] | None = LOCAL,
 ) -> RequestGuard:
-    """Make the application.
+    """Create the application.
 
     Args:
-        served: the models, as `files.load` gives them.
+        served: the models, from `models.load`.
         threads: number of images classified at once, at least 1.
-        limits: size of an image, and how many may wait.
-        hosts: the names that a request may call the server by, None for any.
+        limits: limits on image size and queue length.
+        hosts: host names that requests may use, None for any.
 
     Returns:
-        An ASGI application; its `worker_pool` is to be closed when it is no longer needed.
+        An ASGI application; close its `worker_pool` when it is no longer needed.
 
     Raises:
         RecipeError: if `threads` is below 1.
@@ -166,7 +164,7 @@ def application(
         title="tutelage",
         summary="Image classification by one or more exported models.",
         version=__version__,
-        docs_url=None,  # these pages load scripts of other sites
+        docs_url=None,  # these pages load external scripts
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -198,7 +196,7 @@ def application(
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if not answer.done():
-            answer.cancel()  # so that it takes no thread, if it waits for one
+            answer.cancel()  # if it is waiting for a thread
             raise Refused(400, "the connection ended before the answer")
         return _reply(answer.result())
 
@@ -209,14 +207,14 @@ def application(
 
     @app.get("/health", response_model=Health, responses={503: {"model": Problem}})
     async def health() -> Response:
-        """Report whether the server accepts images; it does not while it is ending."""
+        """Report whether the server accepts images; not while it is shutting down."""
         if worker_pool.closing:
-            return _reply({"error": "the server is ending"}, 503)
+            return _reply({"error": "the server is shutting down"}, 503)
         return _reply({"status": "ok", "version": __version__})
 
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def numbers() -> Response:
-        """Counts and times, for Prometheus."""
+        """Metrics in Prometheus format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/examples/{number}.png", include_in_schema=False)
@@ -232,7 +230,7 @@ def application(
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
         metrics.refused.labels(str(error.status)).inc()
-        # The rest of a body that came too slowly is not waited for.
+        # Don't wait for the rest of a slow body.
         extra = {408: {"connection": "close"}, 503: {"retry-after": "1"}}
         return _reply({"error": str(error)}, error.status, extra.get(error.status))
 
@@ -243,14 +241,14 @@ def application(
 
     async def unknown(request: Request, _: Exception) -> Response:
         path = request.url.path[:80]
-        return _reply({"error": f"there is nothing at {path!r}: /openapi.json says what is"}, 404)
+        return _reply({"error": f"there is nothing at {path!r}: see /openapi.json"}, 404)
 
     async def wrong_method(request: Request, error: Exception) -> Response:
-        text = f"{request.url.path} can't be asked by {request.method[:20]}"
+        text = f"{request.url.path} doesn't support {request.method[:20]}"
         return _reply({"error": text}, 405, getattr(error, "headers", None))
 
     async def fault(_: Request, __: Exception) -> Response:
-        return _reply({"error": "this request can't be answered: see the server's log"}, 500)
+        return _reply({"error": "internal error: see the server's log"}, 500)
 
     app.add_exception_handler(Exception, fault)
     app.add_exception_handler(Refused, refused)
@@ -258,8 +256,8 @@ def application(
     app.add_exception_handler(404, unknown)
     app.add_exception_handler(405, wrong_method)
     if hosts is not None:
-        # A page of another site can make a browser call a local server by a name that it owns (DNS
-        # rebinding), but can't make it say `localhost` then.
+        # A page of another site can make a browser call a local server under its own host name (DNS
+        # rebinding), but not as `localhost`.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=sorted(hosts), www_redirect=False)
     return RequestGuard(app, worker_pool, metrics)
 
@@ -274,7 +272,7 @@ def _file(path: Path, kind: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _json(content: Any) -> bytes:
-    # ASCII, so that a class's name may be any string.
+    # ASCII, so that class names can be any string.
     return json.dumps(content, allow_nan=False).encode("ascii")
 
 

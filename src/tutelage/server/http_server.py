@@ -1,4 +1,4 @@
-"""The HTTP server on a socket: it shuts down cleanly and limits how long it waits for clients."""
+"""The HTTP server, with clean shutdown and timeouts for clients."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tutelage.errors import RecipeError
 from tutelage.server.middleware import HEADERS, Application
 
-# A connection on which no request begins for so long is closed.
+# Seconds without a request after which a connection is closed.
 _IDLE = 20
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port.
+    """Bind a port.
 
     Args:
         host: a name or an address of this machine.
-        port: its number; 0 takes a free one.
+        port: the port; 0 picks a free one.
 
     Returns:
-        The socket, which is to be closed.
+        The socket, which the caller must close.
 
     Raises:
-        RecipeError: if there is no such host here, or the port can't be had.
+        RecipeError: if the host is unknown or the port is not available.
     """
     if not 0 <= port <= 65535:
         raise RecipeError(f"port: expected a number from 0 to 65535, found {port}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         family, kind, protocol, _, address = found[0]
-        # Named as TCP, or asyncio would delay small responses (Nagle).
+        # Explicitly TCP, as asyncio would otherwise delay small responses (Nagle).
         at = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # elsewhere it would let two servers have one port
+            if os.name == "posix":  # elsewhere two servers could share a port
                 at.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             at.bind(address)
             at.listen()
@@ -54,13 +54,13 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(
-            f"can't listen on {host} at port {port} ({reason}): end what uses it, or choose "
+            f"can't listen on {host} at port {port} ({reason}): stop what uses it, or choose "
             "another with --port or --host"
         ) from error
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that closes idle connections, also those on which nothing was ever asked."""
+    """HTTP/1.1 that closes idle connections, including those without any request."""
 
     _patience: asyncio.TimerHandle | None = None
 
@@ -90,7 +90,7 @@ class _Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            # The body is malformed: no response can be sent on this connection any more.
+            # The body is malformed: no more responses can be sent on this connection.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         else:
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal again at the end, so that the process dies of it.
+        # uvicorn's own method raises the signal again at the end, which kills the process.
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in signals}
         try:
@@ -139,14 +139,14 @@ def run(
     ending: Callable[[], None],
     patience: float,
 ) -> None:
-    """Serve an application until SIGINT or SIGTERM; what is in hand then is finished.
+    """Serve an application until SIGINT or SIGTERM; running requests are finished.
 
     Args:
         app: an ASGI application.
-        at: the socket, which is closed in the end.
+        at: the socket, which is closed at the end.
         listening: called once requests are answered.
-        ending: called when the signal comes.
-        patience: seconds that requests in hand may still take.
+        ending: called on the signal.
+        patience: seconds that running requests may still take.
     """
     config = uvicorn.Config(
         app,

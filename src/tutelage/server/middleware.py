@@ -1,4 +1,4 @@
-"""The outermost layer: requests of other sites refused, response headers, request metrics."""
+"""Middleware: refuses requests of other sites, adds headers and counts requests."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ log = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """Wraps an ASGI application: refuses requests of other sites' pages, adds headers, counts.
+    """Wraps an ASGI application: refuses other sites' requests, adds headers, counts.
 
     Args:
-        app: handles what is let through; it sees HEAD as GET.
-        worker_pool: classifies the pictures behind `app`; whoever starts the server ends it.
-        metrics: where requests are counted.
+        app: handles accepted requests; receives HEAD as GET.
+        worker_pool: classifies images for `app`; ended by the code that runs the server.
+        metrics: counts requests.
     """
 
     def __init__(self, app: Application, worker_pool: WorkerPool, metrics: Metrics):
@@ -68,7 +68,7 @@ class RequestGuard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
-        # HEAD is GET without the body, which the server leaves out.
+        # HEAD is GET without a body; the server omits it.
         inner = dict(scope)
         inner["method"] = "GET" if scope["method"] == "HEAD" else scope["method"]
         try:
@@ -85,9 +85,9 @@ class RequestGuard:
 
 
 def _from_another_site(scope: Scope) -> bool:
-    """Whether a page of another site sends a request that could change something.
+    """Whether a request that could change something comes from a page of another site.
 
-    A browser says where a request comes from, and a page can't make it say otherwise.
+    Browsers send the origin of a request, and pages can't forge it.
     """
     if scope["method"] in _READS:
         return False

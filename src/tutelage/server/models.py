@@ -1,4 +1,4 @@
-"""The served models: exported files, checked against each other, and example images."""
+"""The served models: compatible exported files, and example images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXAMPLES = 12
 
 
 class Model(NamedTuple):
-    """An exported file under the name that it is shown by.
+    """An exported file and its title.
 
     Args:
-        title: such as `student int8`; no two are the same.
-        file: the file's name, with its folder's where two would be the same.
-        size: of the file, in bytes.
+        title: unique title, such as `student int8`.
+        file: the file's name, with its folder's if two would be the same.
+        size: size of the file in bytes.
         exported: the model.
     """
 
@@ -34,7 +34,7 @@ class Model(NamedTuple):
     exported: ExportedModel
 
     def describe(self) -> dict[str, Any]:
-        """What the file says of itself, ready for JSON."""
+        """The file's metadata, ready for JSON."""
         about = self.exported.about
         data, figures = about.get("data"), about.get("figures")
         return {
@@ -56,7 +56,7 @@ class Model(NamedTuple):
 
 
 class Served(NamedTuple):
-    """All that a server shows.
+    """The models and examples of a server.
 
     Args:
         models: at least one, all with the same classes.
@@ -70,35 +70,35 @@ class Served(NamedTuple):
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The exported files that paths stand for: of a folder all, teacher and student first.
+    """Find exported files: all of a folder, teacher and student first.
 
     Args:
-        paths: files, and folders of runs.
+        paths: files and run folders.
 
     Returns:
         The files, in the order of the paths.
 
     Raises:
-        RunError: if a folder holds none.
-        RecipeError: if there is no path, or a file is named twice.
+        RunError: if a folder contains none.
+        RecipeError: if there is no path, or a file is given twice.
     """
     if not paths:
         raise RecipeError("expected a run's folder or exported files, found none")
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            found.append(path)
+            files.append(path)
             continue
         inside = sorted(path.glob("*.onnx"), key=lambda file: (_place(file.name), file.name))
         if not inside:
-            raise RunError(f"{path} holds no .onnx file: export them first: tutelage export {path}")
-        found += inside
+            raise RunError(f"{path} has no .onnx file: export one first: tutelage export {path}")
+        files += inside
     seen: set[Path] = set()
-    for file in found:
+    for file in files:
         if file.resolve() in seen:
-            raise RecipeError(f"{file} is named twice: name each file once")
+            raise RecipeError(f"{file} is given twice: give each file once")
         seen.add(file.resolve())
-    return found
+    return files
 
 
 def _place(name: str) -> int:
@@ -106,19 +106,19 @@ def _place(name: str) -> int:
 
 
 def load(paths: Sequence[Path]) -> Served:
-    """Open exported files and ask each once, so that what is wrong is said before it is served.
+    """Open exported files and run each once, so that errors are found before serving.
 
     Args:
-        paths: files, and folders of runs; the first folder with a `pictures.npz` gives examples.
+        paths: files and run folders; the first with a `pictures.npz` provides examples.
 
     Returns:
-        What to serve.
+        The models to serve.
 
     Raises:
-        RunError: if a folder holds no exported file.
-        RecipeError: if there is no path, or a file is named twice.
-        ModelError: if a file is no exported model, doesn't give what it says it gives, or has
-            other classes than the first.
+        RunError: if a folder contains no exported file.
+        RecipeError: if there is no path, or a file is given twice.
+        ModelError: if a file is not an exported model, its outputs don't match its metadata, or
+            its classes differ from the first file's.
     """
     files = find(paths)
     opened = [ExportedModel(file) for file in files]
@@ -133,7 +133,7 @@ def load(paths: Sequence[Path]) -> Served:
             name = f"{file.resolve().parent.name}/{name}"
         title = title if titles.count(title) == 1 else f"{title} ({name})"
         while any(model.title == title for model in models):
-            title += "'"  # two folders of one name
+            title += "'"  # two folders with the same name
         models.append(Model(title, name, exported.bytes, exported))
     classes = tuple(map(str, opened[0].classes))
     return Served(tuple(models), classes, _examples(paths))
@@ -151,23 +151,21 @@ def _check(exported: ExportedModel, first: ExportedModel) -> None:
         )
     height, width, channels = exported.shape
     if channels not in (1, 3):
-        raise ModelError(
-            f"{exported.path} takes images of {channels} channels: a picture has 1 or 3"
-        )
+        raise ModelError(f"{exported.path} takes images of {channels} channels: expected 1 or 3")
     try:
         probabilities = exported.probabilities(np.zeros((1, height, width, channels), np.uint8))
-    except Exception as error:  # ONNX Runtime's errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no public base class
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{exported.path} can't classify an image: {reason}") from error
     if probabilities.shape != (1, len(exported.classes)):
         raise ModelError(
             f"{exported.path} names {len(exported.classes)} classes, "
-            f"but gives outputs of shape {probabilities.shape} for one image"
+            f"but returns outputs of shape {probabilities.shape} for one image"
         )
 
 
 def _examples(paths: Sequence[Path]) -> tuple[bytes, ...]:
-    """The telling test images and then the missed ones, of the first run that kept some."""
+    """The telling and then the missed test images of the first run that has some."""
     for path in paths:
         file = path / "pictures.npz"
         if not file.is_file():
@@ -186,7 +184,7 @@ def _examples(paths: Sequence[Path]) -> tuple[bytes, ...]:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """A PNG file, in memory.
+    """Encode pixels as PNG.
 
     Args:
         pixels: uint8 of shape (height, width, 1 or 3).

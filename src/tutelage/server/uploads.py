@@ -17,9 +17,9 @@ from tutelage.errors import TutelageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 KNOWN = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
-# Resizing needs memory in proportion to the longer side, whatever the area.
+# Resizing needs memory proportional to the longer side.
 _SIDE = 20_000
-# Bodies held at once, in multiples of the largest that is allowed.
+# Total size of bodies in memory, in multiples of the largest allowed body.
 _BODIES = 8
 
 Shape = tuple[int, int, int]
@@ -29,8 +29,8 @@ class Refused(TutelageError, ValueError):
     """A request that is refused, with its HTTP status.
 
     Args:
-        status: from 400 on.
-        text: what was expected, what came and what to do.
+        status: the HTTP status, at least 400.
+        text: says what was expected, what was found and what to do.
     """
 
     def __init__(self, status: int, text: str):
@@ -40,12 +40,12 @@ class Refused(TutelageError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on one image and on all of them together.
+    """Limits on images and on the queue.
 
     Args:
-        bytes: of a request's body.
-        pixels: of a picture, as its header says before it is decoded.
-        seconds: that a body may take to arrive.
+        bytes: size of a request's body.
+        pixels: number of pixels, according to the image's header.
+        seconds: time for a body to arrive.
         waiting: images that may wait while all threads are busy.
     """
 
@@ -56,12 +56,12 @@ class Limits:
 
 
 class Picture(NamedTuple):
-    """A picture as models see it.
+    """An image, resized for each input shape.
 
     Args:
-        width: of the picture as it came, upright.
-        height: likewise.
-        seen: by a model's (height, width, channels), uint8 of shape (1, *shape).
+        width: width of the uploaded image, upright.
+        height: its height.
+        seen: by input shape (height, width, channels), uint8 of shape (1, *shape).
     """
 
     width: int
@@ -70,10 +70,10 @@ class Picture(NamedTuple):
 
 
 class BodyReader:
-    """Receives bodies within the limits, and no more of them at once than memory is there for.
+    """Receives bodies within the limits, with bounded memory in total.
 
     Args:
-        limits: of one body; together they may be eight times as large.
+        limits: limits on one body; the total may be eight times as large.
     """
 
     def __init__(self, limits: Limits):
@@ -86,15 +86,15 @@ class BodyReader:
         """Receive a request's body.
 
         Args:
-            headers: the request's, by names in lower case.
-            receive: the next message of the request, as ASGI has it.
+            headers: the request's headers by lower-case name.
+            receive: ASGI's function that returns the next message.
 
         Returns:
-            The bytes of what should be an image.
+            The body's bytes.
 
         Raises:
-            Refused: 415 for what is declared to be no image, 413 if it is too large, 408 if it
-                comes too slowly, 400 if it ends early, 503 if too many others are coming in.
+            Refused: 415 if it is declared not to be an image, 413 if it is too large, 408 if it
+                is too slow, 400 if it is incomplete, 503 if too many others are being received.
         """
         self._check(headers)
         chunks: list[bytes] = []
@@ -104,7 +104,9 @@ class BodyReader:
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        raise Refused(400, "expected a whole body, but the connection ended early")
+                        raise Refused(
+                            400, "expected the whole body, but the connection ended early"
+                        )
                     chunk = message.get("body", b"")
                     size += len(chunk)
                     self._held += len(chunk)
@@ -118,8 +120,8 @@ class BodyReader:
         except TimeoutError:
             raise Refused(
                 408,
-                f"expected the whole picture within {self._limits.seconds:g} s, found {size:,} "
-                "bytes by then; send it again, or a smaller one",
+                f"expected the complete image within {self._limits.seconds:g} s, received {size:,} "
+                "bytes; send it again, or a smaller one",
             ) from None
         finally:
             self._held -= size
@@ -129,13 +131,13 @@ class BodyReader:
         if kind and kind != "application/octet-stream" and not kind.startswith("image/"):
             raise Refused(
                 415,
-                f"expected an image's bytes as the body, found Content-Type {kind[:80]!r}; "
+                f"expected an image as the body, found Content-Type {kind[:80]!r}; "
                 "send the file itself, as image/jpeg or application/octet-stream",
             )
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":
             raise Refused(
-                415, f"expected the bytes as they are, found Content-Encoding {coding[:80]!r}"
+                415, f"expected no content encoding, found Content-Encoding {coding[:80]!r}"
             )
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._limits.bytes:
@@ -144,34 +146,34 @@ class BodyReader:
     def _too_large(self, found: str) -> Refused:
         return Refused(
             413,
-            f"expected a picture of at most {self._limits.bytes:,} bytes, found {found}; "
+            f"expected an image of at most {self._limits.bytes:,} bytes, found {found}; "
             "make it smaller",
         )
 
 
 def busy() -> Refused:
-    """The refusal of a picture that there is no room for now."""
-    return Refused(503, "too many pictures are waiting to be answered; try again in a second")
+    """The error for a full queue."""
+    return Refused(503, "too many images are waiting; try again in a second")
 
 
 def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
-    """Decode an image file for models that take these shapes.
+    """Decode an image file and resize it to input shapes of models.
 
-    It comes out upright, on white where it is transparent, in 8 bits; of an animation the first
-    picture. It is resized as `tutelage predict` does, but a large JPEG is decoded at a fraction
-    of its size, at least twice what a model takes.
+    The result is upright, with transparency on white, in 8 bits; of an animation, the first
+    frame. It is resized as in `tutelage predict`, but a large JPEG is decoded at a fraction of
+    its size, at least twice the input size.
 
     Args:
         data: the file's bytes.
         shapes: (height, width, channels), 1 or 3 channels.
-        pixels: at most so many, by the file's header.
+        pixels: maximum number of pixels, according to the file's header.
 
     Returns:
-        The picture, resized to each shape.
+        The image, resized to each shape.
 
     Raises:
-        Refused: 400 if there are no bytes, 415 if they are no image of a known format, 413 if it
-            is too large, 422 if it is damaged.
+        Refused: 400 if there are no bytes, 415 if they are not an image of a known format, 413 if
+            it is too large, 422 if it is damaged.
 
     Example:
 
@@ -197,7 +199,7 @@ def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
         raise _too_many(pixels) from None
     except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
         raise Refused(
-            422, "expected a whole image, found one that is damaged or cut off; send it again"
+            422, "expected a complete image, found one that is damaged or truncated; send it again"
         ) from error
 
 
@@ -208,13 +210,11 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
     if max(width, height) > _SIDE:
         raise Refused(
             413,
-            f"expected a picture of at most {_SIDE:,} pixels a side, found {width} x {height}; "
-            "cut it or make it smaller",
+            f"expected an image of at most {_SIDE:,} pixels per side, found {width} x {height}; "
+            "crop it or make it smaller",
         )
     if image.mode in ("I", "F"):
-        raise Refused(
-            422, "expected a picture of 8 or 16 bits, found one of 32; save it with 8 bits"
-        )
+        raise Refused(422, "expected an image with 8 or 16 bits, found 32; save it with 8 bits")
     side = 2 * max(max(shape[:2]) for shape in shapes)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     reduced = image.draft(image.mode, (side, side)) is not None
@@ -234,5 +234,5 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
 
 def _too_many(pixels: int, found: str = "a larger one") -> Refused:
     return Refused(
-        413, f"expected a picture of at most {pixels:,} pixels, found {found}; make it smaller"
+        413, f"expected an image of at most {pixels:,} pixels, found {found}; make it smaller"
     )

@@ -22,8 +22,8 @@ class WorkerPool:
     Args:
         served: the models.
         threads: number of images classified at once, at least 1.
-        limits: `waiting` is how many more images may wait, `pixels` how large each may be.
-        metrics: where each model's time is counted.
+        limits: `waiting` limits the queue, `pixels` the size of an image.
+        metrics: records each model's time.
     """
 
     def __init__(self, served: Served, threads: int, limits: Limits, metrics: Metrics):
@@ -54,7 +54,7 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         future = self._pool.submit(self._work, data, top, preview)
 
-        # Also when the client has gone: the thread works until it ends.
+        # Also after the client disconnects, as the thread continues.
         def done(_: Future[dict[str, Any]]) -> None:
             self._later(loop, lambda: self._count(-1))
 
@@ -77,10 +77,10 @@ class WorkerPool:
         results = []
         for model in self._served.models:
             start = time.perf_counter()
-            (chances,) = model.exported.probabilities(picture.seen[model.exported.shape])
+            (probabilities,) = model.exported.probabilities(picture.seen[model.exported.shape])
             seconds = time.perf_counter() - start
             self._metrics.model.labels(model.title).observe(seconds)
-            best = np.argsort(-chances, kind="stable")[:top]
+            best = np.argsort(-probabilities, kind="stable")[:top]
             results.append(
                 {
                     "name": model.exported.name,
@@ -89,7 +89,7 @@ class WorkerPool:
                     "bytes": model.size,
                     "milliseconds": round(1000 * seconds, 3),
                     "classes": [
-                        {"name": self._served.classes[i], "probability": float(chances[i])}
+                        {"name": self._served.classes[i], "probability": float(probabilities[i])}
                         for i in best
                     ],
                 }
@@ -103,7 +103,7 @@ class WorkerPool:
         return {"models": results, "picture": details}
 
     def end(self) -> None:
-        """Report the server as ending; requests that still arrive are handled."""
+        """Report the server as shutting down; new requests are still handled."""
         self.closing = True
 
     def close(self) -> None:
