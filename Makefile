@@ -16,7 +16,7 @@ run: $(VENV)/.run-installed
 	@$(BIN)/tutelage run digits
 
 test: $(VENV)/.dev-installed
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --durations=15
 
 lint: $(VENV)/.dev-installed
 	@$(BIN)/ruff check .

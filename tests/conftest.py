@@ -28,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TUTELAGE_CACHE"] = os.path.join(home, "cache")
     os.environ["TUTELAGE_OFFLINE"] = "1"
     os.environ["KERAS_HOME"] = os.path.join(home, "keras")
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # the workers share the cores
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -49,7 +49,7 @@ EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 
 def optional(*extras: str) -> dict[str, Requirement]:
     """What these extras add; a package of several has the same range in each."""
-    lines = {line for extra in extras for line in EXTRAS[extra]}
+    lines = sorted({line for extra in extras for line in EXTRAS[extra]})
     return requirements([line for line in lines if not line.startswith("tutelage[")])
 
 

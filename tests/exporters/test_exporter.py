@@ -66,9 +66,12 @@ def test_a_float_file_gives_the_keras_models_logits(run: Path) -> None:
     assert found.dtype == np.float32
 
 
-def test_real_images_give_the_keras_models_logits(tmp_path: Path, shared_data: Path) -> None:
+def test_real_images_give_the_keras_models_logits(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tutelage.models import zoo
 
+    monkeypatch.setenv("TUTELAGE_DATA", str(shared_data))
     data = datasets.load("cifar10")
     model = zoo.build("student-300k", images=data.train.images, classes=10, seed=0)
     model.save(tmp_path / "student.keras")
@@ -227,7 +230,7 @@ def test_litert_without_its_converter_is_refused_with_the_reason(run: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--format", "keras", "--int8"], "int8: expected with the format onnx, found keras"),
+        (["--format", "keras", "--int8"], "int8: expected only with the format onnx"),
         (["--out", "student.tflite"], "out: expected a name that ends in .onnx, found"),
         (["--data", "nowhere"], "nowhere"),
     ],

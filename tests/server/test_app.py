@@ -537,7 +537,7 @@ def test_a_slow_body_and_a_silent_connection_are_not_waited_for(
             line.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
             answer = b"".join(iter(lambda: line.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"within 0.3 s, found 1 bytes" in answer
+        assert b"within 0.3 s, received 1 bytes" in answer
         for nothing in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(at, timeout=20) as line:
                 line.sendall(nothing)

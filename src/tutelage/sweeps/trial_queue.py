@@ -253,7 +253,6 @@ def _suggested(trial: optuna.Trial, name: str, axis: Axis) -> float:
 
 
 def _opened(url: str) -> optuna.storages.RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with explained(url):
         place = sqlalchemy.make_url(url)
         kind = place.get_backend_name()
@@ -294,7 +293,9 @@ def _begin_to_write(connection: sqlalchemy.Connection) -> None:
 
 @contextlib.contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Raise database errors as a one-line RunError without the password.
+    """Raise a database's errors as a RunError of one line, and silence Optuna's own log.
+
+    The message shows the URL without its password. Optuna's verbosity is put back afterwards.
 
     Args:
         url: URL of the database.
@@ -302,6 +303,8 @@ def explained(url: str) -> Iterator[None]:
     Raises:
         RunError: gives the database's reason.
     """
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
@@ -314,3 +317,5 @@ def explained(url: str) -> Iterator[None]:
             f"storage: can't use {shown} ({reason}): expected sqlite:///FILE or "
             "postgresql://USER@HOST/DATABASE of an existing database"
         ) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)

@@ -24,6 +24,7 @@ from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.optimizers import Muon
 from tutelage.training.schedules import TriangularSchedule
+from tutelage.training.threads import threads_for
 
 _VALIDATION_BATCH = 250
 _TIMED_STEPS = 3
@@ -101,7 +102,7 @@ def fit(
     keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
     try:
-        with freed_memory_kept():
+        with freed_memory_kept(), threads_for(model, schedule.batch_size):
             trained.fit(
                 batches,
                 validation_data=(validation.images, validation.labels),
@@ -132,7 +133,7 @@ def seconds_per_step(
     trained = _compiled(model, len(train), schedule, precision)
     batches = ViewedBatches(train, schedule, views, seed=0)
     seconds = []
-    with freed_memory_kept():
+    with freed_memory_kept(), threads_for(model, schedule.batch_size):
         for step in range(_TIMED_STEPS + 1):
             started = time.monotonic()
             trained.train_on_batch(*batches[step % len(batches)])
