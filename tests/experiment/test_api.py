@@ -228,7 +228,8 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
     class Counted(Notes):
         def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
             super().stage(name, epochs, done, steps, unit)
-            asked.append(steps)
+            if unit != "layer":
+                asked.append(steps)
 
     shared = {"data": "digits", "recipe": "digits", "settings": SETTINGS, "student": net()}
     found = tutelage.distill(
