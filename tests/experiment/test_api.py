@@ -66,8 +66,9 @@ class Notes(Progress):
         self.name = name
 
     def epoch(self, row: EpochLog) -> None:
-        self.trained.append((self.name, int(row["epoch"])))
-        if self.trained[-1] == self.dies_at:
+        if self.name != "batch normalization":
+            self.trained.append((self.name, int(row["epoch"])))
+        if (self.name, int(row["epoch"])) == self.dies_at:
             raise KeyboardInterrupt
 
 
