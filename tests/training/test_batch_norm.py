@@ -124,11 +124,11 @@ def test_statistics_that_cost_accuracy_are_put_back() -> None:
 
 
 def test_each_layer_is_reported_and_nothing_else_of_the_model_changes() -> None:
-    class Log(Progress):
-        rows: list[EpochLog] = []
+    rows: list[EpochLog] = []
 
+    class Log(Progress):
         def epoch(self, row: EpochLog) -> None:
-            self.rows.append(row)
+            rows.append(row)
 
     inputs, x = scaled()
     x = layers.BatchNormalization()(layers.BatchNormalization()(x))
@@ -139,5 +139,5 @@ def test_each_layer_is_reported_and_nothing_else_of_the_model_changes() -> None:
     before = [np.array(ops.convert_to_numpy(v)) for v in others]
     recalibrate_batch_norm(model, IMAGES, seed=0, progress=Log())
     np.testing.assert_equal([ops.convert_to_numpy(v) for v in others], before)
-    assert Log.rows[-1]["epoch"] == 2
+    assert rows[-1]["epoch"] == 2
     assert all("call" not in vars(layer) for layer in norms)

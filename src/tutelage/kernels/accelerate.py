@@ -183,7 +183,7 @@ class _Native(keras.Model):
     def __init__(self, model: keras.Model, precision: str):
         super().__init__(name=model.name)
         self.model, self.precision = model, precision
-        graphs = fused_batch_norm.graphs(model)
+        graphs, plain = fused_batch_norm.graphs(model), fused_batch_norm.plain
         layers = {node.operation for graph in graphs for node in private_api.nodes(graph)}
         self._pass = Pass(
             training=False,
