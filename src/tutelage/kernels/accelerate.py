@@ -188,11 +188,7 @@ class _Native(keras.Model):
         self._pass = Pass(
             training=False,
             dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-            fast=frozenset(
-                layer
-                for layer in layers
-                if type(layer) in FAST_LAYERS and fused_batch_norm.plain(layer)
-            ),
+            fast=frozenset(x for x in layers if type(x) in FAST_LAYERS and plain(x)),
             chains=fused_batch_norm.chains(model),
             borders=fused_batch_norm.borders(model),
         )
