@@ -26,6 +26,7 @@ def owners() -> dict[str, object]:
         "_functional": net,
         "_nodes_by_depth": functional,
         "_run_through_graph": functional,
+        "_standardize_inputs": functional,
         "_keras_history": net.outputs[0],
         "_inbound_nodes": net.layers[-1],
         "_flatten_layers": net,

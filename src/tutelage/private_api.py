@@ -22,6 +22,11 @@ def nodes(functional: Any) -> list[Any]:
     return [node for depth in functional._nodes_by_depth.values() for node in depth]
 
 
+def standardize(functional: Any, inputs: Any) -> list[Any]:
+    """A graph's inputs as a flat list, in the dtypes and ranks that it declares."""
+    return functional._standardize_inputs(inputs)
+
+
 def run_through(functional: Any, inputs: list[Any], call: Callable[[Any], Any]) -> Any:
     """Run a graph with `call(operation)` in place of each operation; returns the outputs."""
     return functional._run_through_graph(inputs, operation_fn=call)

@@ -62,7 +62,7 @@ class Notes(Progress):
 
     def epoch(self, row: EpochLog) -> None:
         self.now = int(row["epoch"])
-        if self.name == "caching teacher logits":
+        if self.name in ("caching teacher logits", "batch normalization"):
             return
         self.trained.append((self.name, self.now))
 

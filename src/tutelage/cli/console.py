@@ -162,7 +162,7 @@ class ConsoleProgress(Progress):
         """Start a stage: number of epochs, epochs already done, steps per epoch."""
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
-        self.began, self.ran, self.accuracy = time.monotonic(), 0, ""
+        self.began, self.done, self.accuracy = time.monotonic(), done, ""
         plural = "" if epochs == 1 else "es" if unit.endswith("s") else "s"
         resumed = f"resuming after {unit} {done} of {epochs}"
         self.note(f"{name}: {resumed if done else f'{epochs} {unit}{plural}'}")
@@ -189,8 +189,8 @@ class ConsoleProgress(Progress):
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Show a finished epoch, which is saved on disk."""
-        self.now, self.ran = int(row["epoch"]), self.ran + 1
-        spent = (time.monotonic() - self.began) / self.ran
+        self.now = int(row["epoch"])
+        spent = (time.monotonic() - self.began) / max(1, self.now - self.done)
         left = duration(spent * (self.epochs - self.now))
         figures = ""
         if "loss" in row:

@@ -129,6 +129,17 @@ def train(
         on_epoch=on_epoch,
     )
     began = time.monotonic()
-    recalibrate_batch_norm(model, stage.labeled.images, seed=stage.seed)
+    kept = recalibrate_batch_norm(
+        model,
+        stage.labeled.images,
+        seed=stage.seed,
+        validation=stage.validation,
+        progress=progress,
+    )
+    if not kept and progress is not None:
+        progress.note(
+            f"{stage.name}: batch normalization keeps the statistics of training, as those of "
+            "images without augmentation cost validation accuracy"
+        )
     seconds = sum(row["seconds"] for row in history) + time.monotonic() - began
     return model, history, seconds

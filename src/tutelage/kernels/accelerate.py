@@ -12,10 +12,14 @@ multiplications (`winograd.py`).
 from __future__ import annotations
 
 import logging
+import warnings
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from tutelage import private_api
 from tutelage.errors import RecipeError
@@ -26,6 +30,13 @@ if keras.backend.backend() == "torch":
     import torch
 
 log = logging.getLogger(__name__)
+
+_PROBES, _SIDE = 2, 32  # inputs that a model is checked with, and their size where it is free
+_TOLERANCES = 1e-3, 1e-3
+# The models that have been checked, each with the layers that ran fast.
+_checked: weakref.WeakKeyDictionary[keras.Model, frozenset[keras.Layer]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def hardware_precision() -> str:
@@ -91,7 +102,8 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
 
     Returns:
         On the PyTorch backend, a model with the same variables whose `save` writes the
-        stock model. On other backends, and for a custom class, `model` itself.
+        stock model. `model` itself on other backends, for a custom class, and, with a
+        warning, where fast layers give other outputs for a small random batch.
 
     Example:
 
@@ -102,10 +114,20 @@ def accelerate(model: keras.Model, precision: str = "float32") -> keras.Model:
     >>> fast.count_params() == model.count_params()
     True
     """
-    custom = not type(model).__module__.startswith("keras.")
+    custom = not type(model).__module__.startswith("keras.") or "call" in vars(model)
     if keras.backend.backend() != "torch" or custom:
         return model
-    return _Native(model, precision)
+    fast = _Native(model, precision)
+    if _checked.get(model) != fast.layers_run_fast:
+        if not _agrees(fast):
+            warnings.warn(
+                f"{model.name}: fast layers give other outputs than Keras' own; it runs on those, "
+                "more slowly",
+                stacklevel=2,
+            )
+            return model
+        _checked[model] = fast.layers_run_fast
+    return fast
 
 
 def watching(model: keras.Model, names: Sequence[str]) -> keras.Model:
@@ -161,18 +183,23 @@ class _Native(keras.Model):
     def __init__(self, model: keras.Model, precision: str):
         super().__init__(name=model.name)
         self.model, self.precision = model, precision
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._chains, self._borders = (
-            fused_batch_norm.chains(model),
-            fused_batch_norm.borders(model),
+        graphs, plain = fused_batch_norm.graphs(model), fused_batch_norm.plain
+        layers = {node.operation for graph in graphs for node in private_api.nodes(graph)}
+        self._pass = Pass(
+            training=False,
+            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+            fast=frozenset(x for x in layers if type(x) in FAST_LAYERS and plain(x)),
+            chains=fused_batch_norm.chains(model),
+            borders=fused_batch_norm.borders(model),
         )
         self.built = True
-        kinds = (
-            {type(layer) for layer in model.layers} - set(FAST_LAYERS) - {keras.layers.InputLayer}
-        )
+        kinds = {type(layer).__name__ for layer in layers - self._pass.fast} - {"InputLayer"}
         if kinds:
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            log.info("%s: without a fast version, run as stock Keras: %s", model.name, names)
+            log.info("%s: run as stock Keras: %s", model.name, ", ".join(sorted(kinds)))
+
+    @property
+    def layers_run_fast(self) -> frozenset[keras.Layer]:
+        return self._pass.fast
 
     @property
     def input_shape(self) -> Any:
@@ -183,11 +210,10 @@ class _Native(keras.Model):
         return self.model.output_shape
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        given = keras.tree.flatten(inputs)
-        if given[0].device.type == "meta":  # Keras infers shapes
+        if keras.tree.flatten(inputs)[0].device.type == "meta":  # Keras infers shapes
             return self.model(inputs, training=training)
-        how = Pass(bool(training), self._dtype, self._chains, self._borders)
-        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, given, how))
+        how = replace(self._pass, training=bool(training))
+        return keras.tree.map_structure(lambda x: x.float(), _run(self.model, inputs, how))
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         self.model.save(filepath, *args, **kwargs)
@@ -199,21 +225,20 @@ class _Native(keras.Model):
         self.model.load_weights(filepath, *args, **kwargs)
 
 
-def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
+def _run(model: keras.Model, inputs: Any, how: Pass) -> Any:
     graph = private_api.graph(model)
 
     def native(op: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if isinstance(op, keras.Model) and type(op).__module__.startswith("keras."):
-                return _run(op, keras.tree.flatten(args[0]), how)
+                return _run(op, args[0], how)
             chain = how.chains.get(op)
             if chain is not None and op in chain.behind:
                 return args[0]  # already done by the chain
             if type(op) is keras.layers.ZeroPadding2D and op in how.borders:
                 return args[0]  # done by the next convolution
-            fast = FAST_LAYERS.get(type(op))
-            if fast is not None and op.compute_dtype == "float32" and not op.activity_regularizer:
-                result = fast(op, args[0], how)
+            if op in how.fast and _inputs_alone(args, kwargs):
+                result = FAST_LAYERS[type(op)](op, args[0], how)
                 if result is not None:
                     return result
             if isinstance(op, keras.Layer) and private_api.takes_training(op):
@@ -222,4 +247,34 @@ def _run(model: keras.Model, inputs: list[Any], how: Pass) -> Any:
 
         return run
 
-    return private_api.run_through(graph, inputs, native)
+    return private_api.run_through(graph, private_api.standardize(graph, inputs), native)
+
+
+def _inputs_alone(args: Any, kwargs: Any) -> bool:
+    """Whether a layer is called with its inputs alone, without a mask, its own or a tensor's."""
+    inputs = args[0] if isinstance(args[0], list | tuple) else args[:1]
+    return (
+        len(args) == 1
+        and all(value is None for name, value in kwargs.items() if name != "training")
+        and all(getattr(x, "_keras_mask", None) is None for x in inputs)
+    )
+
+
+def _agrees(fast: _Native) -> bool:
+    """Whether fast layers give a model's stock output, up to rounding, for a few random inputs."""
+    model, random = fast.model, np.random.default_rng(0)
+    inputs = []
+    for declared in model.inputs:
+        shape = [_PROBES, *(size or _SIDE for size in declared.shape[1:])]
+        values = random.integers(0, 256, shape) if "int" in declared.dtype else random.random(shape)
+        inputs.append(keras.ops.convert_to_tensor(values, declared.dtype))
+    with torch.no_grad():
+        try:
+            stock_outputs = model(inputs, training=False)
+        except Exception:  # of inputs of free size, a layer may need another one
+            return True
+        outputs = _run(model, inputs, replace(fast._pass, dtype=torch.float32))
+    return all(
+        bool(torch.isclose(a.float(), b.float(), *_TOLERANCES, equal_nan=True).all())
+        for a, b in zip(*map(keras.tree.flatten, (outputs, stock_outputs)), strict=True)
+    )

@@ -26,6 +26,10 @@ if keras.backend.backend() == "torch":
     import torch
 
 _NAME = "fused_batch_norm"
+_VARIABLES = (
+    *("kernel", "bias", "depthwise_kernel", "pointwise_kernel"),
+    *("gamma", "beta", "moving_mean", "moving_variance"),
+)
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
@@ -84,7 +88,7 @@ def borders(model: keras.Model) -> dict[keras.Layer, list[int]]:
     found: dict[keras.Layer, list[int]] = {}
     for node in wiring.nodes:
         border = node.operation
-        if type(border) is not layers.ZeroPadding2D or not (_plain(border) and wiring.once(border)):
+        if type(border) is not layers.ZeroPadding2D or not (plain(border) and wiring.once(border)):
             continue
         reader = wiring.next_alone(node.outputs[0])
         if (
@@ -101,13 +105,13 @@ class _Wiring:
     """The readers of each tensor in a model and its nested models."""
 
     def __init__(self, model: keras.Model):
-        self.nodes = [node for graph in _graphs(model) for node in private_api.nodes(graph)]
+        self.nodes = [node for graph in graphs(model) for node in private_api.nodes(graph)]
         self.uses = Counter(id(node.operation) for node in self.nodes)
         self.readers: dict[int, list[Any]] = {}
         for node in self.nodes:
             for tensor in node.input_tensors:
                 self.readers.setdefault(id(tensor), []).append(node.operation)
-        for graph in _graphs(model):
+        for graph in graphs(model):
             for tensor in keras.tree.flatten(graph.outputs):
                 self.readers.setdefault(id(tensor), []).append(None)
 
@@ -118,20 +122,21 @@ class _Wiring:
     def next_alone(self, tensor: Any) -> Any:
         """The only reader of a tensor, if that layer is used only once."""
         (reader, *others) = self.readers[id(tensor)]
-        return reader if not others and self.once(reader) and _plain(reader) else None
+        return reader if not others and self.once(reader) and plain(reader) else None
 
 
-def _graphs(model: keras.Model) -> Iterator[Any]:
+def graphs(model: keras.Model) -> Iterator[Any]:
+    """The graph of a Functional or Sequential model, and those of the models that it holds."""
     graph = private_api.graph(model)
     yield graph
     for layer in graph.layers:
         if isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras."):
-            yield from _graphs(layer)
+            yield from graphs(layer)
 
 
 def _chain(node: Any, wiring: _Wiring) -> Chain | None:
     norm, (source,) = node.operation, node.input_tensors
-    if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not _plain(norm):
+    if len(source.shape) != 4 or norm.axis not in (-1, 3) or norm.renorm or not plain(norm):
         return None
 
     producer, _ = private_api.producer(source)
@@ -139,7 +144,7 @@ def _chain(node: Any, wiring: _Wiring) -> Chain | None:
         wiring.next_alone(source) is norm
         and wiring.once(producer)
         and type(producer) in _CONVOLUTIONS
-        and _plain(producer)
+        and plain(producer)
         and producer.activation is keras.activations.relu
         and producer.data_format == "channels_last"
     )
@@ -159,11 +164,25 @@ def _chain(node: Any, wiring: _Wiring) -> Chain | None:
     return Chain(norm, producer if takes_relu else None, low, high, pool, tuple(behind))
 
 
-def _plain(layer: Any) -> bool:
+def plain(layer: Any) -> bool:
+    """Whether a layer is no more than its stock class: nothing added, quantized or overridden.
+
+    Args:
+        layer: a layer of a stock class.
+
+    Returns:
+        False for another dtype than float32, an activity regularizer, a quantized kernel, LoRA's
+        matrices or any other variable that the stock class has not, and for a `call` of its own.
+    """
+    if not isinstance(layer, keras.Layer) or layer.compute_dtype != "float32":
+        return False
+    known = [getattr(layer, name, None) for name in _VARIABLES]
+    seeds = getattr(layer, "seed_generator", None)
+    state = {id(variable) for variable in (*known, getattr(seeds, "state", None))}
     return (
-        isinstance(layer, keras.Layer)
-        and layer.compute_dtype == "float32"
-        and not layer.activity_regularizer
+        not layer.activity_regularizer
+        and "call" not in vars(layer)
+        and all(id(variable) in state for variable in layer.variables)
     )
 
 

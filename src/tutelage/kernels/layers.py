@@ -19,10 +19,19 @@ if keras.backend.backend() == "torch":
 
 @dataclass(frozen=True)
 class Pass:
-    """How to run a model: training or not, data type, fused layers, moved padding."""
+    """How a model is run.
+
+    Attributes:
+        training: whether for training.
+        dtype: what fast layers compute in.
+        fast: the layers to run by `FAST_LAYERS`.
+        chains: layers to run together, from `fused_batch_norm.chains`.
+        borders: paddings that convolutions do, from `fused_batch_norm.borders`.
+    """
 
     training: bool
     dtype: Any
+    fast: frozenset[keras.Layer]
     chains: dict[keras.Layer, fused_batch_norm.Chain]
     borders: dict[keras.Layer, list[int]]
 

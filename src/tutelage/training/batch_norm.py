@@ -2,42 +2,157 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from tutelage import private_api
 from tutelage.data import augmentation
+from tutelage.data.content import Part
 from tutelage.kernels import accelerate
+from tutelage.models import loading
+from tutelage.progress import Progress
+
+if keras.backend.backend() == "torch":
+    import torch
 
 _BATCH = 250
 _IMAGES = 5_000
+_REPORT_SECONDS = 1.0
 
 
-def recalibrate_batch_norm(model: keras.Model, images: np.ndarray, *, seed: int) -> None:
-    """Recompute the statistics of batch normalization on images without augmentation.
+def recalibrate_batch_norm(
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    seed: int,
+    validation: Part | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Measure the moving statistics of batch normalization again, on images without augmentation.
 
-    During training, moving statistics follow the augmented views of the last few batches. Here
-    they are set to the mean and variance over 5,000 training images without augmentation, layer
-    by layer, each after the layers before it; nothing else in the model changes.
+    In training they follow the augmented views of the last few batches. Here they become the mean
+    and variance over 5,000 training images, layer by layer in the order of execution, each fed by
+    those already measured. A layer used several times gets the statistics of all its inputs; a
+    frozen layer keeps its own. Nothing else of the model changes.
 
     Args:
-        model: a trained Functional model from uint8 images to logits.
+        model: a trained model from uint8 images to logits.
         images: the training images, uint8 of shape (count, height, width, channels).
-        seed: seed of the choice of images.
+        seed: seed for the choice of images.
+        validation: images held out of training. If the model is right on fewer of them than
+            before, the former statistics are put back.
+        progress: notified of each layer.
+
+    Returns:
+        Whether the new statistics are kept.
 
     Source: section 3 of arXiv 2105.07576 ("PreciseBN"), which uses batches in training mode.
     """
+    progress = progress or Progress()
     images = images[augmentation.order(len(images), seed=seed, epoch=0)[:_IMAGES]]
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.BatchNormalization):
-            continue
-        x = layer.input
-        axes = tuple(range(1, len(x.shape) - 1))  # none after a dense layer
-        moments = [ops.mean(y, axes) if axes else y for y in (x, ops.square(x))]
-        measured = keras.Model(model.inputs, ops.concatenate(moments, axis=-1))
-        outputs = accelerate.accelerate(measured, "float32").predict(
-            images, batch_size=_BATCH, verbose=0
-        )
-        mean, square = np.split(outputs.mean(axis=0, dtype=np.float64), 2)
+    uses = _uses(model, images[:1])
+    if not uses:
+        return True
+    variables = [v for layer in uses for v in (layer.moving_mean, layer.moving_variance)]
+    before = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+    correct = 0 if validation is None else _correct(model, validation)
+    progress.stage("batch normalization", len(uses), 0, 1, "layer")
+    fast, reported = accelerate.accelerate(model), time.monotonic()
+    for number, (layer, count) in enumerate(uses.items(), start=1):
+        mean, variance = _measure(fast, layer, count, images)
         layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square - mean**2, 0))
+        layer.moving_variance.assign(variance)
+        seconds = time.monotonic() - reported
+        if number == len(uses) or seconds > _REPORT_SECONDS:
+            progress.epoch({"epoch": number, "seconds": seconds})
+            reported = time.monotonic()
+    if validation is None or _correct(model, validation) >= correct:
+        return True
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    return False
+
+
+def _uses(model: keras.Model, image: np.ndarray) -> dict[keras.Layer, int]:
+    """The layers to measure in the order of execution, and how often each is used."""
+    layers = {
+        layer
+        for layer in private_api.flat_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    }
+    uses: dict[keras.Layer, int] = {}
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_observed(layer, _counter(uses, layer)))
+        _predict(model, image)
+    return uses
+
+
+def _counter(uses: dict[keras.Layer, int], layer: keras.Layer) -> Callable[[Any], None]:
+    def count(_: Any) -> None:
+        uses[layer] = uses.get(layer, 0) + 1
+
+    return count
+
+
+def _measure(
+    fast: keras.Model, layer: keras.Layer, uses: int, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a layer's inputs, along its axis."""
+    moments: list[np.ndarray] = []
+
+    def measure(x: Any) -> None:
+        axis = layer.axis % len(x.shape)
+        places = tuple(i for i in range(1, len(x.shape)) if i != axis)  # none behind a Dense layer
+        each = [ops.mean(y, places) if places else y for y in (x, ops.square(x))]
+        moments.append(ops.convert_to_numpy(ops.concatenate(each, axis=-1)))
+        if not len(moments) % uses:
+            raise _Measured
+
+    with _observed(layer, measure):
+        # Made while the layer is observed, which therefore runs as stock.
+        model = accelerate.alike(accelerate.stock(fast), fast)
+        for start in range(0, len(images), _BATCH):
+            with contextlib.suppress(_Measured):
+                _predict(model, images[start : start + _BATCH])
+    mean, square = np.split(np.concatenate(moments).mean(axis=0, dtype=np.float64), 2)
+    return mean, np.maximum(square - mean**2, 0)
+
+
+class _Measured(BaseException):
+    """Ends a prediction whose rest is not needed; Keras would wrap an Exception."""
+
+
+@contextlib.contextmanager
+def _observed(layer: keras.Layer, observe: Callable[[Any], None]) -> Iterator[None]:
+    """Call a function with each input of a layer before the layer itself."""
+    call, own = layer.call, vars(layer).get("call")
+
+    def observed(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        observe(inputs)
+        return call(inputs, *args, **kwargs)
+
+    layer.call = observed
+    try:
+        yield
+    finally:
+        del layer.call
+        if own is not None:
+            layer.call = own
+
+
+def _predict(model: keras.Model, images: np.ndarray) -> Any:
+    """Outputs, computed eagerly: a compiled prediction would observe shapes alone."""
+    context = torch.no_grad() if keras.backend.backend() == "torch" else contextlib.nullcontext()
+    with context:
+        return model(images, training=False)
+
+
+def _correct(model: keras.Model, part: Part) -> int:
+    return int((loading.logits(model, part.images).argmax(axis=1) == part.labels).sum())
