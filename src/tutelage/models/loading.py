@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from scipy.special import softmax
 
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
-from tutelage.models import onnx_model
+from tutelage.models import class_names, onnx_model
 
 BATCH = 250
 
@@ -104,13 +103,13 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     """Classify pictures: the most likely classes of each.
 
     Args:
-        path: the model file; its run's `results.json` beside it names the classes.
+        path: the model file; it names its classes, or its run's `results.json` beside it does.
         images: the pictures, at least one, resized to what the model takes.
         top: how many classes to give, at least 1; all, if there are fewer.
 
     Returns:
         For each picture `image` and `classes`, the likeliest first, each with `name` and
-        `probability`. Without its run's `results.json` a class is called `class 0` and so on.
+        `probability`. Where nothing names them, a class is called `class 0` and so on.
 
     Raises:
         RecipeError: if there is no picture, or `top` is below 1.
@@ -121,7 +120,10 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     shape, count = _geometry(model, path)
     pictures = onnx_model.read_pictures(images, shape, path, top)
     probabilities = softmax(logits(model, pictures).astype(np.float64), axis=1)
-    return onnx_model.ranked(images, probabilities, _class_names(path, count), top)
+    names = class_names.read(path) or ()
+    if len(names) != count:
+        names = class_names.numbered(count)
+    return onnx_model.ranked(images, probabilities, names, top)
 
 
 def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:
@@ -148,12 +150,3 @@ def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[i
             "save the model without its softmax"
         )
     return takes[1:], gives[1]
-
-
-def _class_names(path: Path, count: int) -> list[str]:
-    try:
-        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
-        names = list(results["data"]["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        names = []
-    return names if len(names) == count else [f"class {i}" for i in range(count)]

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from tutelage.errors import ModelError, extra
-from tutelage.models import loading
+from tutelage.models import loading, onnx_model
 from tutelage.models.preprocessing import Preprocessing, input_size, refuse_channels
 from tutelage.models.probing import TeacherFunction, reason, teacher_function
 
 
 def from_onnx(
     path: Path, images: np.ndarray, classes: int, preprocessing: Preprocessing
-) -> tuple[TeacherFunction, list[str]]:
+) -> tuple[TeacherFunction, tuple[str, ...] | None, list[str]]:
     """Logits of raw images by an `.onnx` file, computed by ONNX Runtime on the CPU.
 
     Args:
@@ -24,7 +24,8 @@ def from_onnx(
         images, classes, preprocessing: as for `keras_adapter.from_keras`.
 
     Returns:
-        As `torch_adapter.from_torch`; the precision is ignored.
+        As `torch_adapter.from_torch`, where the precision is ignored; between them the classes'
+        names, None unless `tutelage export` wrote the file.
 
     Raises:
         RecipeError: if `preprocessing` scales images for a model of uint8 images.
@@ -77,4 +78,7 @@ def from_onnx(
             parts.append(np.asarray(outputs, np.float32)[: len(part)])
         return np.concatenate(parts)
 
-    return teacher_function(run, str(path), images, classes, preprocessing, size, dtype, notes)
+    logits, notes = teacher_function(
+        run, str(path), images, classes, preprocessing, size, dtype, notes
+    )
+    return logits, onnx_model.class_names_of(session), notes

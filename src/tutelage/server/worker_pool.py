@@ -89,7 +89,7 @@ class WorkerPool:
                     "bytes": model.size,
                     "milliseconds": round(1000 * seconds, 3),
                     "classes": [
-                        {"name": self._served.classes[i], "probability": float(chances[i])}
+                        {"name": str(model.exported.classes[i]), "probability": float(chances[i])}
                         for i in best
                     ],
                 }
