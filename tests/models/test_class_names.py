@@ -193,7 +193,7 @@ def test_a_module_has_no_names_to_compare() -> None:
 
 
 def test_a_student_of_another_order_starts_in_the_data_s(files: tuple[Path, Path]) -> None:
-    own, other = files
+    own, _ = files
     settings: dict[str, Any] = {"images": GREY, "classes": CLASSES, "seed": 0}
     (one, none), (two, notes) = (resolve.student(file, **settings) for file in files)
     np.testing.assert_array_equal(loading.logits(one, GREY), loading.logits(two, GREY))

@@ -81,6 +81,7 @@ def _logits(
     """Logits of the test images in the data's order, by a model that is checked to fit them."""
     images = dataset.test.images
     shape, classes, noticed = images.shape[1:], dataset.classes, list[str]()
+    own: tuple[str, ...] | None
     if isinstance(model, onnx_model.ExportedModel):
         loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
         own, outputs = model.classes, loading.in_batches(model.logits, images)

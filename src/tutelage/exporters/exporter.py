@@ -74,8 +74,8 @@ def export(
 
     Raises:
         RecipeError: if an argument is none of these, or the backend is not PyTorch.
-        ModelError: if the model can't be exported or names other classes than the data, or the file's outputs differ too much: then
-            there is no file.
+        ModelError: if the model can't be exported or names other classes than the data, or the
+            file's outputs differ too much: then there is no file.
         DataError: if the data can't be found or read.
 
     Example:

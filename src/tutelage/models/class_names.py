@@ -94,7 +94,11 @@ def order(
     ours, data = (
         [unicodedata.normalize("NFC", n) for n in names] for names in (own or (), classes)
     )
-    if ours == data or any(tuple(names) == numbered(len(names)) for names in (ours, data)):
+    if (
+        not ours
+        or ours == data
+        or any(tuple(names) == numbered(len(names)) for names in (ours, data))
+    ):
         return None
     strange, lacking = (
         next(iter(Counter(one) - Counter(other)), None)

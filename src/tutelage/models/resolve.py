@@ -68,8 +68,8 @@ def teacher(
 
     Of a model that ends in softmax, the logits before it are used, or the logarithms of its
     probabilities. Where a file names its classes in another order than the data's, its outputs are
-    put in the data's order. A Keras model is copied; a PyTorch module is not, and runs in evaluation mode:
-    leave it unchanged while a student learns.
+    put in the data's order. A Keras model is copied; a PyTorch module is not, and runs in
+    evaluation mode: leave it unchanged while a student learns.
 
     Args:
         source: a Keras model; a PyTorch module of one NCHW input; the path of a `.keras` file,
