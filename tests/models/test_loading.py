@@ -246,8 +246,9 @@ def test_classes_are_numbered_where_no_results_name_them(
     home: Path, tmp_path: Path, results: str
 ) -> None:
     (tmp_path / "results.json").write_text(results)
-    names = loading._class_names(tmp_path / "one.keras", 3)
-    assert names == ["class 0", "class 1", "class 2"]
+    model, picture = saved(bright_or_dark((8, 8, 1)), tmp_path / "one.keras"), home / "0.png"
+    (answer,) = loading.predict(model, [picture], top=3)
+    assert {one["name"] for one in answer["classes"]} == {"class 0", "class 1", "class 2"}
 
 
 def test_prediction_refuses_what_it_can_not_do(home: Path, tmp_path: Path) -> None:

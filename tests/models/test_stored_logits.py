@@ -51,7 +51,7 @@ def test_an_image_hash_depends_on_order_values_and_shape() -> None:
 def test_stored_logits_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path, good = tmp_path / "logits.npy", linear(GREY / np.float32(255))
     expected = json.dumps({"images": stored_logits.image_hash(GREY), "classes": list(CLASSES)})
-    for changes in ({"images": "of others"}, {"classes": ["dog", "cat", "emu"]}, {"more": 1}):
+    for changes in ({"images": "of others"}, {"classes": ["dog", "cat", "yak"]}, {"more": 1}):
         with pytest.raises(LogitsError, match=r"logits\.json") as caught:
             teacher_of(store(path, good, **changes))
         assert expected in str(caught.value)

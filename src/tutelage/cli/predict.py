@@ -28,6 +28,8 @@ def evaluate(
         print(json.dumps(figures, indent=1))
     else:
         show(figures["models"], f"{model.name} on {figures['data']['name']}")
+        for note in figures["notes"]:
+            print(f"Note: {note}")
 
 
 def predict(
@@ -38,7 +40,7 @@ def predict(
 ) -> None:
     """Classify images: print the most likely classes of each.
 
-    The class names come from the run folder of the model, or from the exported file itself.
+    The class names come from the model file, or from the run folder of an older one.
     """
     if model.suffix == ".onnx":  # needs neither Keras nor PyTorch
         from tutelage.models.onnx_model import predict as classify

@@ -14,7 +14,7 @@ from tutelage import recipe as recipes
 from tutelage.data import datasets
 from tutelage.errors import ModelError
 from tutelage.evaluation import metrics
-from tutelage.models import loading, onnx_model, zoo
+from tutelage.models import class_names, loading, onnx_model, zoo
 
 
 def size_figures(model: keras.Model) -> dict[str, Any]:
@@ -28,24 +28,27 @@ def size_figures(model: keras.Model) -> dict[str, Any]:
 def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
     """Evaluate a model file on a data set's test images.
 
+    If a file's class names are in another order than the data's, its logits are reordered.
+
     Args:
         path: a `.keras` file, or an `.onnx` file of `tutelage export`.
         data: the name or path of a data set.
         teacher: a model file to compare the logits with.
 
     Returns:
-        `models` (metrics by file stem) and `data`, ready for JSON.
+        `models` (metrics by file stem), `data`, and `notes` on the files, one line each; ready
+        for JSON.
 
     Raises:
-        ModelError: if a file is not a model or doesn't match the data.
+        ModelError: if a file is not a model, doesn't match the data, or has other classes.
         DataError: if the data can't be found or read.
     """
-    model = _load(path)
+    model, notes = _load(path), list[str]()
     teacher_model = None if teacher is None else (_load(teacher), teacher)
     dataset = named_data(data, path)
     test = dataset.test
-    logits = _logits(model, path, dataset)
-    teacher_logits = None if teacher_model is None else _logits(*teacher_model, dataset)
+    logits = _logits(model, path, dataset, notes)
+    teacher_logits = None if teacher_model is None else _logits(*teacher_model, dataset, notes)
     score = metrics.score(logits, test.labels, teacher_logits)
     size = (
         model.size_figures if isinstance(model, onnx_model.ExportedModel) else size_figures(model)
@@ -58,6 +61,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
             "classes": list(dataset.classes),
             "test": len(test),
         },
+        "notes": notes,
     }
 
 
@@ -68,21 +72,24 @@ def _load(path: Path) -> keras.Model | onnx_model.ExportedModel:
 
 
 def _logits(
-    model: keras.Model | onnx_model.ExportedModel, path: Path, dataset: datasets.Dataset
+    model: keras.Model | onnx_model.ExportedModel,
+    path: Path,
+    dataset: datasets.Dataset,
+    notes: list[str],
 ) -> np.ndarray:
-    """Check that a model matches the data and compute the logits of the test images."""
+    """Compute the logits of the test images, with the classes in the order of the data."""
     images = dataset.test.images
-    shape, classes = images.shape[1:], dataset.classes
-    if not isinstance(model, onnx_model.ExportedModel):
+    shape, classes, noticed = images.shape[1:], dataset.classes, list[str]()
+    own: tuple[str, ...] | None
+    if isinstance(model, onnx_model.ExportedModel):
+        loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
+        own, outputs = model.classes, loading.in_batches(model.logits, images)
+    else:
         loading.check_fit(model, path, shape, len(classes))
-        return loading.logits(model, images)
-    loading.refuse_unfit(path, model.shape, len(model.classes), shape, len(classes))
-    if model.classes != classes:
-        raise ModelError(
-            f"{path} has the classes {', '.join(model.classes)[:100]}, in this order, but the "
-            f"data has {', '.join(classes)[:100]}: choose another model"
-        )
-    return loading.in_batches(model.logits, images)
+        own, outputs = class_names.read(path), loading.logits(model, images)
+    index = class_names.order(path, own, classes, noticed)
+    notes += [f"{path}: {note}" for note in noticed]
+    return outputs if index is None else outputs[:, index]
 
 
 def named_data(data: str, path: Path) -> datasets.Dataset:

@@ -190,7 +190,7 @@ def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
         network, history, seconds = _train(stage, folder, progress)
         entry |= {"seconds": seconds, "history": history}
         source = ""
-    folder.finish_stage(stage.name, entry, network)
+    folder.finish_stage(stage.name, entry, network, stage.classes)
     if source:
         progress.note(f"{stage.name}: taken from {source}")
 

@@ -21,7 +21,7 @@ from tutelage.data import datasets, splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
-from tutelage.models import loading
+from tutelage.models import class_names, loading
 from tutelage.models.onnx_model import ABOUT, CLASSES, ExportedModel
 from tutelage.progress import Progress
 
@@ -74,8 +74,8 @@ def export(
 
     Raises:
         RecipeError: if an argument is invalid, or the backend is not PyTorch.
-        ModelError: if the model can't be exported, or the file's outputs differ too much; then
-            no file is written.
+        ModelError: if the model can't be exported or has other classes than the data, or the
+            file's outputs differ too much; then no file is written.
         DataError: if the data can't be found or read.
 
     Example:
@@ -103,6 +103,11 @@ def export(
         raise RecipeError(f"out: expected a name that ends in {SUFFIXES[form]}, found {target}")
     if target.resolve() == file.resolve():
         raise RecipeError(f"out: expected a file other than the model itself, {file}")
+    own, notes = class_names.read(file), list[str]()
+    index = class_names.order(file, own, dataset.classes, notes)
+    classes = own or dataset.classes  # of the outputs, which keep the model's order
+    for note in notes:
+        progress.note(f"{file}: {note} to score them; the exported file keeps the model's")
     progress.note(f"running {file} on {len(test):,} test images of {dataset.name}")
     wanted = loading.logits(model, test.images)
     results: dict[str, Any] = {
@@ -119,19 +124,21 @@ def export(
             if int8:
                 progress.note(f"calibrating with {min(_CALIBRATION, len(held_out))} images")
                 graph, results["calibration"] = _quantized(graph, held_out)
-            _describe(graph, dataset.classes, results)
+            _describe(graph, classes, results)
             onnx.save(graph, made)
         elif form == "litert":
             _litert(model, made)
         else:
             model.save(made)
+            class_names.write(made, classes)
         outputs = _opened(made, form)(test.images)
         if not np.isfinite(outputs).all():
             raise ModelError(f"{target}: its logits are not finite; no file is written")
         results["parity"] = _parity(wanted, outputs)
+        ours, theirs = (x if index is None else x[:, index] for x in (wanted, outputs))
         results["models"] = {
-            "keras": metrics.score(wanted, test.labels),
-            "exported": metrics.score(outputs, test.labels, wanted),
+            "keras": metrics.score(ours, test.labels),
+            "exported": metrics.score(theirs, test.labels, ours),
         }
         _refuse(target, results, wanted, len(test))
         results["data"] = {
@@ -140,7 +147,7 @@ def export(
             "test": len(test),
         }
         if form == "onnx":
-            _describe(graph, dataset.classes, results)
+            _describe(graph, classes, results)
             onnx.save(graph, made)
         with storage.replacing(target) as temporary:
             temporary.write_bytes(made.read_bytes())

@@ -99,6 +99,26 @@ def from_keras(
     return made, notes
 
 
+def reordered(model: keras.Model, index: np.ndarray) -> keras.Model:
+    """The same layers, with the outputs in another order.
+
+    Args:
+        model: from images to logits (batch, classes).
+        index: the number of the output that belongs to each class.
+
+    Returns:
+        The model; its inner layers keep their names.
+    """
+    # Ends in a layer: the checks look at the last layer, and an operation is none.
+    last = layers.Identity(name=_free("classes_in_order", model))
+    logits = last(ops.take(model.outputs[0], index.tolist(), axis=1))
+    return keras.Model(model.inputs[0], logits, name=model.name)
+
+
+def _free(name: str, model: keras.Model) -> str:
+    return name if all(layer.name != name for layer in model.layers) else _free(f"{name}_", model)
+
+
 def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
     """Apply a copy of a model, with its weights and state, to `x`."""
     copies: dict[Any, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from scipy.special import softmax
 
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
-from tutelage.models import onnx_model
+from tutelage.models import class_names, onnx_model
 
 BATCH = 250
 
@@ -104,13 +103,13 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     """Classify images: the most likely classes of each.
 
     Args:
-        path: the model file; class names are read from a `results.json` in its folder.
+        path: the model file; class names are read from it, or from `results.json` next to it.
         images: the image files, at least one, resized to the model's input.
         top: the number of classes to return, at least 1; all if there are fewer.
 
     Returns:
         For each image, `image` and `classes`, most likely first, each with `name` and
-        `probability`. Without `results.json`, classes are called `class 0` and so on.
+        `probability`. Classes without names are called `class 0` and so on.
 
     Raises:
         RecipeError: if there are no images, or `top` is below 1.
@@ -121,7 +120,10 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     shape, count = _geometry(model, path)
     pictures = onnx_model.read_pictures(images, shape, path, top)
     probabilities = softmax(logits(model, pictures).astype(np.float64), axis=1)
-    return onnx_model.ranked(images, probabilities, _class_names(path, count), top)
+    names = class_names.read(path) or ()
+    if len(names) != count:
+        names = class_names.numbered(count)
+    return onnx_model.ranked(images, probabilities, names, top)
 
 
 def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[int, int, int], int]:
@@ -148,12 +150,3 @@ def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[i
             "save the model without its softmax"
         )
     return takes[1:], gives[1]
-
-
-def _class_names(path: Path, count: int) -> list[str]:
-    try:
-        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
-        names = list(results["data"]["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        names = []
-    return names if len(names) == count else [f"class {i}" for i in range(count)]

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from tutelage.errors import ModelError, extra
-from tutelage.models import loading
+from tutelage.models import loading, onnx_model
 from tutelage.models.preprocessing import Preprocessing, input_size, refuse_channels
 from tutelage.models.probing import TeacherFunction, reason, teacher_function
 
 
 def from_onnx(
     path: Path, images: np.ndarray, classes: int, preprocessing: Preprocessing
-) -> tuple[TeacherFunction, list[str]]:
+) -> tuple[TeacherFunction, tuple[str, ...] | None, list[str]]:
     """Wrap an `.onnx` file to map raw images to logits with ONNX Runtime on the CPU.
 
     Args:
@@ -24,7 +24,8 @@ def from_onnx(
         images, classes, preprocessing: as in `keras_adapter.from_keras`.
 
     Returns:
-        As `torch_adapter.from_torch`; the precision is ignored.
+        A function from uint8 images and a precision, which is ignored, to float32 logits; the
+        class names, None unless `tutelage export` wrote the file; and notes for the user.
 
     Raises:
         RecipeError: if `preprocessing` scales images for a model that takes uint8.
@@ -77,4 +78,7 @@ def from_onnx(
             parts.append(np.asarray(outputs, np.float32)[: len(part)])
         return np.concatenate(parts)
 
-    return teacher_function(run, str(path), images, classes, preprocessing, size, dtype, notes)
+    logits, notes = teacher_function(
+        run, str(path), images, classes, preprocessing, size, dtype, notes
+    )
+    return logits, onnx_model.class_names_of(session), notes

@@ -116,6 +116,19 @@ class ExportedModel:
         return softmax(self.logits(images).astype(np.float64), axis=1)
 
 
+def class_names_of(session: Any) -> tuple[str, ...] | None:
+    """The classes' names in the metadata of an opened file; None unless `tutelage export` wrote it.
+
+    Args:
+        session: an `onnxruntime.InferenceSession`.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        return tuple(map(str, json.loads(metadata[CLASSES]))) if ABOUT in metadata else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
     """Classify images with an exported file: the most likely classes of each.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import json
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -14,7 +13,14 @@ from scipy.stats import binomtest
 
 from tutelage import storage
 from tutelage.errors import ModelError, RecipeError
-from tutelage.models import keras_adapter, loading, onnx_adapter, stored_logits, torch_adapter
+from tutelage.models import (
+    class_names,
+    keras_adapter,
+    loading,
+    onnx_adapter,
+    stored_logits,
+    torch_adapter,
+)
 from tutelage.models.digest import keras_digest, onnx_digest, torch_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import TeacherFunction
@@ -61,8 +67,9 @@ def teacher(
     """Make a teacher from a model or from stored logits.
 
     For a model that ends in softmax, the logits before it are used, or the logarithms of its
-    probabilities. A Keras model is copied; a PyTorch module is not, and runs in evaluation mode:
-    leave it unchanged while a student trains.
+    probabilities. If a file's class names are in another order than the data's, its outputs are
+    reordered. A Keras model is copied; a PyTorch module is not, and runs in evaluation mode: leave
+    it unchanged while a student trains.
 
     Args:
         source: a Keras model; a PyTorch module with one NCHW input; the path of a `.keras` file,
@@ -79,7 +86,7 @@ def teacher(
 
     Raises:
         RecipeError: if an argument is invalid.
-        ModelError: if the model can't be loaded, or doesn't match the images or classes.
+        ModelError: if the model can't be loaded, doesn't match the images, or has other classes.
         LogitsError: if the stored logits don't match.
 
     Example:
@@ -101,30 +108,36 @@ def teacher(
     """
     _check(images, classes, preprocessing)
     name, resolved = find(source, _TEACHERS)
+    index, named = None, list[str]()
     if isinstance(resolved, Path):
         if resolved.is_dir():
             resolved = resolved / "teacher.keras"
         if not resolved.is_file():
             raise ModelError(f"no teacher at {name}: expected {_TEACHERS}")
         if resolved.suffix == ".npy":
-            stored, notes = stored_logits.read(resolved, images, classes, preprocessing)
-            return Teacher(name, storage.sha256(resolved), None, None, stored, tuple(notes))
+            stored, index, notes = stored_logits.read(resolved, images, classes, preprocessing)
+            made = Teacher(name, storage.sha256(resolved), None, None, stored, tuple(notes))
+            return _in_order(made, index)
         if resolved.suffix == ".onnx":
-            logits, notes = onnx_adapter.from_onnx(resolved, images, len(classes), preprocessing)
-            return Teacher(
-                name, onnx_digest(resolved, preprocessing), None, logits, None, tuple(notes)
+            logits, own, notes = onnx_adapter.from_onnx(
+                resolved, images, len(classes), preprocessing
             )
+            index = class_names.order(name, own, classes, notes)
+            digest = onnx_digest(resolved, preprocessing)
+            return _in_order(Teacher(name, digest, None, logits, None, tuple(notes)), index)
         if resolved.suffix != ".keras":
             raise RecipeError(
                 f"{name} is of an unknown kind: expected {_TEACHERS}; "
                 "for any other model, write a function that loads it and give its name"
             )
-        _refuse_other_classes(resolved, classes)
+        index = class_names.order(name, class_names.read(resolved), classes, named)
         resolved = loading.load_model(resolved)
     if isinstance(resolved, keras.Model):
         model, notes = keras_adapter.from_keras(resolved, name, images, len(classes), preprocessing)
-        logits = functools.partial(loading.logits, model)
-        return Teacher(name, keras_digest(model), model, logits, None, tuple(notes))
+        logits, notes = functools.partial(loading.logits, model), [*notes, *named]
+        return _in_order(
+            Teacher(name, keras_digest(model), model, logits, None, tuple(notes)), index
+        )
     logits, notes = torch_adapter.from_torch(resolved, name, images, len(classes), preprocessing)
     return Teacher(name, torch_digest(resolved, preprocessing), None, logits, None, tuple(notes))
 
@@ -179,13 +192,22 @@ def student(
     if not 0 <= seed < 2**32:
         raise RecipeError(f"seed: expected an integer from 0 to {2**32 - 1}, found {seed}")
     name, resolved = find(source, _STUDENTS, seed)
+    own = None
     if isinstance(resolved, Path):
         if resolved.suffix != ".keras":
             raise RecipeError(f"{name} can't be a student: expected {_STUDENTS}")
+        own = class_names.read(resolved)
         resolved = loading.load_model(resolved)
     if not isinstance(resolved, keras.Model):
         raise RecipeError(f"{name} is a PyTorch module: expected {_STUDENTS}")
     model, notes = keras_adapter.from_keras(resolved, name, images, len(classes), preprocessing)
+    try:
+        index = class_names.order(name, own, classes, notes)
+    except ModelError:  # the weights are a start, and training teaches it the data's classes
+        index = None
+        notes.append("its weights were trained on other classes than the data's")
+    if index is not None:
+        model = keras_adapter.reordered(model, index)
     if not model.trainable_weights:
         raise ModelError(f"{name} has no trainable weights: set its `trainable` to True")
     return model, tuple(notes)
@@ -241,17 +263,19 @@ def _check(images: np.ndarray, classes: tuple[str, ...], preprocessing: Preproce
     preprocessing.check(images.shape[3])
 
 
-def _refuse_other_classes(path: Path, classes: tuple[str, ...]) -> None:
-    """Raise ModelError if a model file belongs to a run with other classes."""
-    try:
-        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
-        trained = tuple(results["data"]["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if trained != classes:
-        pairs = itertools.zip_longest(trained, classes)
-        first, (there, here) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-        raise ModelError(
-            f"{path} was trained on {len(trained)} classes, the data has {len(classes)}; class "
-            f"{first} is {there!r} there and {here!r} here: names and order must be the same"
-        )
+def _in_order(made: Teacher, index: np.ndarray | None) -> Teacher:
+    """A teacher whose outputs were put in the order of the data's classes."""
+    if index is None:
+        return made
+    digest = hashlib.sha256(f"{made.digest} {index.tolist()}".encode()).hexdigest()
+    if made.stored is not None:
+        return replace(made, digest=digest, stored=made.stored[:, index])
+    if made.model is not None:
+        model = keras_adapter.reordered(made.model, index)
+        logits = functools.partial(loading.logits, model)
+        return replace(made, digest=keras_digest(model), model=model, logits=logits)
+    compute = made.logits
+    assert compute is not None
+    return replace(
+        made, digest=digest, logits=lambda images, precision: compute(images, precision)[:, index]
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.errors import LogitsError, RecipeError
+from tutelage.errors import LogitsError, ModelError, RecipeError
+from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import log_of_probabilities, reason
 
@@ -36,8 +37,19 @@ def image_hash(images: np.ndarray) -> str:
 
 def read(
     path: Path, images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing
-) -> tuple[np.ndarray, list[str]]:
-    """Read the logits of a `.npy` file whose manifest matches the images and classes."""
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Read the logits of a `.npy` file whose manifest matches the images and classes.
+
+    Args:
+        path, images, classes, preprocessing: as for `resolve.teacher`.
+
+    Returns:
+        The logits as stored, their order from `class_names.order`, and notes for the user.
+
+    Raises:
+        RecipeError: if there is preprocessing.
+        LogitsError: if the file or its manifest doesn't fit.
+    """
     if preprocessing != Preprocessing():
         raise RecipeError(
             f"{path} has logits: preprocessing doesn't apply; leave out size, scale, mean and std"
@@ -48,7 +60,14 @@ def read(
         content = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         content = reason(error)
-    if content != expected:
+    notes: list[str] = []
+    try:
+        named = list(map(str, content["classes"]))
+        index = class_names.order(path, named, classes, notes)
+        fits = content == expected | {"classes": named} and len(named) == len(classes)
+    except (KeyError, TypeError, ModelError):
+        fits = False
+    if not fits:
         raise LogitsError(
             f"{manifest} must identify the images and classes of {path.name}: expected "
             f"{json.dumps(expected, ensure_ascii=False)}, found {str(content)[:300]}"
@@ -65,5 +84,4 @@ def read(
         )
     if not np.isfinite(logits).all():
         raise LogitsError(f"{path} contains logits that are not finite: compute them again")
-    notes: list[str] = []
-    return log_of_probabilities(np.asarray(logits, np.float32), notes), notes
+    return log_of_probabilities(np.asarray(logits, np.float32), notes), index, notes

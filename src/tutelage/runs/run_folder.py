@@ -15,6 +15,7 @@ import filelock
 
 from tutelage import storage
 from tutelage.errors import RunError
+from tutelage.models import class_names
 from tutelage.training.tensorboard import EventLog
 
 STAGES = ("teacher", "baseline", "student")
@@ -64,14 +65,17 @@ class RunFolder:
         with storage.replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def finish_stage(self, stage: str, entry: dict[str, Any], network: Any = None) -> None:
-        """Store a stage's network and record that the stage is done.
+    def finish_stage(
+        self, stage: str, entry: dict[str, Any], network: Any, classes: tuple[str, ...]
+    ) -> None:
+        """Store a stage's network with its classes' names, and record that the stage is done.
 
         Args:
             stage: the stage's name.
             entry: its `key`, `seconds` and `history`.
             network: a Keras model to save, or a `.keras` file to copy; None if the network is
                 not a Keras model and is not stored.
+            classes: the names, in the order of the network's outputs.
         """
         if network is not None:
             with storage.replacing(self.model(stage)) as temporary:
@@ -79,6 +83,7 @@ class RunFolder:
                     shutil.copyfile(network, temporary)
                 else:
                     network.save(temporary)
+                class_names.write(temporary, classes)
             entry = entry | {"sha256": storage.sha256(self.model(stage))}
         self.stages[stage] = entry
         self._write_manifest()

@@ -59,8 +59,8 @@ class Served(NamedTuple):
     """The models and examples of a server.
 
     Args:
-        models: at least one, all with the same classes.
-        classes: their names.
+        models: at least one, all with the same classes, each in an order of its own.
+        classes: their names, in the first model's order.
         examples: PNG files to try.
     """
 
@@ -145,7 +145,7 @@ def _title(exported: ExportedModel) -> str:
 
 
 def _check(exported: ExportedModel, first: ExportedModel) -> None:
-    if exported.classes != first.classes:
+    if sorted(map(str, exported.classes)) != sorted(map(str, first.classes)):
         raise ModelError(
             f"{exported.path} has other classes than {first.path}: serve them separately"
         )

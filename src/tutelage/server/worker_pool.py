@@ -89,7 +89,10 @@ class WorkerPool:
                     "bytes": model.size,
                     "milliseconds": round(1000 * seconds, 3),
                     "classes": [
-                        {"name": self._served.classes[i], "probability": float(probabilities[i])}
+                        {
+                            "name": str(model.exported.classes[i]),
+                            "probability": float(probabilities[i]),
+                        }
                         for i in best
                     ],
                 }
