@@ -22,6 +22,11 @@ def nodes(functional: Any) -> list[Any]:
     return [node for depth in functional._nodes_by_depth.values() for node in depth]
 
 
+def has_nodes(model: keras.Model) -> bool:
+    """Whether a model is a graph of layers, as a Functional one is."""
+    return hasattr(model, "_nodes_by_depth")
+
+
 def run_through(functional: Any, inputs: list[Any], call: Callable[[Any], Any]) -> Any:
     """A graph's outputs, where `call(operation)` gives what computes in an operation's place."""
     return functional._run_through_graph(inputs, operation_fn=call)
@@ -33,7 +38,7 @@ def producer(tensor: Any) -> tuple[Any, Any]:
     return operation, operation._inbound_nodes[node].input_tensors
 
 
-def flat_layers(model: keras.Model, *, include_self: bool = True) -> list[keras.Layer]:
+def flat_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.Layer]:
     """A model's layers, those of the models in it too."""
     return list(model._flatten_layers(include_self=include_self))
 

@@ -8,8 +8,8 @@ from keras import ops
 
 from tutelage.data import augmentation
 from tutelage.kernels import accelerate
+from tutelage.models import loading
 
-_BATCH = 250
 _IMAGES = 5_000
 
 
@@ -36,7 +36,7 @@ def recalibrate_batch_norm(model: keras.Model, images: np.ndarray, *, seed: int)
         moments = [ops.mean(y, places) if places else y for y in (x, ops.square(x))]
         measured = keras.Model(model.inputs, ops.concatenate(moments, axis=-1))
         answers = accelerate.accelerate(measured, "float32").predict(
-            images, batch_size=_BATCH, verbose=0
+            images, batch_size=loading.batch_size(images.shape[1:], measured), verbose=0
         )
         mean, square = np.split(answers.mean(axis=0, dtype=np.float64), 2)
         layer.moving_mean.assign(mean)
