@@ -27,6 +27,11 @@ def standardize(functional: Any, inputs: Any) -> list[Any]:
     return functional._standardize_inputs(inputs)
 
 
+def has_nodes(model: keras.Model) -> bool:
+    """Whether a model is a graph of layers, as a Functional one is."""
+    return hasattr(model, "_nodes_by_depth")
+
+
 def run_through(functional: Any, inputs: list[Any], call: Callable[[Any], Any]) -> Any:
     """Run a graph with `call(operation)` in place of each operation; returns the outputs."""
     return functional._run_through_graph(inputs, operation_fn=call)
@@ -38,7 +43,7 @@ def producer(tensor: Any) -> tuple[Any, Any]:
     return operation, operation._inbound_nodes[node].input_tensors
 
 
-def flat_layers(model: keras.Model, *, include_self: bool = True) -> list[keras.Layer]:
+def flat_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.Layer]:
     """A model's layers, including those of nested models."""
     return list(model._flatten_layers(include_self=include_self))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -266,3 +268,47 @@ def test_prediction_refuses_what_it_can_not_do(home: Path, tmp_path: Path) -> No
         with pytest.raises(kind, match=offender) as caught:
             loading.predict(*arguments)
         one_line(caught.value)
+
+
+def heavy(pixels: int | None = 128) -> keras.Model:
+    """A model with a nested one, a layer used twice and a wrapper of layers."""
+    inner = keras.Sequential([keras.Input((pixels, pixels, 4)), layers.Conv2D(8, 1), layers.ReLU()])
+    inputs = keras.Input((pixels, pixels, 3), dtype="uint8")
+    twice = layers.Conv2D(4, 1)
+    x = twice(layers.Concatenate()([twice(inputs)[..., :1], inputs[..., :2]]))
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(inner(x))))
+
+
+def test_a_prediction_keeps_its_activations_within_256_mb() -> None:
+    maps = 128 * 128 * 4  # bytes
+    # Twice, a slice, another, their concatenation, twice again, the inner model; input and head.
+    channels = 4 + 1 + 2 + 3 + 4 + (4 + 8 + 8) + 3
+    expected = 256 * 2**20 // (channels * maps + 4 * (8 + 3))
+    assert loading.batch_size((128, 128, 3), heavy()) == expected
+    assert loading.batch_size((128, 128, 3)) == 256 * 2**20 // (256 * maps)  # of no known graph
+    assert loading.batch_size((128, 128, 3), heavy(None)) == 256 * 2**20 // (256 * maps)
+    assert loading.batch_size((4000, 6000, 3)) == 1
+    images = DIGITS.train.images
+    for name in ("digits-teacher", "digits-student", "mlp-30"):
+        model = zoo.build(name, images=images, classes=10, seed=0)
+        assert loading.batch_size((8, 8, 1), model) == loading.BATCH
+
+
+PEAK = """
+import numpy as np
+from tutelage.models import loading, zoo
+images = np.random.default_rng(0).integers(0, 256, (250, 128, 128, 3), dtype=np.uint8)
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 2**20
+model = zoo.build("student-300k", images=images[:20], classes=4, seed=0)
+loading.logits(model, images[:1])
+before = peak()
+loading.logits(model, images)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_images_take_little_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5  # GiB; 250 images at once take 2.5

@@ -277,3 +277,10 @@ def test_images_too_small_for_so_many_poolings_are_refused() -> None:
     with pytest.raises(ModelError, match="found 7x32"):
         zoo.build("student-300k", images=small, classes=10, seed=0)
     zoo.build("student-300k", images=np.zeros((4, 8, 8, 3), np.uint8), classes=10, seed=0)
+
+
+def test_whitening_in_parts_is_that_of_all_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = values(built("student-300k"))
+    monkeypatch.setattr(zoo, "_WHITENING_BYTES", 1)  # an image at a time
+    for one, other in zip(values(built("student-300k")), whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

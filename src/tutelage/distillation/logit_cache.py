@@ -18,7 +18,8 @@ from tutelage.data import augmentation
 from tutelage.errors import LogitsError
 from tutelage.progress import Progress
 
-_CHUNK = 2000  # images per call of the teacher
+_CHUNK = 2000  # images per call of the teacher, at most
+_CHUNK_BYTES = 64 * 2**20
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -118,13 +119,14 @@ class LogitCache:
         storage.make_folder(self.folder)
         with storage.replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(json.dumps(asdict(self.origin), indent=1) + "\n")
-        chunks = list(range(0, len(images), _CHUNK))
+        size = max(1, min(_CHUNK, _CHUNK_BYTES // images[0].nbytes))
+        chunks = list(range(0, len(images), size))
         progress.stage("caching teacher logits", count, count - len(missing), len(chunks), "pass")
         for done, number in enumerate(missing, start=count - len(missing) + 1):
             began = time.monotonic()
             logits = np.empty(self.origin.shape, np.float16)
             for step, start in enumerate(chunks, start=1):
-                index = np.arange(start, min(start + _CHUNK, len(images)))
+                index = np.arange(start, min(start + size, len(images)))
                 shown = augmentation.view(
                     images,
                     index,

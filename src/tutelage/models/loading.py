@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
+from tutelage import private_api
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
 from tutelage.models import class_names, onnx_model
 
-BATCH = 250
+BATCH = 250  # images of a prediction, at most
+_ACTIVATIONS = 256 * 2**20  # bytes of activations of a prediction
+_MAPS = 256  # feature maps of the images' size, for a model that does not tell its own
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -87,14 +91,59 @@ def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -
     Returns:
         float32 of shape (n, classes).
     """
-    outputs = accelerate.accelerate(model, precision).predict(images, batch_size=BATCH, verbose=0)
+    size = batch_size(images.shape[1:], model)
+    outputs = accelerate.accelerate(model, precision).predict(images, batch_size=size, verbose=0)
     return np.asarray(outputs, dtype=np.float32)
 
 
+def batch_size(shape: tuple[int, ...], model: keras.Model | None = None) -> int:
+    """How many images to predict at once: 250, or fewer to keep activations within 256 MB.
+
+    While a graph runs, the outputs of all its layers are kept. Of a model without a graph of
+    layers nothing is known: it counts as 256 feature maps of the images' size.
+
+    Args:
+        shape: (height, width, channels) of the images.
+        model: what predicts; None if it is no Keras model.
+
+    Returns:
+        The number of images, at least 1.
+
+    Example:
+
+    >>> from tutelage.models import loading
+    >>> loading.batch_size((32, 32, 3)), loading.batch_size((128, 128, 3))
+    (250, 16)
+    """
+    values = _MAPS * math.prod(shape[:2]) if model is None else _activations(model, shape)
+    return max(1, min(BATCH, _ACTIVATIONS // (4 * values)))
+
+
+def _activations(model: keras.Model, shape: tuple[int, ...]) -> int:
+    """How many values the outputs of a model's layers have for one image of a shape."""
+    unknown, total = _MAPS * math.prod(n or 1 for n in shape[:2]), 0
+    graph = private_api.graph(accelerate.stock(model))
+    if not private_api.has_nodes(graph):
+        return unknown
+    for node in private_api.nodes(graph):
+        operation = node.operation
+        if isinstance(operation, keras.Model):
+            total += _activations(operation, node.input_tensors[0].shape[1:])
+            continue
+        sizes = [output.shape[1:] for output in node.outputs]
+        if any(None in size for size in sizes):
+            return unknown
+        layered = isinstance(operation, keras.Layer)
+        inner = private_api.flat_layers(operation, include_self=False) if layered else []
+        total += (1 + len(inner)) * sum(math.prod(size) for size in sizes)
+    return total
+
+
 def in_batches(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int = BATCH
+    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int | None = None
 ) -> np.ndarray:
-    """Apply a function to images in batches."""
+    """Outputs of a function for images, computed a batch at a time; by default, of `batch_size`."""
+    size = size or batch_size(images.shape[1:])
     parts = [predict(images[start : start + size]) for start in range(0, len(images), size)]
     return np.concatenate(parts)
 

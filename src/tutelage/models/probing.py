@@ -60,9 +60,11 @@ def teacher_function(
     front = keras.Model(*prepared(name, images.shape[1:], preprocessing, size, dtype, set()))
 
     def predict(raw: np.ndarray, precision: str) -> np.ndarray:
-        starts = range(0, len(raw), loading.BATCH)
-        batches = (raw[start : start + loading.BATCH] for start in starts)
-        return np.concatenate([run(front.predict_on_batch(b), precision) for b in batches])
+        return loading.in_batches(
+            lambda part: run(front.predict_on_batch(part), precision),
+            raw,
+            loading.batch_size(size),
+        )
 
     outputs = probe(name, predict, images, classes)
     if log_of_probabilities(outputs, notes) is outputs:

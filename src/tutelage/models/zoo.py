@@ -63,6 +63,7 @@ ARCHITECTURES: dict[str, Architecture | MLP] = {
     "mlp-30": MLP((30, 30), (0.0, 0.0, 0.0)),
 }
 _WHITENING_IMAGES = 2000
+_WHITENING_BYTES = 2**29  # of patches at once
 _CHUNK = 1000
 
 
@@ -155,7 +156,7 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     else:
         x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(x)
     model = keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
-    _prime(model, images[:_WHITENING_IMAGES] * scale + offset)
+    _prime(model, images[:_WHITENING_IMAGES], scale, offset)
     return model
 
 
@@ -242,9 +243,10 @@ def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
 
 
-def _prime(model: keras.Model, images: np.ndarray) -> None:
+def _prime(model: keras.Model, images: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> None:
     first, *others = (layer for layer in model.layers if isinstance(layer, layers.Conv2D))
-    first.kernel.assign(_whitening(ops.convert_to_numpy(first.kernel.value), images))
+    kernel = ops.convert_to_numpy(first.kernel.value)
+    first.kernel.assign(_whitening(kernel, images, scale, offset))
     for layer in others:
         kernel = ops.convert_to_numpy(layer.kernel.value).copy()
         passed = min(kernel.shape[2:])
@@ -253,14 +255,22 @@ def _prime(model: keras.Model, images: np.ndarray) -> None:
         layer.kernel.assign(kernel)
 
 
-def _whitening(kernel: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """A kernel (h, w, channels, filters) that starts with the images' principal patches.
+def _whitening(
+    kernel: np.ndarray, images: np.ndarray, scale: np.ndarray, offset: np.ndarray
+) -> np.ndarray:
+    """A kernel (h, w, channels, filters) whose first filters are the images' principal patches.
 
     Each appears with both signs, as the ReLU passes only one of them.
     """
-    patches = np.lib.stride_tricks.sliding_window_view(images, kernel.shape[:2], axis=(1, 2))
-    flat = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, kernel[..., 0].size)
-    variance, direction = np.linalg.eigh(flat.T @ flat / len(flat))
+    size, values = kernel.shape[:2], kernel[..., 0].size
+    step = max(1, _WHITENING_BYTES // (8 * values * images[0, :, :, 0].size))
+    count, squares = 0, np.zeros((values, values))
+    for start in range(0, len(images), step):
+        part = images[start : start + step] * scale + offset
+        patches = np.lib.stride_tricks.sliding_window_view(part, size, axis=(1, 2))
+        flat = patches.transpose(0, 1, 2, 4, 5, 3).reshape(-1, values)
+        count, squares = count + len(flat), squares + flat.T @ flat
+    variance, direction = np.linalg.eigh(squares / count)
     count = min(kernel.shape[3] // 2, len(variance))
     # The constant keeps directions of little variance from being amplified to noise.
     white = direction[:, ::-1] / np.sqrt(np.maximum(variance[::-1], 0) + 5e-4)

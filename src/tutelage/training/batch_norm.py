@@ -21,7 +21,6 @@ from tutelage.progress import Progress
 if keras.backend.backend() == "torch":
     import torch
 
-_BATCH = 250
 _IMAGES = 5_000
 _REPORT_SECONDS = 1.0
 
@@ -118,9 +117,10 @@ def _measure(
     with _observed(layer, measure):
         # Made while the layer is observed, which therefore runs as stock.
         model = accelerate.alike(accelerate.stock(fast), fast)
-        for start in range(0, len(images), _BATCH):
+        size = loading.batch_size(images.shape[1:], model)
+        for start in range(0, len(images), size):
             with contextlib.suppress(_Measured):
-                _predict(model, images[start : start + _BATCH])
+                _predict(model, images[start : start + size])
     mean, square = np.split(np.concatenate(moments).mean(axis=0, dtype=np.float64), 2)
     return mean, np.maximum(square - mean**2, 0)
 

@@ -16,6 +16,7 @@ from tutelage.distillation.distiller import Distiller
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.kernels import accelerate
 from tutelage.losses import CrossEntropy
+from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
@@ -26,7 +27,6 @@ from tutelage.training.optimizers import Muon
 from tutelage.training.schedules import TriangularSchedule
 from tutelage.training.threads import threads_for
 
-_VALIDATION_BATCH = 250
 _TIMED_STEPS = 3
 
 
@@ -106,7 +106,7 @@ def fit(
             trained.fit(
                 batches,
                 validation_data=(validation.images, validation.labels),
-                validation_batch_size=_VALIDATION_BATCH,
+                validation_batch_size=loading.batch_size(validation.images.shape[1:], model),
                 epochs=schedule.epochs,
                 initial_epoch=len(history),
                 shuffle=False,  # views have a seeded order
