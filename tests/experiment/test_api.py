@@ -17,6 +17,7 @@ from PIL import Image
 import tutelage
 from tutelage import recipe
 from tutelage.data import datasets
+from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import DataError, ModelError, RecipeError, TutelageError
 from tutelage.experiment import api
 from tutelage.models import loading, stored_logits
@@ -70,6 +71,15 @@ class Notes(Progress):
             self.trained.append((self.name, int(row["epoch"])))
         if (self.name, int(row["epoch"])) == self.dies_at:
             raise KeyboardInterrupt
+
+
+def labeled(*labels: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels)
+
+
+def gaps() -> tuple[Part, Part]:
+    """Training and test parts without an image of class 1."""
+    return Part(*labeled(0, 2)), Part(*labeled(0, 2))
 
 
 def distil(folder: Path, **given: Any) -> api.Outcome:
@@ -344,13 +354,19 @@ def test_given_again_it_gives_what_it_came_to(
         (
             {"data": (np.zeros((4, 8, 8, 1), np.uint8), np.eye(4))},
             DataError,
-            r"4 class indices, found float64 .* labels.argmax",
+            r"found float64 .* labels.argmax",
         ),
         (
             {"data": (np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, -1, 0]))},
             DataError,
-            "classes numbered from 0, found -1",
+            "label -1",
         ),
+        ({"data": labeled(1, 2, 3, 4)}, DataError, "class 0"),
+        ({"data": labeled(0, 1, 2, 9)}, DataError, "class 3"),
+        ({"data": (labeled(0, 1, 2), labeled(0, 1, 3))}, DataError, "class 3"),
+        ({"data": (labeled(0, 1, 2), labeled(0, 1))}, DataError, "class 2"),
+        ({"data": (labeled(0, 1)[0], np.array([0.0, 1.0]))}, DataError, "float64"),
+        ({"data": Dataset("mine", ("a", "b", "c"), *gaps(), "", "")}, DataError, "'b'"),
         ({"settings": {"loss.alpha": 0.5}, "unlabeled": "x"}, TutelageError, "expected a folder"),
         (
             {"settings": {"loss.alpha": 0.5}, "unlabeled": DIGITS.train.images[:9]},

@@ -60,7 +60,7 @@ def read_batches(
         if not isinstance(label_names, list):
             raise DataError(f"{where}: expected label_names, found none; download CIFAR-10 again")
         classes = tuple(decoded(name) for name in label_names)
-    return checked_content(tree, classes, train, parts[5])
+    return checked_content(str(tree.path), classes, train, parts[5])
 
 
 def _binary_batch(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:

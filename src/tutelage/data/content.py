@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.data.archives import Tree
 from tutelage.errors import DataError
 
 
@@ -66,8 +65,8 @@ def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
         )
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"{where}: expected integer labels of (n,), found {labels.dtype} {labels.shape}; "
-            "give the class index of each image"
+            f"{where}: expected integer labels of (n,), found {labels.dtype} {labels.shape}; give "
+            "the class index of each image; of one-hot labels it is labels.argmax(axis=1)"
         )
     if len(images) != len(labels) or not images.size:
         raise DataError(
@@ -78,17 +77,23 @@ def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
 
 
 def checked_content(
-    tree: Tree, classes: tuple[str, ...], train: Part, test: Part | None
+    where: str, classes: tuple[str, ...], train: Part, test: Part | None
 ) -> Content:
     """Fingerprint parts of one shape with images of every class; raises DataError otherwise."""
+    check_classes(where, classes, train, test)
+    return Content(classes, train, test, fingerprint(classes, train, test))
+
+
+def check_classes(where: str, classes: tuple[str, ...], train: Part, test: Part | None) -> None:
+    """Raise DataError unless the parts are of one shape and have images of every class."""
     if len(set(classes)) < 2 or len(set(classes)) < len(classes):
         raise DataError(
-            f"{tree.path}: expected at least two classes with different names, found "
+            f"{where}: expected at least two classes with different names, found "
             f"{len(classes)} ({', '.join(classes)}); add or rename classes"
         )
     if test is not None and train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"{tree.path}: expected training and test images of one shape, found "
+            f"{where}: expected training and test images of one shape, found "
             f"{train.images.shape[1:]} and {test.images.shape[1:]}; resize them"
         )
     for name, part in (("training", train), ("test", test)):
@@ -100,10 +105,9 @@ def checked_content(
             else:
                 problem = f"no image of class {classes[min(set(range(len(classes))) - present)]!r}"
             raise DataError(
-                f"{tree.path}: expected {name} images of each of the {len(classes)} classes, "
-                f"found {problem}; correct the labels or the classes"
+                f"{where}: expected {name} images of each of the {len(classes)} classes, "
+                f"found {problem}; number the classes from 0 without gaps"
             )
-    return Content(classes, train, test, fingerprint(classes, train, test))
 
 
 def fingerprint(classes: tuple[str, ...], train: Part, test: Part | None) -> str:

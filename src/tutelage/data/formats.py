@@ -69,7 +69,7 @@ def _mnist(tree: Tree, members: dict[str, Reader]) -> Content:
             images, labels = arrays[which, "images"], arrays[which, "labels"]
             parts[which] = checked_part(images, labels, f"{tree.path}: {which}")
     classes = tuple(str(number) for number in range(int(parts["train"].labels.max()) + 1))
-    return checked_content(tree, classes, parts["train"], parts.get("t10k"))
+    return checked_content(str(tree.path), classes, parts["train"], parts.get("t10k"))
 
 
 def _idx(data: bytes, dimensions: int, where: str) -> np.ndarray:
@@ -114,4 +114,4 @@ def _npz(tree: Tree, members: dict[str, Reader], classes: tuple[str, ...]) -> Co
         classes = tuple(decoded(name) for name in arrays["classes"].reshape(-1).tolist())
     elif len(classes) != count:
         classes = tuple(str(number) for number in range(count))
-    return checked_content(tree, classes, train, test)
+    return checked_content(str(tree.path), classes, train, test)

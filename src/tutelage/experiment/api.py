@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import content, splitting
-from tutelage.data.datasets import Dataset, Part
+from tutelage.data import splitting
+from tutelage.data.content import check_classes, checked_content, checked_part
+from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
@@ -195,6 +196,7 @@ def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
 
 def _dataset(data: Any) -> Dataset:
     if isinstance(data, Dataset):
+        check_classes(data.name, data.classes, data.train, data.test)
         return data
     pairs = data if isinstance(data, tuple | list) else ()
     if len(pairs) == 2 and not isinstance(pairs[0], tuple | list):
@@ -204,40 +206,17 @@ def _dataset(data: Any) -> Dataset:
             "data: expected (images, labels) or ((images, labels), (test images, test labels)), "
             f"found {type(data).__name__}; or give a folder"
         )
-    parts = [_part(*pair) for pair in pairs]
-    count = max(int(part.labels.max()) for part in parts) + 1
-    classes = tuple(f"class {i}" for i in range(count))
-    if {part.images.shape[1:] for part in parts} != {parts[0].images.shape[1:]}:
-        raise DataError(
-            "data: expected training and test images of one shape, found "
-            f"{parts[0].images.shape[1:]} and {parts[1].images.shape[1:]}; resize them"
-        )
-    train, test = parts[0], parts[1] if len(parts) == 2 else None
-    fingerprint = content.fingerprint(classes, train, test)
+    names = ("training data", "test data")
+    train, *rest = (
+        checked_part(np.asarray(images), np.asarray(labels), name)
+        for name, (images, labels) in zip(names, pairs, strict=False)
+    )
+    test = rest[0] if rest else None
+    count = max(int(part.labels.max()) for part in (train, *rest)) + 1
+    content = checked_content("data", tuple(f"class {i}" for i in range(count)), train, test)
     if test is None:
         train, test = splitting.split(train, splitting.TEST_FRACTION, splitting.TEST_SEED)
-    return Dataset("arrays", classes, train, test, fingerprint, "memory")
-
-
-def _part(images: Any, labels: Any) -> Part:
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 3:
-        images = images[..., None]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise DataError(
-            "images: expected uint8 of shape (n, height, width, 1 or 3), found "
-            f"{images.dtype} of shape {images.shape}; give raw pixels, 0 to 255"
-        )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or not len(labels):
-        raise DataError(
-            f"labels: expected {len(images)} class indices, found {labels.dtype} of "
-            f"shape {labels.shape}; convert one-hot labels with labels.argmax(axis=1)"
-        )
-    if labels.min() < 0:
-        raise DataError(f"labels: expected classes numbered from 0, found {labels.min()}")
-    return Part(images, labels.astype(np.int64))
+    return Dataset("arrays", content.classes, train, test, content.fingerprint, "memory")
 
 
 def _number(text: str) -> Any:
