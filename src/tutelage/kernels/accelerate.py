@@ -268,7 +268,7 @@ def _agrees(fast: _Native) -> bool:
         shape = [_PROBES, *(size or _SIDE for size in declared.shape[1:])]
         values = random.integers(0, 256, shape) if "int" in declared.dtype else random.random(shape)
         inputs.append(keras.ops.convert_to_tensor(values, declared.dtype))
-    inputs = keras.tree.pack_sequence_as(model.input, inputs)
+    inputs = keras.tree.pack_sequence_as(private_api.graph(model).input, inputs)
     with torch.no_grad():
         try:
             stock_outputs = model(inputs, training=False)
