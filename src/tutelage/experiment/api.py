@@ -19,7 +19,7 @@ from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
-from tutelage.models import loading
+from tutelage.models import class_names, loading
 from tutelage.models.source import Source
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
@@ -213,7 +213,7 @@ def _dataset(data: Any) -> Dataset:
     )
     test = rest[0] if rest else None
     count = max(int(part.labels.max()) for part in (train, *rest)) + 1
-    content = checked_content("data", tuple(f"class {i}" for i in range(count)), train, test)
+    content = checked_content("data", class_names.numbered(count), train, test)
     if test is None:
         train, test = splitting.split(train, splitting.TEST_FRACTION, splitting.TEST_SEED)
     return Dataset("arrays", content.classes, train, test, content.fingerprint, "memory")

@@ -18,6 +18,7 @@ from tutelage.models.preprocessing import (
     prepared,
     refuse_channels,
     refuse_outputs,
+    unused_name,
 )
 from tutelage.models.probing import MIN_PROBABILITY, log_of_probabilities, probe, reason
 
@@ -110,13 +111,10 @@ def reordered(model: keras.Model, index: np.ndarray) -> keras.Model:
         The model; its inner layers keep their names.
     """
     # Ends in a layer: the checks look at the last layer, and an operation is none.
-    last = layers.Identity(name=_free("classes_in_order", model))
+    taken = {layer.name for layer in model.layers}
+    last = layers.Identity(name=unused_name("classes_in_order", taken))
     logits = last(ops.take(model.outputs[0], index.tolist(), axis=1))
     return keras.Model(model.inputs[0], logits, name=model.name)
-
-
-def _free(name: str, model: keras.Model) -> str:
-    return name if all(layer.name != name for layer in model.layers) else _free(f"{name}_", model)
 
 
 def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:

@@ -96,21 +96,22 @@ def prepared(
     taken: set[str],
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """An input of raw images, and the images of `dtype` preprocessed by stock layers."""
-
-    def unused(wanted: str) -> str:
-        return wanted if wanted not in taken else unused(f"{wanted}_")
-
-    x = inputs = keras.Input(shape, dtype="uint8", name=unused("images"))
+    x = inputs = keras.Input(shape, dtype="uint8", name=unused_name("images", taken))
     if dtype == "float32":
         std = np.asarray(preprocessing.std or [1.0] * shape[2])
         mean = np.asarray(preprocessing.mean or [0.0] * shape[2])
         scale, offset = 1 / (preprocessing.scale * std), -mean / std
         # Before resizing, which commutes with it.
         x = layers.Rescaling(
-            scale.tolist(), offset.tolist(), dtype=dtype, name=unused("entry_scale")
+            scale.tolist(), offset.tolist(), dtype=dtype, name=unused_name("entry_scale", taken)
         )(x)
     elif preprocessing.scale != 1 or preprocessing.mean or preprocessing.std:
         raise RecipeError(f"{name} takes uint8 pixels: leave out scale, mean and std")
     if size != shape[:2]:
-        x = layers.Resizing(*size, dtype=dtype, name=unused("entry_size"))(x)
+        x = layers.Resizing(*size, dtype=dtype, name=unused_name("entry_size", taken))(x)
     return inputs, x
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """A layer's name, with underscores behind it until it is not taken."""
+    return name if name not in taken else unused_name(f"{name}_", taken)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tutelage.evaluation import metrics
+from tutelage.models import class_names
 from tutelage.report import charts, heatmaps
 from tutelage.report.elements import Chart, Section, Table, percent, percent_rows
 from tutelage.runs.run_folder import STAGES
@@ -19,7 +20,7 @@ def classes(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record.results and len(record.results["data"]["classes"]) == count:
             return list(record.results["data"]["classes"])
-    return [f"class {i}" for i in range(count)]
+    return list(class_names.numbered(count))
 
 
 def pooled(records: Sequence[Record]) -> tuple[dict[str, np.ndarray], np.ndarray]:
