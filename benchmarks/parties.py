@@ -25,7 +25,7 @@ Epoch = Callable[[], Any]
 
 
 def data(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Square noise in colour, of ten classes: what is timed does not depend on what it shows."""
+    """Square noise in color, of ten classes: what is timed does not depend on what it shows."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (count, size, size, 3), np.uint8), random.integers(0, 10, count)
 

@@ -12,16 +12,16 @@ import tutelage
 from tutelage.data.datasets import Dataset, Part
 
 
-def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
+def main(labeled: int = 400, epochs: int = 20) -> dict[str, float]:
     """Distill with and without the pool; returns the students' test accuracies."""
     digits = tutelage.load_dataset("digits")
     images, labels = digits.train.images, digits.train.labels
     data = Dataset(
         "few digits",
         digits.classes,
-        Part(images[:labelled], labels[:labelled]),
+        Part(images[:labeled], labels[:labeled]),
         digits.test,
-        f"the first {labelled} of {digits.fingerprint}",
+        f"the first {labeled} of {digits.fingerprint}",
         digits.source,
     )
     shared = {
@@ -34,9 +34,9 @@ def main(labelled: int = 400, epochs: int = 20) -> dict[str, float]:
     runs = tempfile.mkdtemp()  # shared, so that the teacher is trained once
     few = tutelage.distill(**shared, settings=settings | {"loss.alpha": 1.0}, out=f"{runs}/few")
     more = tutelage.distill(
-        **shared, settings=settings, unlabeled=images[labelled:], out=f"{runs}/more"
+        **shared, settings=settings, unlabeled=images[labeled:], out=f"{runs}/more"
     )
-    accuracies = {"labelled images alone": few, "and the pool": more}
+    accuracies = {"labeled images alone": few, "and the pool": more}
     return {
         name: outcome.results["models"]["student"]["accuracy"]
         for name, outcome in accuracies.items()

@@ -136,8 +136,8 @@ CONTRASTS = """() => {
   const parse = text => (text.match(/[0-9.]+/g) || []).map(Number);
   const behind = e => {
     for (; e; e = e.parentElement) {
-      const colour = parse(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour;
+      const color = parse(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
     }
     return [255, 255, 255];
   };

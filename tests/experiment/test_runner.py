@@ -446,9 +446,9 @@ def test_teacher_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="teacher"):
         resolved(teacher__file=str(tmp_path / "absent.keras"))
     layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    keras.Sequential(layers).save(tmp_path / "colour.keras")
+    keras.Sequential(layers).save(tmp_path / "color.keras")
     with pytest.raises(ModelError, match="3 channels"):
-        resolved(teacher__file=str(tmp_path / "colour.keras"))
+        resolved(teacher__file=str(tmp_path / "color.keras"))
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     keras.Sequential(layers).save(tmp_path / "three.keras")
     with pytest.raises(ModelError, match="10"):

@@ -61,7 +61,7 @@ def same(rng: np.random.Generator, sign: str, size: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
-def test_normalisation_goes_into_the_convolution_before_it(sign, pooled, relu):
+def test_normalization_goes_into_the_convolution_before_it(sign, pooled, relu):
     rng = np.random.default_rng(0)
     mean, scale, offset = same(rng, sign, 4)
     nodes = [conv(rng, "x", "z", 3, 4)]

@@ -18,7 +18,7 @@ IMAGES = DIGITS.train.images[:64]
 
 
 def net(gamma: float) -> keras.Model:
-    """A student of digits, its normalisation with statistics and scales as if it had learnt."""
+    """A student of digits, its normalization with statistics and scales as if it had learnt."""
     rng = np.random.default_rng(0)
     model = zoo.build("digits-student", images=DIGITS.train.images, classes=10, seed=0)
     for layer in model.layers:

@@ -72,7 +72,7 @@ def fused(chain: fused_batch_norm.Chain, x: torch.Tensor, dz: torch.Tensor):
     norm = chain.norm
     x = x.clone().requires_grad_()
     affine = [v.value for v in norm.trainable_variables]
-    y = fused_batch_norm.normalise(chain, x * 1, training=True)  # a leaf can't be changed in place
+    y = fused_batch_norm.normalize(chain, x * 1, training=True)  # a leaf can't be changed in place
     gradients = torch.autograd.grad((y.float() * dz).sum(), [x, *affine])
     return [y, *gradients, norm.moving_mean.value, norm.moving_variance.value]
 
@@ -117,9 +117,9 @@ def test_moving_statistics_serve_where_nothing_is_trained(case, dtype):
     y = F.batch_norm(y.permute(0, 3, 1, 2), *statistics, *affine, eps=norm.epsilon)
     y = y.clamp(chain.low, chain.high)
     y = (F.max_pool2d(y, 2) if chain.pool else y).permute(0, 2, 3, 1)
-    assert fused_batch_norm.normalise(chain, x, training=False) is None  # it has no gradients
+    assert fused_batch_norm.normalize(chain, x, training=False) is None  # it has no gradients
     with torch.no_grad():
-        got = fused_batch_norm.normalise(chain, x, training=False)
+        got = fused_batch_norm.normalize(chain, x, training=False)
     rtol, atol = (5e-3, 1e-3) if dtype is torch.bfloat16 else (1e-5, 1e-5)
     torch.testing.assert_close(got.double(), y, rtol=rtol, atol=atol)
 
@@ -149,12 +149,12 @@ def test_what_is_not_a_number_stays_visible(case):
     chain = chain_of(*case, channels=3)
     x = torch.zeros(1, 2, 2, 3)
     x[0, 1, 1, 2] = math.nan
-    y = fused_batch_norm.normalise(chain, x, training=True)
+    y = fused_batch_norm.normalize(chain, x, training=True)
     assert y[..., 2].isnan().any()
     assert not y[..., :2].isnan().any()
 
 
-def test_the_teacher_is_fused_wherever_it_normalises_feature_maps():
+def test_the_teacher_is_fused_wherever_it_normalizes_feature_maps():
     images = RNG.integers(0, 256, (8, 32, 32, 3), np.uint8)
     model = zoo.build("teacher-2m", images=images, classes=10, seed=0)
     chains = set(fused_batch_norm.chains(model).values())
@@ -175,11 +175,11 @@ def conv() -> layers.Layer:
 
 
 def between() -> keras.Model:
-    """Another layer reads the convolution, and another the normalisation."""
+    """Another layer reads the convolution, and another the normalization."""
     inputs = keras.Input((8, 8, 3))
     convolved = conv()(inputs)
-    normalised = layers.BatchNormalization()(convolved)
-    joined = layers.Add()([convolved, normalised, layers.ReLU()(normalised)])
+    normalized = layers.BatchNormalization()(convolved)
+    joined = layers.Add()([convolved, normalized, layers.ReLU()(normalized)])
     return keras.Model(inputs, joined)
 
 
@@ -194,8 +194,8 @@ def shared() -> keras.Model:
 def shown() -> keras.Model:
     """What a chain would hide is an output of the model."""
     inputs = keras.Input((8, 8, 3))
-    normalised = layers.BatchNormalization()(conv()(inputs))
-    return keras.Model(inputs, [normalised, layers.ReLU()(normalised)])
+    normalized = layers.BatchNormalization()(conv()(inputs))
+    return keras.Model(inputs, [normalized, layers.ReLU()(normalized)])
 
 
 @pytest.mark.parametrize("build", [between, shared, shown])

@@ -24,7 +24,7 @@ from tutelage.models.preprocessing import Preprocessing
 GREY = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
 
 
-COLOUR = np.random.default_rng(1).integers(0, 256, (20, 6, 8, 3), dtype=np.uint8)
+RGB_IMAGES = np.random.default_rng(1).integers(0, 256, (20, 6, 8, 3), dtype=np.uint8)
 
 
 CLASSES = ("cat", "dog", "emu")
@@ -33,7 +33,7 @@ CLASSES = ("cat", "dog", "emu")
 SEEN = Preprocessing(scale=255, mean=(0.5,), std=(0.25,))
 
 
-COLOURS = Preprocessing(scale=255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+COLORS = Preprocessing(scale=255, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 
 
 WEIGHTS = np.random.default_rng(2).normal(0, 0.3, (64, 3)).astype(np.float32)
@@ -65,7 +65,7 @@ def net(*head: keras.Layer, shape: tuple[Any, ...] = (8, 8, 1), dtype: str = "fl
 
 
 def conv_net(dtype: str = "float32") -> Any:
-    """A Keras net with what copies, fused layers or recalibrated normalisation could get wrong."""
+    """A Keras net with what copies, fused layers or recalibrated normalization could get wrong."""
     inputs = keras.Input((None, None, 1), dtype=dtype)
     x = layers.Rescaling(1 / 255)(inputs) if dtype == "uint8" else inputs
     x = layers.Conv2D(4, 3, activation="relu")(x)

@@ -11,8 +11,8 @@ import onnx
 import torch
 
 from tests.models.example_models import (
-    COLOUR,
     FUNCTION,
+    RGB_IMAGES,
     SEEN,
     Small,
     conv_net,
@@ -83,12 +83,12 @@ def test_a_digest_follows_what_the_answers_depend_on(tmp_path: Path) -> None:
     digests = []
     for build in (one, one, other):
         torch.manual_seed(0)
-        digests.append(teacher_of(build(), COLOUR).digest)
+        digests.append(teacher_of(build(), RGB_IMAGES).digest)
     assert digests[0] == digests[1] != digests[2]
     module = small()
-    before = teacher_of(module, COLOUR).digest
+    before = teacher_of(module, RGB_IMAGES).digest
     module.norm.running_mean += 1
-    assert teacher_of(module, COLOUR).digest != before
+    assert teacher_of(module, RGB_IMAGES).digest != before
     # Weights that lie beside an ONNX file are a part of it.
     path = onnx_file(tmp_path / "net.onnx")
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto
 
 from tests.models.example_models import (
-    COLOUR,
-    COLOURS,
+    COLORS,
     GREY,
+    RGB_IMAGES,
     SEEN,
     linear,
     logits_of,
@@ -59,9 +59,9 @@ def test_an_onnx_file_of_colour_images_is_given_its_layout(
 ) -> None:
     shape = ("n", "h", "w", 3) if channels_last else ("n", 3, "h", "w")
     means_file(tmp_path / "means.onnx", shape)
-    teacher = teacher_of(tmp_path / "means.onnx", COLOUR, preprocessing=COLOURS)
-    expected = preprocessed(COLOUR, COLOURS).mean((1, 2))
-    np.testing.assert_allclose(logits_of(teacher, COLOUR), expected, atol=1e-5)
+    teacher = teacher_of(tmp_path / "means.onnx", RGB_IMAGES, preprocessing=COLORS)
+    expected = preprocessed(RGB_IMAGES, COLORS).mean((1, 2))
+    np.testing.assert_allclose(logits_of(teacher, RGB_IMAGES), expected, atol=1e-5)
 
 
 def test_onnx_files_that_do_not_fit_are_refused(

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from tests.models.example_models import (
-    COLOUR,
-    COLOURS,
+    COLORS,
     GREY,
+    RGB_IMAGES,
     SEEN,
     flat,
     logits_of,
@@ -38,20 +38,24 @@ def test_logits_that_sum_to_one_are_no_probabilities_if_some_are_negative() -> N
 
 def test_a_torch_module_answers_as_its_own_forward_pass() -> None:
     module = small()
-    teacher = teacher_of(module, COLOUR, preprocessing=COLOURS)
+    teacher = teacher_of(module, RGB_IMAGES, preprocessing=COLORS)
     module.eval()
-    x = torch.tensor(preprocessed(COLOUR, COLOURS).transpose(0, 3, 1, 2).copy())
-    np.testing.assert_allclose(logits_of(teacher, COLOUR), module(x).detach().numpy(), atol=1e-5)
+    x = torch.tensor(preprocessed(RGB_IMAGES, COLORS).transpose(0, 3, 1, 2).copy())
+    np.testing.assert_allclose(
+        logits_of(teacher, RGB_IMAGES), module(x).detach().numpy(), atol=1e-5
+    )
     assert (teacher.name, teacher.model, teacher.stored) == ("Small", None, None)
     # A module of another precision gets its images in that.
-    half = teacher_of(module.to(torch.bfloat16), COLOUR, preprocessing=COLOURS)
-    np.testing.assert_allclose(logits_of(half, COLOUR), logits_of(teacher, COLOUR), atol=0.05)
+    half = teacher_of(module.to(torch.bfloat16), RGB_IMAGES, preprocessing=COLORS)
+    np.testing.assert_allclose(
+        logits_of(half, RGB_IMAGES), logits_of(teacher, RGB_IMAGES), atol=0.05
+    )
 
 
 def test_torch_computes_in_the_wanted_precision() -> None:
-    teacher = teacher_of(small(), COLOUR, preprocessing=COLOURS)
+    teacher = teacher_of(small(), RGB_IMAGES, preprocessing=COLORS)
     assert teacher.logits is not None
-    low, high = (teacher.logits(COLOUR, which) for which in ("bfloat16", "float32"))
+    low, high = (teacher.logits(RGB_IMAGES, which) for which in ("bfloat16", "float32"))
     assert low.dtype == np.float32
     assert 0 < np.abs(low - high).max() < 0.05
 
@@ -60,7 +64,7 @@ def test_a_torch_module_is_left_as_found() -> None:
     module = small()
     module.norm.eval()  # one part frozen by hand
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    logits_of(teacher_of(module, COLOUR), COLOUR)
+    logits_of(teacher_of(module, RGB_IMAGES), RGB_IMAGES)
     assert module.training
     assert module.drop.training
     assert not module.norm.training

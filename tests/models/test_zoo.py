@@ -22,14 +22,14 @@ from tutelage.models import zoo
 
 
 def pictures(*shape: int) -> np.ndarray:
-    """Noise whose neighbouring pixels and channels are alike, as in photographs."""
+    """Noise whose neighboring pixels and channels are alike, as in photographs."""
     noise = np.random.default_rng(0).normal(size=shape)
     smooth = sum(np.roll(noise, step, axis) for axis in (1, 2) for step in range(4))
     return (110 + 20 * smooth + 10 * smooth.mean(-1, keepdims=True)).clip(0, 255).astype(np.uint8)
 
 
-COLOUR, GREY = pictures(40, 32, 32, 3), pictures(40, 8, 8, 1)
-NAMES = {"teacher-2m": COLOUR, "student-300k": COLOUR, "digits-teacher": GREY}
+RGB_IMAGES, GREY = pictures(40, 32, 32, 3), pictures(40, 8, 8, 1)
+NAMES = {"teacher-2m": RGB_IMAGES, "student-300k": RGB_IMAGES, "digits-teacher": GREY}
 NAMES["digits-student"] = GREY
 NAMES |= dict.fromkeys(("mlp-1200", "mlp-800", "mlp-300", "mlp-30"), GREY)
 
@@ -119,13 +119,13 @@ def test_a_model_is_stock_keras_from_raw_bytes_to_logits(name: str) -> None:
     assert (given < 0).any()  # no probabilities
 
 
-def test_normalisation_gives_each_channel_mean_0_and_spread_1() -> None:
-    images = COLOUR.copy()
+def test_normalization_gives_each_channel_mean_0_and_spread_1() -> None:
+    images = RGB_IMAGES.copy()
     images[..., 1] //= 3  # channels that differ
     model = built("student-300k", images=images)
-    normalised = answers(keras.Model(model.input, model.layers[1].output), images)
-    np.testing.assert_allclose(normalised.mean((0, 1, 2)), 0, atol=1e-4)
-    np.testing.assert_allclose(normalised.std((0, 1, 2)), 1, atol=1e-4)
+    normalized = answers(keras.Model(model.input, model.layers[1].output), images)
+    np.testing.assert_allclose(normalized.mean((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(normalized.std((0, 1, 2)), 1, atol=1e-4)
 
 
 def test_images_of_one_colour_can_be_learnt_from() -> None:
@@ -137,14 +137,14 @@ def test_images_of_one_colour_can_be_learnt_from() -> None:
 def test_the_first_convolution_decorrelates_patches(name: str, count: int) -> None:
     model = built(name)
     first = next(layer for layer in model.layers if isinstance(layer, layers.Conv2D))
-    activated = answers(keras.Model(model.input, first.output), COLOUR)
+    activated = answers(keras.Model(model.input, first.output), RGB_IMAGES)
     # What one sign of a filter stops at its ReLU, the other lets through.
     linear = activated[..., :count] - activated[..., count : 2 * count]
     inside = linear[:, 1:-1, 1:-1].reshape(-1, count)  # no padding in these patches
     np.testing.assert_allclose(inside.T @ inside / len(inside), np.eye(count), atol=0.1)
-    normalised = answers(keras.Model(model.input, model.layers[1].output), COLOUR)
-    neighbours = np.corrcoef(normalised[:, :, 1:, 0].ravel(), normalised[:, :, :-1, 0].ravel())
-    assert neighbours[0, 1] > 0.3  # there was something to decorrelate
+    normalized = answers(keras.Model(model.input, model.layers[1].output), RGB_IMAGES)
+    neighbors = np.corrcoef(normalized[:, :, 1:, 0].ravel(), normalized[:, :, :-1, 0].ravel())
+    assert neighbors[0, 1] > 0.3  # there was something to decorrelate
 
 
 def test_later_convolutions_begin_by_passing_their_input_on() -> None:

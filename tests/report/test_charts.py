@@ -101,7 +101,7 @@ def test_a_drawing_inside_a_page_takes_its_colours_and_no_style(tmp_path: Path) 
     for name in ("--teacher", "--baseline", "--student", "--rule"):
         assert f"var({name})" in placed
     assert "currentColor" in placed
-    assert not set(charts.COLOURS.values()) & set(re.findall("#[0-9a-f]{6}", placed))
+    assert not set(charts.COLORS.values()) & set(re.findall("#[0-9a-f]{6}", placed))
 
 
 def test_letters_that_the_font_lacks_are_no_reason_to_warn(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 def pictures(home: Path) -> Path:
-    """A folder of coloured pictures of three classes whose names are not to be trusted."""
+    """A folder of colored pictures of three classes whose names are not to be trusted."""
     random = np.random.default_rng(0)
     for part, count in (("train", 48), ("test", 20)):
         for number, name in enumerate(CLASSES):

@@ -18,7 +18,7 @@ from tutelage.server.uploads import FORMATS, BodyReader, Limits, Refused, read
 
 SHAPE = (4, 6, 3)
 RANDOM = np.random.default_rng(0)
-COLOURS = RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+COLORS = RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -40,14 +40,14 @@ def refusal(data: bytes, limit: int = 10_000) -> Refused:
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_give_the_pixels_themselves(format: str) -> None:
-    picture = read(encoded(Image.fromarray(COLOURS), format), [SHAPE], pixels=24)
-    np.testing.assert_array_equal(picture.seen[SHAPE][0], COLOURS)
+    picture = read(encoded(Image.fromarray(COLORS), format), [SHAPE], pixels=24)
+    np.testing.assert_array_equal(picture.seen[SHAPE][0], COLORS)
     assert (picture.width, picture.height) == (6, 4)
 
 
 def test_webp_without_loss_gives_the_pixels_themselves() -> None:
-    data = encoded(Image.fromarray(COLOURS), "WEBP", lossless=True)
-    np.testing.assert_array_equal(pixels(data), COLOURS)
+    data = encoded(Image.fromarray(COLORS), "WEBP", lossless=True)
+    np.testing.assert_array_equal(pixels(data), COLORS)
 
 
 @pytest.mark.parametrize("format", [f for f in FORMATS if f != "PPM"])
@@ -66,7 +66,7 @@ def test_it_is_resized_as_predict_resizes_it(tmp_path: Any) -> None:
 
 def test_models_of_several_shapes_see_it_each_in_its_own() -> None:
     shapes = [(4, 6, 3), (2, 2, 1), (9, 9, 3)]
-    seen = read(encoded(Image.fromarray(COLOURS)), shapes, pixels=24).seen
+    seen = read(encoded(Image.fromarray(COLORS)), shapes, pixels=24).seen
     assert {shape: found.shape for shape, found in seen.items()} == {s: (1, *s) for s in shapes}
     assert all(found.dtype == np.uint8 for found in seen.values())
 
@@ -74,8 +74,8 @@ def test_models_of_several_shapes_see_it_each_in_its_own() -> None:
 def test_a_photo_that_was_taken_sideways_stands_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter to the left
-    left = Image.fromarray(COLOURS).transpose(Image.Transpose.ROTATE_90)
-    np.testing.assert_array_equal(pixels(encoded(left, exif=exif)), COLOURS)
+    left = Image.fromarray(COLORS).transpose(Image.Transpose.ROTATE_90)
+    np.testing.assert_array_equal(pixels(encoded(left, exif=exif)), COLORS)
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (2000, 1000)), (6, (1000, 2000))])
@@ -110,8 +110,8 @@ def test_a_large_jpeg_looks_as_if_it_were_decoded_whole() -> None:
 def test_what_is_transparent_lies_on_white() -> None:
     alpha = np.full((4, 6), 255, np.uint8)
     alpha[0, 0] = 0
-    data = encoded(Image.fromarray(np.dstack([COLOURS, alpha])))
-    expected = COLOURS.copy()
+    data = encoded(Image.fromarray(np.dstack([COLORS, alpha])))
+    expected = COLORS.copy()
     expected[0, 0] = 255
     np.testing.assert_array_equal(pixels(data), expected)
 
@@ -127,15 +127,15 @@ def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_grey_is_given_to_every_channel(mode: str) -> None:
-    grey = Image.fromarray(COLOURS).convert(mode)
+    grey = Image.fromarray(COLORS).convert(mode)
     expected = np.repeat(np.asarray(grey.convert("L"))[..., np.newaxis], 3, axis=2)
     np.testing.assert_array_equal(pixels(encoded(grey)), expected)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_of_16_bits_the_upper_8_are_seen(format: str) -> None:
-    deep = (COLOURS[..., 0].astype(np.uint16) << 8) + 77
-    expected = np.repeat(COLOURS[..., :1], 3, axis=2)
+    deep = (COLORS[..., 0].astype(np.uint16) << 8) + 77
+    expected = np.repeat(COLORS[..., :1], 3, axis=2)
     np.testing.assert_array_equal(pixels(encoded(Image.fromarray(deep), format)), expected)
 
 
@@ -146,7 +146,7 @@ def test_printers_colours_are_seen_as_the_screen_s() -> None:
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_picture_is_seen(format: str) -> None:
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (6, 4), color) for color in ("red", "lime", "blue")]
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     found = pixels(data)
     assert found[0, 0, 0] > 240
@@ -219,14 +219,14 @@ def test_a_picture_that_is_very_long_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bits_are_refused(dtype: Any) -> None:
-    error = refusal(encoded(Image.fromarray(COLOURS[..., 0].astype(dtype)), "TIFF"))
+    error = refusal(encoded(Image.fromarray(COLORS[..., 0].astype(dtype)), "TIFF"))
     assert error.status == 422
     assert "32" in str(error)
 
 
 def test_a_compressed_tiff_is_read() -> None:
-    data = encoded(Image.fromarray(COLOURS), "TIFF", compression="tiff_lzw")
-    np.testing.assert_array_equal(pixels(data), COLOURS)
+    data = encoded(Image.fromarray(COLORS), "TIFF", compression="tiff_lzw")
+    np.testing.assert_array_equal(pixels(data), COLORS)
 
 
 # --- bodies

@@ -281,7 +281,7 @@ def test_student_is_drawn_to_its_teacher(tmp_path: Path) -> None:
     assert rows[-1]["distillation_loss"] < rows[0]["distillation_loss"]
 
 
-def test_settled_normalisation_gives_what_its_layers_promise(tmp_path: Path) -> None:
+def test_settled_normalization_gives_what_its_layers_promise(tmp_path: Path) -> None:
     model = student()
     fit(model, tmp_path / "c.npz")
     norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]

@@ -183,7 +183,7 @@ def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
     network: keras.Model | Path | None
     if stage.given is not None:
         network, source = stage.given.model, stage.given.name  # not copied unless a Keras model
-    elif stage.shared and (found := folder.neighbour(stage.name, stage.key)):
+    elif stage.shared and (found := folder.same_stage_elsewhere(stage.name, stage.key)):
         network, entry = found
         source = f"{network.parent}, which has the same stage"
     else:

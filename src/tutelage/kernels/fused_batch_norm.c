@@ -116,7 +116,7 @@ static void NAME(moments)(const Shape *shape, STORED *x, const float *restrict p
 }
 
 /* z = x * scale + offset, after the input's ReLU, followed by bounds and pooling. */
-int NAME(normalise)(const Shape *shape, const STORED *x, STORED *z, const float *scale,
+int NAME(normalize)(const Shape *shape, const STORED *x, STORED *z, const float *scale,
                     const float *offset)
 {
     const int64_t channels = shape->channels, width = shape->width;
@@ -307,7 +307,7 @@ int NAME(forward)(const Shape *shape, STORED *x, STORED *z, const float *gamma, 
         offset[c] = (beta ? beta[c] : 0) - mean[c] * scale[c];
     }
     free(partial);
-    NAME(normalise)(shape, x, z, scale, offset);
+    NAME(normalize)(shape, x, z, scale, offset);
     return 0;
 }
 

@@ -202,7 +202,7 @@ def _halves(layer: Any, shape: tuple[int | None, ...]) -> bool:
     return even and windows and layer.data_format == "channels_last"
 
 
-def normalise(chain: Chain, x: Any, training: bool) -> Any:
+def normalize(chain: Chain, x: Any, training: bool) -> Any:
     """Run a chain on the CPU.
 
     Args:
@@ -240,7 +240,7 @@ def normalise(chain: Chain, x: Any, training: bool) -> Any:
     scale = scale if gamma is None else scale * gamma
     offset = -mean * scale if beta is None else beta - mean * scale
     z = _output(chain, x)
-    _call("normalise", _shape(chain, x), x, z, scale, offset)
+    _call("normalize", _shape(chain, x), x, z, scale, offset)
     return z
 
 

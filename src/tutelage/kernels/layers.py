@@ -183,7 +183,7 @@ def _batch_norm(layer: Any, x: Any, how: Pass) -> Any:
     chain = how.chains.get(layer)
     if chain is None:
         return _normalized(layer, x, how)
-    y = fused_batch_norm.normalise(chain, x, how.training)
+    y = fused_batch_norm.normalize(chain, x, how.training)
     if y is not None:
         return y
     y = _first(x)

@@ -22,11 +22,11 @@ from tutelage.evaluation.metrics import BINS, Calibration
 
 INK, RULE, GROUND = "#1b1e23", "#c9ced6", "#ffffff"
 # The palette of Okabe and Ito, and a gray.
-COLOURS = {"teacher": "#0072b2", "baseline": "#6e6e6e", "student": "#d55e00"}
+COLORS = {"teacher": "#0072b2", "baseline": "#6e6e6e", "student": "#d55e00"}
 _OTHERS = ("#009e73", "#cc79a7", "#56b4e9")
 _MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 _DASHES = {"teacher": "-", "baseline": "--", "student": "-"}
-BETTER, WORSE = COLOURS["teacher"], COLOURS["student"]
+BETTER, WORSE = COLORS["teacher"], COLORS["student"]
 NAMED = 30  # label every class up to this many
 STYLE: Any = {
     "figure.dpi": 144,
@@ -63,8 +63,8 @@ def blank(height: float) -> Figure:
 
 
 def _color(model: str, models: Sequence[str]) -> str:
-    others = [name for name in models if name not in COLOURS]
-    return COLOURS.get(model) or _OTHERS[others.index(model) % len(_OTHERS)]
+    others = [name for name in models if name not in COLORS]
+    return COLORS.get(model) or _OTHERS[others.index(model) % len(_OTHERS)]
 
 
 def _legend(axes: Axes, count: int) -> None:
@@ -199,12 +199,12 @@ def dots(values: Mapping[str, ArrayLike], names: Sequence[str], quantity: str) -
 
 
 @styled
-def reliability(bins: Calibration, colour: str) -> Figure:
+def reliability(bins: Calibration, color: str) -> Figure:
     """Reliability diagram: accuracy by confidence, and images per bin.
 
     Args:
         bins: from `metrics.calibration`.
-        colour: color of the model.
+        color: color of the model.
 
     Returns:
         A chart of bars with the diagonal of perfect calibration.
@@ -213,7 +213,7 @@ def reliability(bins: Calibration, colour: str) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = 100 * np.arange(BINS) / BINS
     width = 100 / BINS
-    bars = {"width": 0.88 * width, "align": "edge", "color": colour}
+    bars = {"width": 0.88 * width, "align": "edge", "color": color}
     above.plot([0, 100], [0, 100], "--", color=INK, linewidth=1, label="calibrated")
     accuracy = 100 * np.nan_to_num(bins.accuracy)
     above.bar(edges, accuracy, alpha=0.75, label="accuracy", **bars)

@@ -187,7 +187,7 @@ def calibration(
         section.charts.append(
             Chart(
                 f"reliability-{stage}",
-                charts.reliability(bins, charts.COLOURS[stage]),
+                charts.reliability(bins, charts.COLORS[stage]),
                 f"Reliability diagram of the {stage}",
                 "Bars that end on the dashed line are calibrated; below it the model is "
                 "overconfident, above it underconfident. Lower chart: images per bin.",

@@ -12,13 +12,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from tutelage import storage
-from tutelage.report.charts import COLOURS, GROUND, INK, RULE, STYLE
+from tutelage.report.charts import COLORS, GROUND, INK, RULE, STYLE
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 # Colors with a light and a dark variant in the page.
 _PAGE_COLORS = {INK: "currentColor", RULE: "var(--rule)", GROUND: "none"} | {
-    color: f"var(--{model})" for model, color in COLOURS.items()
+    color: f"var(--{model})" for model, color in COLORS.items()
 }
 
 

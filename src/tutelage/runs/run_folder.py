@@ -105,7 +105,7 @@ class RunFolder:
                 self.events.write(stage, rows)
         self.write_text("history.csv", text.getvalue())
 
-    def neighbour(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
+    def same_stage_elsewhere(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
         """The model file of an adjacent run folder that has finished the same stage."""
         for manifest in sorted(self.path.parent.glob("*/run.json")):
             try:
