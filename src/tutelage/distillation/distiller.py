@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from tutelage import private_api
+from tutelage.distillation import training_state
 from tutelage.distillation.loss_means import LossMeans
 from tutelage.distillation.loss_terms import FeatureExtractor, ModelOutput, TeacherBranch
 from tutelage.distillation.validation import check, check_arguments, split_inputs, weights_of
@@ -22,9 +23,10 @@ class Distiller(keras.Model):
 
     A Keras model like any other: `compile` it (its `loss` is the hard loss) and `fit` it.
     Predictions are the student's; `save` writes only the student, as a stock Keras model, and
-    `keras.saving.save_model` the whole distiller. The teacher runs in inference mode, once per
-    step, not at all if alpha is 0, and is not changed. The student's regularizers are added
-    once. Sample and class weights apply to both terms.
+    `keras.saving.save_model` the whole distiller. `save_weights` adds the training state to the
+    student's weights, from which Keras' `BackupAndRestore` goes on. The teacher runs in inference
+    mode, once per step, not at all if alpha is 0, and is not changed. The student's regularizers
+    are added once. Sample and class weights apply to both terms.
 
     Several losses are summed: `distillation_loss = sum_i weight_i * loss_i`; with several
     teachers it is their mean. Intermediate layers are read in the same pass; projections that a
@@ -122,8 +124,12 @@ class Distiller(keras.Model):
 
     @property
     def own_variables(self) -> list[keras.Variable]:
-        """Variables that training changes besides the student's: projections and the step count."""
-        variables = [variable for model in self._projections for variable in model.variables]
+        """Variables that training changes besides the student's.
+
+        Those of projections and of losses that are layers, and the step count.
+        """
+        layers = [layer for layer in self.layers if layer is not self.student]
+        variables = [variable for layer in layers for variable in layer.variables]
         return variables if self._steps is None else [*variables, self._steps]
 
     @property
@@ -250,12 +256,21 @@ class Distiller(keras.Model):
         self.student.save(filepath, *args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the student's weights, as its own `save_weights` does."""
-        self.student.save_weights(filepath, *args, **kwargs)
+        """Save the student's weights, as its own `save_weights` does, and the training state.
+
+        The student loads the file as its own. The training state is an additional group: the
+        variables of the optimizer and of projections, the step count, the state of dropout.
+        """
+        with training_state.part_of_student(self) as student:
+            student.save_weights(filepath, *args, **kwargs)
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Load the student's weights, as its own `load_weights` does."""
-        self.student.load_weights(filepath, *args, **kwargs)
+        """Load what `save_weights` stored, or the student's weights alone from its own file.
+
+        Compile first to load the optimizer's variables, too; Keras warns if there are none.
+        """
+        with training_state.part_of_student(self) as student:
+            student.load_weights(filepath, *args, **kwargs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Export the student, as its own `export` does."""
