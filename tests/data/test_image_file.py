@@ -1,15 +1,17 @@
 """One image file."""
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.data.example_data import (
     encoded,
     noise,
     refusal,
 )
-from tutelage.data.image_file import read_image
+from tutelage.data.image_file import decode, read_image, strict_pillow
 from tutelage.errors import DataNotFoundError, RecipeError
 
 
@@ -47,3 +49,71 @@ def test_a_picture_that_can_not_be_read_is_named(tmp_path):
         assert str(path) in refusal(read_image, path, size=(4, 4), channels=3)
     with pytest.raises(RecipeError, match="channels"):
         read_image(tmp_path / "bad.png", size=(4, 4), channels=2)
+
+
+def saved(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+DAMAGED_EXIF = {
+    "offset outside": b"Exif\0\0MM\0*\0\xff\xff\xff",
+    "no header": b"Exif\0\0nothing of the kind",
+    "cut": b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01",
+    "orientation is text": b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\4abc\0\0\0\0\0",
+}
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", DAMAGED_EXIF.values(), ids=DAMAGED_EXIF)
+def test_damaged_metadata_does_not_refuse_a_sound_image(exif, format):
+    pixels = np.full((16, 24, 3), 120, np.uint8)
+    kept = {"lossless": True} if format == "WEBP" else {}
+    with strict_pillow():
+        read, _ = decode(encoded(pixels, format, exif=exif, **kept), "it", None)
+    np.testing.assert_allclose(read.astype(int), pixels, atol=4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_all_orientations_are_turned_as_pillow_turns_them(orientation, format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    kept = {"lossless": True} if format == "WEBP" else {}
+    data = encoded(noise(4, 6, 3), format, exif=exif, **kept)
+    with Image.open(io.BytesIO(data)) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    np.testing.assert_array_equal(decode(data, "it", None)[0], expected)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_gray_maps_of_any_depth_keep_their_brightness(bits):
+    most = 2**bits - 1
+    values = np.linspace(0, most, 24).astype(">u2" if bits > 8 else "u1").reshape(4, 6)
+    data = f"P5\n6 4\n{most}\n".encode() + values.tobytes()
+    read, _ = decode(data, "it.pgm", None)
+    assert read.shape == (4, 6, 1)
+    np.testing.assert_allclose(read[..., 0], values * (255 / most), atol=1)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG"])
+def test_a_palette_of_grays_is_grayscale(format):
+    shades = np.array([7, 7, 7, 90, 90, 90, 250, 250, 250, 255, 0, 0], np.uint8)
+    indices = noise(4, 6, 1)[..., 0] % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette(shades)  # its red is not used
+    read, _ = decode(saved(image, format), "it", None)
+    np.testing.assert_array_equal(read[..., 0], shades[::3][indices])
+    assert read.shape == (4, 6, 1)
+    clear, _ = decode(saved(image, format, transparency=0), "it", None)
+    np.testing.assert_array_equal(clear[..., 0], np.array([255, 90, 250])[indices])
+    image.putpixel((0, 0), 3)
+    red, _ = decode(saved(image, format), "it", None)
+    assert red.shape == (4, 6, 3)
+    assert red[0, 0].tolist() == [255, 0, 0]
+
+
+def test_32_bits_are_refused_by_name():
+    floats = saved(Image.fromarray(noise(4, 6, 1)[..., 0].astype(np.float32)), "TIFF")
+    assert "it.tif" in refusal(decode, floats, "it.tif", None)

@@ -15,7 +15,7 @@ from tutelage.data.archives import one_line
 from tutelage.data.content import Content, Part
 
 # Increased when the same files are decoded to different arrays.
-_READER = 1
+_READER = 2
 
 log = logging.getLogger(__name__)
 

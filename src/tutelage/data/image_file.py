@@ -11,12 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from tutelage.data.archives import one_line
 from tutelage.errors import DataError, DataNotFoundError, RecipeError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+# AVIF depends on how Pillow was built, HEIF on the package pillow-heif having registered itself.
+_KNOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+_OF_SUFFIXES = Image.registered_extensions()
+FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)
+SUFFIXES = tuple(sorted(suffix for suffix, name in _OF_SUFFIXES.items() if name in FORMATS))
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels: int) -> np.ndarray:
@@ -90,12 +104,14 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
         ((2, 4, 3), [255, 0, 0], False)
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            image = plain(ImageOps.exif_transpose(file))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            image = plain(file)
             resized = size is not None and image.size != size[::-1]
             if size is not None and resized:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             pixels = np.array(image)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{where}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found a "
@@ -125,19 +141,43 @@ def strict_pillow() -> Iterator[None]:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit grayscale or RGB, with transparency on white."""
+    """Convert an opened image to 8-bit grayscale or RGB, upright, with transparency on white.
+
+    Raises DataError if it has 32 bits per channel.
+    """
+    image.load()  # an error from here on is one of the metadata
+    turned = _TURNS.get(orientation(image))
+    if image.mode == "I" and image.format == "PPM":  # Pillow scales any PGM of over 8 bits to 16
+        image = image.convert("I;16")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("it has 32 bits per pixel; save it with 8")
+        raise DataError("expected an image with 8 or 16 bits, found 32; save it with 8 bits")
+    if turned is not None:
+        image = image.transpose(turned)
     gray = image.mode in ("1", "L", "LA", "La")
-    mode = "L" if gray else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("LA" if gray else "RGBA")
-        background = Image.new(mode, image.size, "white")
-        background.paste(image.convert(mode), mask=image.getchannel("A"))
-        return background
-    return image.convert(mode)
+    flat = _on_white(image, "L" if gray else "RGB")
+    if image.mode in ("P", "PA"):  # a palette may hold grays only
+        red, green, blue = flat.split()
+        return red if red.tobytes() == green.tobytes() == blue.tobytes() else flat
+    return flat
+
+
+def orientation(image: Image.Image) -> int:
+    """An image's EXIF orientation, 1 to 8; 1 (upright) if the metadata is missing or damaged."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's parsers raise almost anything; the pixels are sound
+        return 1
+
+
+def _on_white(image: Image.Image, mode: str) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    image = image.convert("LA" if mode == "L" else "RGBA")
+    background = Image.new(mode, image.size, "white")
+    background.paste(image.convert(mode), mask=image.getchannel("A"))
+    return background
 
 
 def checked_size(size: tuple[int, int] | None) -> tuple[int, int] | None:

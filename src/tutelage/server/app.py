@@ -16,7 +16,7 @@ from tutelage.errors import RecipeError
 from tutelage.server.metrics import Metrics
 from tutelage.server.middleware import LOCAL, RequestGuard
 from tutelage.server.models import Served
-from tutelage.server.uploads import BodyReader, Limits, Refused
+from tutelage.server.uploads import KNOWN, BodyReader, Limits, Refused
 from tutelage.server.worker_pool import WorkerPool
 
 _HERE = Path(__file__).parent
@@ -128,7 +128,7 @@ _REFUSALS = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
-        "description": "The bytes of an image file: PNG, JPEG, WebP, GIF, BMP, TIFF or PPM.",
+        "description": f"The bytes of an image file: {KNOWN}.",
         "required": True,
         "content": {"image/*": _BINARY, "application/octet-stream": _BINARY},
     }

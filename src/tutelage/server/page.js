@@ -181,7 +181,7 @@ async function start() {
     const names = info.classes.slice(0, 20).join(", ") + (info.classes.length > 20 ? " and more" : "");
     $("about").textContent = `The models distinguish ${info.classes.length} classes` +
       `${data ? ` of ${data}` : ""}: ${names}. They assign every picture to one of these.`;
-    $("allowed").textContent = "PNG, JPEG, WebP, GIF, BMP or TIFF; " +
+    $("allowed").textContent = "PNG, JPEG, WebP, GIF, BMP, TIFF or AVIF; " +
       `at most ${limits.bytes / 1e6}\u00a0MB and ${limits.pixels / 1e6}\u00a0megapixels.`;
     $("models").replaceChildren(...info.models.map(card));
     const buttons = Array.from({ length: info.examples }, (_, i) => {

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from tutelage.data import image_file
-from tutelage.errors import TutelageError
+from tutelage.errors import DataError, TutelageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-KNOWN = "PNG, JPEG, WebP, GIF, BMP, TIFF or PPM"
+KNOWN = f"{', '.join(image_file.FORMATS[:-1])} or {image_file.FORMATS[-1]}"
 # Resizing needs memory proportional to the longer side.
 _SIDE = 20_000
 # Total size of bodies in memory, in multiples of the largest allowed body.
@@ -189,10 +188,12 @@ def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
     if not data:
         raise Refused(400, "expected an image, found nothing; send the file's bytes as the body")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=image_file.FORMATS) as image:
             return _seen(image, shapes, pixels)
     except Refused:
         raise
+    except DataError as error:
+        raise Refused(422, str(error)) from None
     except PIL.UnidentifiedImageError:
         raise Refused(415, f"expected an image ({KNOWN}), found none") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -213,17 +214,11 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
             f"expected an image of at most {_SIDE:,} pixels per side, found {width} x {height}; "
             "crop it or make it smaller",
         )
-    if image.mode in ("I", "F"):
-        raise Refused(422, "expected an image with 8 or 16 bits, found 32; save it with 8 bits")
     side = 2 * max(max(shape[:2]) for shape in shapes)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    reduced = image.draft(image.mode, (side, side)) is not None
-    upright = ImageOps.exif_transpose(image)
-    if not reduced:
-        width, height = upright.size
-    elif orientation in (5, 6, 7, 8):
+    if image_file.orientation(image) in (5, 6, 7, 8):
         width, height = height, width
-    flat = image_file.plain(upright)
+    image.draft(image.mode, (side, side))
+    flat = image_file.plain(image)
     seen = {}
     for shape in shapes:
         size = (shape[1], shape[0])
