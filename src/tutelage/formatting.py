@@ -1,4 +1,4 @@
-"""Formatting of numbers for output: counts, bytes, durations, spreads, differences."""
+"""Formatting for output: names, counts, bytes, durations, spreads, differences."""
 
 from __future__ import annotations
 
@@ -20,6 +20,30 @@ HEADINGS = (
     "file",
     "time",
 )
+
+
+def printable(text: str) -> str:
+    """Escape what can't be printed, such as control characters, as in a Python string.
+
+    Args:
+        text: the text, in which bytes that are not UTF-8 are surrogates, as in file names.
+
+    Returns:
+        Text that can be printed and encoded.
+
+    Example:
+        >>> printable("red\x1b[0m")
+        'red\\x1b[0m'
+    """
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in "\u200c\u200d":  # joiners of scripts and emoji
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def rows(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -305,6 +305,39 @@ def test_evaluate_gives_the_figures_of_the_run(
     assert f"{100 * expected['accuracy']:.2f} %" in capsys.readouterr().out
 
 
+def test_a_folder_with_odd_names_is_trained_on_and_evaluated_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in (b"caf\xe9", b"red\x1b[31m"):
+        for home in (b"pics", b"new"):
+            at = os.path.join(os.fsencode(tmp_path), home, label)
+            os.makedirs(at)
+            for i in range(10 if home == b"pics" else 3):
+                with open(os.path.join(at, b"%d.png" % i), "wb") as file:
+                    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
+    models = ["--set", "student.model=digits-student", "--set", "teacher.model=digits-teacher"]
+    out = tmp_path / os.fsdecode(b"r\xe9")
+    done = command("run", "digits", "--data", "pics", "--out", out, *SMALL, *models, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert r"caf\xe9" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert results["data"]["classes"] == [r"caf\xe9", r"red\x1b[31m"]
+    assert any(r"caf\xe9" in note for note in results["data"]["notes"])
+    assert "\x1b" not in (out / "report.md").read_text()
+    # Data of its own run: the test images; other data without a test part: all of it.
+    for data, count in (("pics", 4), ("new", 6)):
+        shown = command("evaluate", out / "student.keras", "--data", data, cwd=tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert f"on {count} images of {data}" in " ".join(shown.stdout.split())
+    (tmp_path / "alone").mkdir()
+    shutil.move(tmp_path / "new", tmp_path / "alone" / "test")
+    shown = command("evaluate", out / "student.keras", "--data", "alone", cwd=tmp_path)
+    assert "on 6 images of alone" in " ".join(shown.stdout.split())
+    refused = command("run", "digits", "--data", "alone", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "training images" in refused.stderr
+
+
 def test_evaluate_refuses_a_model_of_other_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,3 +93,19 @@ def test_a_bad_npz_is_refused_with_what_is_wrong(tmp_path, change, says):
     message = refusal(load, "folder", tmp_path / "a.npz")
     assert says in message
     assert "a.npz" in message
+
+
+def test_validation_arrays_of_an_npz_are_held_out(tmp_path):
+    arrays = {}
+    for part, count in (("train", 12), ("val", 6), ("test", 4)):
+        arrays |= {f"x_{part}": noise(count, 5, 5, 1), f"y_{part}": np.arange(count) % 2}
+    np.savez(tmp_path / "a.npz", **arrays, extra=np.zeros(3))
+    data = load("folder", tmp_path / "a.npz")
+    rest, validation = data.split(0.5, seed=0)
+    np.testing.assert_array_equal(rest.images, arrays["x_train"])
+    np.testing.assert_array_equal(validation.images, arrays["x_val"])
+    np.testing.assert_array_equal(validation.labels, arrays["y_val"])
+    assert "extra.npy" in data.notes[0]
+    del arrays["y_val"]
+    np.savez(tmp_path / "b.npz", **arrays)
+    assert "y_val" in refusal(load, "folder", tmp_path / "b.npz")

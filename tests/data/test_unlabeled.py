@@ -1,5 +1,7 @@
 """Pictures without labels: what is read, in which order, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,15 +17,28 @@ def test_all_pictures_are_read_in_the_order_of_their_names(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 7), shade).save(file)
     (tmp_path / "b" / "notes.txt").write_text("no picture")
-    found = unlabeled.read(tmp_path, shape=(6, 5, 3))
+    found, notes = unlabeled.read(tmp_path, shape=(6, 5, 3))
+    assert "b/notes.txt" in notes[0]
     assert found.shape == (4, 6, 5, 3)
     assert found.dtype == np.uint8
     expected = [shades[name] for name in sorted(shades)]
     assert np.abs(found.mean(axis=(1, 2, 3)) - expected).max() < 1
 
 
+def test_files_are_images_by_the_rules_of_labeled_ones(tmp_path):
+    for name in ("a.jfif", ".hidden/b.png", "noextension"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4), 9).save(tmp_path / name, "JPEG")
+    (tmp_path / "text").write_text("no picture")
+    found, notes = unlabeled.read(tmp_path, shape=(4, 4, 1))
+    assert len(found) == 2
+    assert "'text'" in notes[0]
+    archive = shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path)
+    np.testing.assert_array_equal(unlabeled.read(archive, shape=(4, 4, 1))[0], found)
+
+
 def test_what_holds_no_pictures_is_refused(tmp_path):
-    with pytest.raises(DataNotFoundError, match="a folder"):
+    with pytest.raises(DataNotFoundError, match="absent"):
         unlabeled.read(tmp_path / "absent", shape=(8, 8, 1))
     with pytest.raises(DataError, match="pictures"):
         unlabeled.read(tmp_path, shape=(8, 8, 1))

@@ -469,3 +469,9 @@ def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:
         "beta": 2.0,
         "gamma": 0.0,
     }
+
+
+@pytest.mark.parametrize("value", ["caf\udce9", ["a.keras", "caf\udce9.keras"]])
+def test_a_path_that_is_not_utf8_is_refused_by_its_key(value: object) -> None:
+    with pytest.raises(RecipeError, match=r"teacher\.file"):
+        recipe.load("distill", {"teacher.file": value})

@@ -156,7 +156,7 @@ class ConsoleProgress(Progress):
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(formatting.printable(text)), soft_wrap=True)
 
     def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
         """Start a stage: number of epochs, epochs already done, steps per epoch."""

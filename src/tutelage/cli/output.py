@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from typer import Exit
 
+from tutelage.formatting import printable
+
 if TYPE_CHECKING:
     from tutelage.cli.console import ConsoleProgress
 
 
 def fail(text: str) -> None:
     """Print an error in one line on standard error."""
-    print("tutelage: " + " ".join(text.split()), file=sys.stderr)
+    print("tutelage: " + printable(" ".join(text.split())), file=sys.stderr)
 
 
 @contextmanager

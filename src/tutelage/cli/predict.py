@@ -10,6 +10,7 @@ import typer
 
 from tutelage.cli.options import DataPath, Json
 from tutelage.cli.output import show
+from tutelage.formatting import printable
 
 
 def evaluate(
@@ -27,9 +28,12 @@ def evaluate(
     if as_json:
         print(json.dumps(figures, indent=1))
     else:
-        show(figures["models"], f"{model.name} on {figures['data']['name']}")
+        data_set = figures["data"]
+        show(
+            figures["models"], f"{model.name} on {data_set['test']:,} images of {data_set['name']}"
+        )
         for note in figures["notes"]:
-            print(f"Note: {note}")
+            print(f"Note: {printable(note)}")
 
 
 def predict(
@@ -53,4 +57,4 @@ def predict(
         return
     for one in predictions:
         classes = ", ".join(f"{c['name']} {100 * c['probability']:.1f} %" for c in one["classes"])
-        print(f"{one['image']}: {classes}")
+        print(printable(f"{one['image']}: {classes}"))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tutelage.data.archives import Reader, Tree, one_line
-from tutelage.data.content import Content, Part, checked_content, checked_part, decoded
+from tutelage.data.content import Content, Part, checked_content, checked_part, class_name
 from tutelage.errors import DataError
 
 CIFAR10_CLASSES: tuple[str, ...] = (
@@ -53,13 +53,13 @@ def read_batches(
     )
     classes = CIFAR10_CLASSES
     if suffix and "batches.meta.txt" in members:
-        classes = tuple(members["batches.meta.txt"]().decode("utf-8", "replace").split())
+        classes = tuple(class_name(name) for name in members["batches.meta.txt"]().split())
     elif not suffix and "batches.meta" in members:
         where = f"{tree.path}: batches.meta"
         label_names = _unpickle(members["batches.meta"](), where).get("label_names")
         if not isinstance(label_names, list):
             raise DataError(f"{where}: expected label_names, found none; download CIFAR-10 again")
-        classes = tuple(decoded(name) for name in label_names)
+        classes = tuple(class_name(name) for name in label_names)
     return checked_content(str(tree.path), classes, train, parts[5])
 
 
@@ -136,7 +136,7 @@ def _unpickle(data: bytes, where: str) -> dict[str, Any]:
             if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
                 raise pickle.UnpicklingError(f"it has a memo of {argument} entries")
         batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-        return {decoded(key): value for key, value in batch.items()}
+        return {class_name(key): value for key, value in batch.items()}
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise DataError(
             f"{where}: expected a pickle of arrays and plain containers, found one that is damaged "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 
 from tutelage.errors import DataError
+from tutelage.formatting import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,13 @@ class Content:
 
     Args:
         classes: class names; a label is an index into them.
-        train: the training images.
+        train: the training images, those for validation last; none if there is only a test part.
         test: the test images, or None.
         fingerprint: `"sha256:<hex>"` of the content before any resizing, independent of the
             container format.
         resized: whether any image was resized to the requested size.
+        held_out: number of the last training images that the data sets aside for validation.
+        notes: what was skipped, renamed or chosen in reading, one line each.
     """
 
     classes: tuple[str, ...]
@@ -50,6 +54,8 @@ class Content:
     test: Part | None
     fingerprint: str
     resized: bool = False
+    held_out: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
@@ -121,6 +127,22 @@ def fingerprint(classes: tuple[str, ...], train: Part, test: Part | None) -> str
     return f"sha256:{digest.hexdigest()}"
 
 
-def decoded(value: object) -> str:
-    """Decode a name stored as bytes or another object."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def class_name(value: object) -> str:
+    """A name that can be printed and stored as UTF-8, in normalization form C.
+
+    Control characters and bytes that are not UTF-8 are escaped as in a Python string.
+
+    Args:
+        value: the name: text, in which bytes that are not UTF-8 are surrogates, as in file names
+            from `os`; bytes; or another object, whose text counts.
+
+    Returns:
+        The name.
+
+    Example:
+
+    >>> class_name(b"caf\xe9"), class_name("red\x1b[0m")
+    ('caf\\xe9', 'red\\x1b[0m')
+    """
+    text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+    return unicodedata.normalize("NFC", printable(text))

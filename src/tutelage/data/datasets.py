@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tutelage.data import archives, cifar10, content, finding, formats, image_cache, image_folder
-from tutelage.data.content import Content, Part
+from tutelage.data import (
+    archives,
+    cifar10,
+    content,
+    finding,
+    folder_layout,
+    formats,
+    image_cache,
+    image_folder,
+    splitting,
+)
+from tutelage.data.archives import Tree
+from tutelage.data.content import Content, Part, class_name
 from tutelage.data.finding import KNOWN, NAMES
+from tutelage.data.folder_layout import Layout
 from tutelage.data.image_file import checked_size
 from tutelage.data.splitting import TEST_FRACTION, TEST_SEED, split
 from tutelage.errors import DataError, RecipeError
@@ -47,6 +59,8 @@ class Dataset:
         test: the test images, used only for the final evaluation.
         fingerprint: `"sha256:<hex>"` of the content, independent of the container format.
         source: its origin.
+        held_out: number of the last training images that the data sets aside for validation.
+        notes: what was skipped, renamed or chosen in reading, one line each.
 
     Example:
         >>> digits = load("digits")
@@ -60,6 +74,28 @@ class Dataset:
     test: Part
     fingerprint: str
     source: str
+    held_out: int = 0
+    notes: tuple[str, ...] = ()
+
+    def split(self, fraction: float, seed: int, part: Part | None = None) -> tuple[Part, Part]:
+        """Split validation images off the training images: the data's own, else a fraction.
+
+        Args:
+            fraction: fraction of each class, above 0 and below 1; not used if `held_out`.
+            seed: an integer, 0..2**32 - 1; the same seed gives the same split.
+            part: other values of the training images, such as their indices.
+
+        Returns:
+            The rest and the validation images.
+
+        Raises:
+            RecipeError: if the fraction or the seed is invalid.
+            DataError: if there are no training images, or a class would have none on one side.
+        """
+        part = self.train if part is None else part
+        if self.held_out:
+            return splitting.at(part, len(part) - self.held_out)
+        return split(part, fraction, seed, [f"{name!r} in {self.source}" for name in self.classes])
 
 
 def load(
@@ -67,6 +103,7 @@ def load(
     path: str | os.PathLike[str] | None = None,
     *,
     size: tuple[int, int] | None = None,
+    whole: bool = False,
 ) -> Dataset:
     """Find a data set and read it into memory.
 
@@ -76,14 +113,18 @@ def load(
     the data has no test part, a fixed, stratified 20 % is split off. Decoded images
     are cached in the user's cache folder or `TUTELAGE_CACHE`.
 
+    A folder contains `train/<class>/`, `val/<class>/` and `test/<class>/`, or `<class>/` alone.
+    Its own validation images are the last training images (`Dataset.held_out`).
+
     Args:
         name: one of `NAMES`. With a path, used if the content is unknown.
         path: a folder or a file; its format is detected by its content.
         size: (height, width) in pixels; images of another size are resized to it,
             bilinearly (Pillow's BILINEAR), without preserving the aspect ratio.
+        whole: whether all images are the test set if the data has no test part.
 
     Returns:
-        The data set, with uint8 images.
+        The data set, with uint8 images; without training images if there is only a test part.
 
     Raises:
         RecipeError: if the name or the size is invalid.
@@ -104,26 +145,30 @@ def load(
         source = str(place)
         digest = finding.file_digest(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        content = _read(place, digest, size, names)
+        content = _read(place, digest, size, names, whole)
     official = KNOWN.get(content.fingerprint)
     if official is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
         official = "CIFAR-10"
     title = official or (f"{name} (unknown copy)" if name != "folder" else _stem(place))
     train, test, fingerprint, resized = content.train, content.test, content.fingerprint, False
-    if test is None:
+    held_out, notes = content.held_out, content.notes
+    if test is None and whole:
+        train, test, held_out = splitting.at(train, 0)[0], train, 0
+        notes += ("there is no test part: all images are the test set",)
+    elif test is None:
         try:
-            train, test = split(train, TEST_FRACTION, TEST_SEED)
+            train, test = split(train, TEST_FRACTION, TEST_SEED, list(map(repr, content.classes)))
         except DataError as error:
-            raise DataError(
-                f"{source}: has no test part, and none can be split off: {error}"
-            ) from error
+            raise _unsplit(source, error) from error
+        if path is not None:
+            notes += (f"there is no test part: {len(test):,} images, a fifth, are the test set",)
     if size is not None and train.images.shape[1:3] != size:
         train, test, resized = _resize(train, size), _resize(test, size), True
     if size is not None and (resized or content.resized):
         text = f"{size[0]}x{size[1]}"
         title = f"{title}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
-    return Dataset(title, content.classes, train, test, fingerprint, source)
+    return Dataset(title, content.classes, train, test, fingerprint, source, held_out, notes)
 
 
 def stand_in(name: str) -> Dataset:
@@ -151,20 +196,46 @@ def stand_in(name: str) -> Dataset:
 
 
 def _read(
-    path: Path, digest: str, size: tuple[int, int] | None, classes: tuple[str, ...]
+    path: Path,
+    digest: str,
+    size: tuple[int, int] | None,
+    classes: tuple[str, ...],
+    whole: bool,
 ) -> Content:
     if digest and (cached := image_cache.load(digest, size)):
         return cached
     with archives.open_tree(path) as tree:
         if content := formats.read_arrays(tree, classes):
             return content
+        layout = folder_layout.survey(tree)
+        if not (whole or layout.names("test")):
+            _check_test_split(tree, layout)
         if not digest:
-            digest = image_folder.fingerprint(tree)
+            digest = image_folder.fingerprint(tree, layout)
             if cached := image_cache.load(digest, size):
-                return cached
-        content = image_folder.read_tree(tree, size)
+                return replace(cached, notes=layout.notes)
+        content = image_folder.read_tree(tree, layout, size)
     image_cache.save(digest, size, content)
     return content
+
+
+def _check_test_split(tree: Tree, layout: Layout) -> None:
+    """Raise DataError if no test part can be split off, before anything is decoded."""
+    names = layout.names("train")
+    labels = np.array([layout.label(name) for name in names])
+    folders = {layout.label(name): name.rpartition("/")[0] for name in names}
+    titles = [
+        f"{name!r} ({folder_layout.where(tree, folders[label])})"
+        for label, name in enumerate(layout.classes)
+    ]
+    try:
+        split(Part(np.arange(len(names)), labels), TEST_FRACTION, TEST_SEED, titles)
+    except DataError as error:
+        raise _unsplit(str(tree.path), error) from error
+
+
+def _unsplit(source: str, error: DataError) -> DataError:
+    return DataError(f"{source}: has no test part, and none can be split off: {error}")
 
 
 def _digits() -> Content:
@@ -178,7 +249,7 @@ def _digits() -> Content:
 
 
 def _stem(path: Path) -> str:
-    name = path.resolve().name
+    name = class_name(path.resolve().name)
     stem = name if path.is_dir() else name.split(".")[0] or name
     official = {title.casefold() for title in (*KNOWN.values(), *NAMES, "CIFAR-10")}
     return f"{stem} (unknown copy)" if stem.casefold() in official else stem

@@ -10,14 +10,23 @@ import posixpath
 import re
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from tutelage.data import cifar10
 from tutelage.data.archives import Reader, Tree, one_line
-from tutelage.data.content import Content, Part, checked_content, checked_part, decoded
+from tutelage.data.content import (
+    Content,
+    Part,
+    check_classes,
+    checked_content,
+    checked_part,
+    class_name,
+)
 from tutelage.errors import DataError
 
+_NPZ_PARTS = ("train", "val", "test")
 _IDX_NAME = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 
 
@@ -25,7 +34,8 @@ def read_arrays(tree: Tree, classes: tuple[str, ...] = ()) -> Content | None:
     """Read a data set stored as arrays.
 
     Supports CIFAR-10's binary and Python batches, MNIST's idx files (plain or `.gz`), and
-    `.npz` files of `x_train`, `y_train` and optional `x_test`, `y_test` and `classes`.
+    `.npz` files of `x_train`, `y_train` and optional `x_val`, `y_val`, `x_test`, `y_test`
+    and `classes`.
 
     Args:
         tree: the opened folder or archive.
@@ -89,29 +99,46 @@ def _idx(data: bytes, dimensions: int, where: str) -> np.ndarray:
 
 
 def _npz(tree: Tree, members: dict[str, Reader], classes: tuple[str, ...]) -> Content:
-    arrays = {}
-    for name in ("x_train", "y_train", "x_test", "y_test", "classes"):
-        if f"{name}.npy" in members:
-            try:
-                stream = io.BytesIO(members[f"{name}.npy"]())
-                arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
-            except ValueError as error:
-                raise DataError(
-                    f"{tree.path}: expected a plain array `{name}`, found one that is damaged or "
-                    f"contains objects ({one_line(error)}); save it again as numbers or text"
-                ) from error
-    for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
-        if labels not in arrays and (images in arrays or images == "x_train"):
-            raise DataError(f"{tree.path}: expected `{labels}` with `{images}`; add it")
-        if labels in arrays and images not in arrays:
-            raise DataError(f"{tree.path}: expected `{images}` with `{labels}`; add it")
-    train = checked_part(arrays["x_train"], arrays["y_train"], f"{tree.path}: train")
-    test = None
-    if "x_test" in arrays:
-        test = checked_part(arrays["x_test"], arrays["y_test"], f"{tree.path}: test")
-    count = int(train.labels.max()) + 1
+    arrays: dict[str, np.ndarray] = {}
+    for name in (f"{kind}_{part}" for part in _NPZ_PARTS for kind in "xy"):
+        _read_array(tree, members, name, arrays)
+    _read_array(tree, members, "classes", arrays)
+    parts: dict[str, Part] = {}
+    for part in _NPZ_PARTS:
+        images, labels = f"x_{part}", f"y_{part}"
+        if (images in arrays) != (labels in arrays) or (part == "train" and labels not in arrays):
+            present, lacking = (images, labels) if images in arrays else (labels, images)
+            raise DataError(f"{tree.path}: expected `{lacking}` with `{present}`; add it")
+        if images in arrays:
+            parts[part] = checked_part(arrays[images], arrays[labels], f"{tree.path}: {part}")
+    train, count = parts["train"], int(parts["train"].labels.max()) + 1
     if "classes" in arrays:
-        classes = tuple(decoded(name) for name in arrays["classes"].reshape(-1).tolist())
+        classes = tuple(class_name(name) for name in arrays["classes"].reshape(-1).tolist())
     elif len(classes) != count:
         classes = tuple(str(number) for number in range(count))
-    return checked_content(str(tree.path), classes, train, test)
+    ignored = sorted(name for name in members if name.removesuffix(".npy") not in arrays)
+    notes = [f"arrays and files that are not used: {', '.join(ignored)}"] if ignored else []
+    if validation := parts.get("val"):
+        check_classes(str(tree.path), classes, train, validation)
+        train = Part(
+            np.concatenate([train.images, validation.images]),
+            np.concatenate([train.labels, validation.labels]),
+        )
+        notes.append("validation images are those of x_val, not a fraction of x_train")
+    content = checked_content(str(tree.path), classes, train, parts.get("test"))
+    return replace(content, held_out=len(validation or ()), notes=tuple(notes))
+
+
+def _read_array(
+    tree: Tree, members: dict[str, Reader], name: str, arrays: dict[str, np.ndarray]
+) -> None:
+    if f"{name}.npy" not in members:
+        return
+    try:
+        stream = io.BytesIO(members[f"{name}.npy"]())
+        arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    except ValueError as error:
+        raise DataError(
+            f"{tree.path}: expected a plain array `{name}`, found one that is damaged or "
+            f"contains objects ({one_line(error)}); save it again as numbers or text"
+        ) from error

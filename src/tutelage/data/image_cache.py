@@ -41,6 +41,8 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
                 parts.get("test"),
                 str(arrays["fingerprint"]),
                 bool(arrays["resized"]),
+                int(arrays["held_out"]),
+                tuple(arrays["notes"].tolist()),
             )
     except FileNotFoundError:
         return None
@@ -55,6 +57,8 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
         "classes": np.array(content.classes),
         "fingerprint": np.array(content.fingerprint),
         "resized": np.array(content.resized),
+        "held_out": np.array(content.held_out),
+        "notes": np.array(content.notes, dtype=np.str_),
     }
     for name, part in (("train", content.train), ("test", content.test)):
         if part is not None:

@@ -71,6 +71,11 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
         raise DataError(f"{file}: can't be read ({error.strerror}); give an image file") from error
     with strict_pillow():
         pixels, _ = decode(data, str(file), height_width)
+    return with_channels(pixels, channels)
+
+
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Convert uint8 `(height, width, 1 or 3)` to grayscale (1) or RGB (3)."""
     if pixels.shape[2] == channels:
         return pixels
     if channels == 3:
@@ -112,6 +117,10 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
             pixels = np.array(image)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+    except MemoryError:
+        raise DataError(
+            "not enough memory to decode the images: give a smaller data.size, or fewer images"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{where}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found a "
@@ -125,6 +134,17 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
             f"({reason}); replace or remove it"
         ) from error
     return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), resized
+
+
+def is_image(data: bytes) -> bool:
+    """Whether a file's bytes begin like an image of a known format."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except PIL.UnidentifiedImageError:
+        return False
+    except Exception:  # of a known format, but damaged: `decode` says how
+        return True
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,13 +14,14 @@ TEST_FRACTION = 0.2
 TEST_SEED = 0
 
 
-def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
+def split(part: Part, fraction: float, seed: int, names: Sequence[str] = ()) -> tuple[Part, Part]:
     """Split a part in two, stratified by class.
 
     Args:
         part: the part to split.
         fraction: fraction of the images in the second part, above 0 and below 1.
         seed: an integer, 0..2**32 - 1; the same seed gives the same split.
+        names: the classes' names for messages; default: their numbers.
 
     Returns:
         The rest and the fraction, each in the original order.
@@ -43,6 +45,11 @@ def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
         )
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise RecipeError(f"seed: expected an integer 0..{2**32 - 1}, got {seed!r}; change it")
+    if not len(part):
+        raise DataError(
+            "expected training images in train/<class>/ or <class>/, found only a test part; "
+            "add them"
+        )
     classes = set(np.unique(part.labels).tolist())
     try:
         sides = train_test_split(
@@ -53,14 +60,20 @@ def split(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
     if not sides or any(set(part.labels[side].tolist()) != classes for side in sides):
         counts = np.bincount(part.labels)
         fewest = min(classes, key=lambda label: int(counts[label]))
+        name = names[fewest] if names else fewest
         raise DataError(
             f"expected an image of each of {len(classes)} classes on both sides when {fraction} of "
-            f"{len(part)} images is split off, but class {fewest} has only {counts[fewest]}; "
+            f"{len(part)} images is split off, but class {name} has only {counts[fewest]}; "
             "add images or change the fraction"
         )
     rest, chosen = (np.sort(side) for side in sides)
     return _take(part, rest), _take(part, chosen)
 
 
-def _take(part: Part, indices: np.ndarray) -> Part:
+def at(part: Part, index: int) -> tuple[Part, Part]:
+    """The images before an index and the rest."""
+    return _take(part, np.s_[:index]), _take(part, np.s_[index:])
+
+
+def _take(part: Part, indices: np.ndarray | slice) -> Part:
     return Part(part.images[indices], part.labels[indices])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def size_figures(model: keras.Model) -> dict[str, Any]:
 def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
     """Evaluate a model file on a data set's test images.
 
+    Of a folder without a test part, all images are used, unless it is the data of the model's own
+    run: then its test images.
     If a file's class names are in another order than the data's, its logits are reordered.
 
     Args:
@@ -45,7 +48,8 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     """
     model, notes = _load(path), list[str]()
     teacher_model = None if teacher is None else (_load(teacher), teacher)
-    dataset = named_data(data, path)
+    dataset = named_data(data, path, whole=True)
+    notes += dataset.notes
     test = dataset.test
     logits = _logits(model, path, dataset, notes)
     teacher_logits = None if teacher_model is None else _logits(*teacher_model, dataset, notes)
@@ -92,12 +96,14 @@ def _logits(
     return outputs if index is None else outputs[:, index]
 
 
-def named_data(data: str, path: Path) -> datasets.Dataset:
+def named_data(data: str, path: Path, whole: bool = False) -> datasets.Dataset:
     """Load a data set by name or path, resized as in the run of a model file.
 
     Args:
         data: one of `datasets.NAMES`, or a path.
         path: the model file.
+        whole: whether to use all images of a folder without a test part for testing, unless the
+            model was trained on it.
 
     Returns:
         The data set.
@@ -106,7 +112,21 @@ def named_data(data: str, path: Path) -> datasets.Dataset:
         DataError: if it can't be found or read.
     """
     is_name = data in datasets.NAMES and data != "folder"
-    return datasets.load(data if is_name else "folder", None if is_name else data, size=_size(path))
+    if is_name:
+        return datasets.load(data, size=_size(path))
+    dataset = datasets.load("folder", data, size=_size(path), whole=whole)
+    if whole and not len(dataset.train) and dataset.fingerprint == _trained_on(path):
+        return datasets.load("folder", data, size=_size(path))
+    return dataset
+
+
+def _trained_on(path: Path) -> str | None:
+    """The fingerprint of the data of the run that a model file belongs to."""
+    try:
+        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+        return str(results["data"]["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not in a finished run's folder
 
 
 def _size(path: Path) -> tuple[int, int] | None:

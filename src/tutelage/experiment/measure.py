@@ -77,6 +77,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         }
         | ({} if experiment.unlabeled is None else {"unlabeled": len(experiment.unlabeled)})
         | ({"validation_in_train": True} if experiment.whole else {})
+        | ({"notes": list(experiment.notes)} if experiment.notes else {})
         | ({"transfer": len(student.labeled)} if student.unseen else {}),
         "recipe": recipes.to_dict(experiment.recipe),
         "environment": environment.describe()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tutelage.data import datasets, splitting
+from tutelage.data import datasets
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
@@ -48,7 +48,7 @@ def prepare(
     section = recipe.data
     if data is None:
         data = datasets.load(section.name, section.path or None, size=section.size)
-    train, validation = splitting.split(data.train, section.validation, section.split_seed)
+    train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
             f"data.transfer: expected names among {', '.join(data.classes)}, "
@@ -58,8 +58,11 @@ def prepare(
     precision: str = recipe.schedule.precision
     if precision == "auto":
         precision = accelerate.hardware_precision()
+    notes = data.notes
     if unlabeled is None and section.unlabeled is not None:
-        unlabeled = unlabeled_images.read(section.unlabeled, shape=train.images.shape[1:])
+        shape = train.images.shape[1:]
+        unlabeled, more = unlabeled_images.read(section.unlabeled, shape=shape)
+        notes += more
     experiment = Experiment(
         recipe=recipe,
         data=data,
@@ -69,6 +72,7 @@ def prepare(
         teacher=_teacher(recipe.teacher.file if teacher is None else teacher, recipe, data),
         student=recipe.student.file or None if student is None else student,
         unlabeled=unlabeled,
+        notes=notes,
     )
     check(experiment)
     return experiment

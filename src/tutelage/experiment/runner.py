@@ -63,7 +63,7 @@ def run(
         return results
     toml = recipes.to_toml(experiment.recipe)
     with run_folder.opened(path, key, toml, tensorboard=tensorboard) as folder:
-        _note_models(experiment, progress)
+        _report_notes(experiment, progress)
         for stage in experiment.stages:
             _complete(stage, folder, progress)
         progress.note(f"measuring on the {len(experiment.data.test):,} test images")
@@ -85,7 +85,7 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
         RunError: if the folder can't be written.
         TrainingError: if a loss is not finite.
     """
-    _note_models(experiment, progress)
+    _report_notes(experiment, progress)
     _complete(experiment.stages[0], folder, progress)
     return folder.model(experiment.stages[0].name)
 
@@ -157,8 +157,10 @@ def _seconds_of_logits(stage: StageSpec, teacher: StageSpec) -> float:
     return stage.targets.passes * (time.monotonic() - began) * batches
 
 
-def _note_models(experiment: Experiment, progress: Progress) -> None:
-    """Report notes on the given models, and warn if the teacher is no better than chance."""
+def _report_notes(experiment: Experiment, progress: Progress) -> None:
+    """Report notes on data and given models; warn if the teacher is no better than chance."""
+    for note in experiment.notes:
+        progress.note(f"{experiment.data.name}: {note}")
     for stage in (experiment.stages[0], experiment.stages[-1]):  # the baseline is the same model
         for note in stage.notes:
             progress.note(f"{stage.name}: {note}")

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
@@ -137,6 +136,7 @@ class Experiment:
         student: a given student, any source for `resolve.student`.
         unlabeled: additional unlabeled images for the student, uint8.
         whole: whether baseline and student also train on the validation images.
+        notes: what was skipped, renamed or chosen in reading the data, one line each.
     """
 
     recipe: Recipe
@@ -148,6 +148,7 @@ class Experiment:
     student: Source | None = None
     unlabeled: np.ndarray | None = None
     whole: bool = False
+    notes: tuple[str, ...] = ()
 
     def on_all_images(self) -> Experiment:
         """A copy in which baseline and student also train on the validation images."""
@@ -240,7 +241,7 @@ class Experiment:
             return None
         indices = Part(np.arange(len(self.data.train)), self.data.train.labels)
         settings = self.recipe.data
-        train, held_out = splitting.split(indices, settings.validation, settings.split_seed)
+        train, held_out = self.data.split(settings.validation, settings.split_seed, indices)
         if validation:
             return self.teacher.stored[held_out.images]
         return self.teacher.stored[self._transferred(indices if self.whole else train).images]

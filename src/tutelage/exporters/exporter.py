@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from tutelage import environment, storage
 from tutelage import recipe as recipes
 from tutelage._version import __version__
-from tutelage.data import datasets, splitting
+from tutelage.data import datasets
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
@@ -178,11 +178,11 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
     recipe_file = file.parent / "recipe.toml"
     if data is not None:
         dataset = evaluate.named_data(data, file)
-        return dataset, splitting.split(dataset.train, _HELD_OUT, seed=0)[1]
+        return dataset, dataset.split(_HELD_OUT, seed=0)[1]
     if recipe_file.is_file():
         named = recipes.load(recipe_file).data
         dataset = datasets.load(named.name, named.path or None, size=named.size)
-        return dataset, splitting.split(dataset.train, named.validation, named.split_seed)[1]
+        return dataset, dataset.split(named.validation, named.split_seed)[1]
     raise RecipeError(
         f"data: {file} is not in a run folder, so its training data is unknown; give it with --data"
     )

@@ -50,7 +50,9 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
         mistakes["name"] = suggestions.unknown("name", _keys())
     _drop_loss_settings(tree, (overrides or {}).get("loss.name"))
     for key, value in (overrides or {}).items():
-        if key in _keys():
+        if not _is_utf8(value):
+            mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
+        elif key in _keys():
             _put(tree, key, value)
         else:
             mistakes[key] = suggestions.unknown(key, _keys())
@@ -192,6 +194,15 @@ def _parse(content: bytes, origin: str) -> dict[str, Any]:
         last = content.rstrip().count(b"\n") + 1
         reason = str(error).replace("at end of document", f"at line {last}, the last")
         raise RecipeError(f"{origin}: invalid TOML: {reason}") from error
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether a value's text can be written to files; names of other bytes are surrogates."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+        return True
+    except UnicodeEncodeError:
+        return False
 
 
 def _drop_loss_settings(tree: dict[str, Any], name: object) -> None:

@@ -82,7 +82,7 @@ def write(paths: Sequence[Path], out: Path | None = None) -> Written:
     missing = tuple(f"{one.folder}: {line}" for one in read for line in one.missing)
     page = _render(title=title, parts=parts, drawn=drawn, missing=missing)
     with storage.replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return Written(out, folder, missing)
 
 

@@ -63,7 +63,8 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the folder atomically."""
         with storage.replacing(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # Paths of the command line may have bytes that are not UTF-8.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def finish_stage(
         self, stage: str, entry: dict[str, Any], network: Any, classes: tuple[str, ...]

@@ -1,0 +1,208 @@
+"""The parts and classes of a tree of image files, from their paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tutelage.data.archives import Tree
+from tutelage.data.content import class_name
+from tutelage.data.image_file import SUFFIXES, is_image
+from tutelage.errors import DataError
+
+# Names of the folders of parts, in any case.
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# Number of skipped files that a note names.
+_NAMED = 3
+
+
+class Place(NamedTuple):
+    """Where an image belongs: its path without an enclosing folder, its part and its class."""
+
+    path: str
+    part: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of a tree.
+
+    Args:
+        places: each image's place by its path in the tree, ordered by `Place.path`.
+        classes: the names of the classes, in order.
+        notes: what was skipped, renamed or chosen, one line each.
+    """
+
+    places: dict[str, Place]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def names(self, part: str) -> list[str]:
+        """Paths of a part's images, in order."""
+        return [name for name, place in self.places.items() if place.part == part]
+
+    def label(self, name: str) -> int:
+        """The index of an image's class."""
+        return self.classes.index(self.places[name].label)
+
+
+def survey(tree: Tree) -> Layout:
+    """Find the images of `<part>/<class>/`, or of `<class>/`, without decoding them.
+
+    Parts are `train`, `val` and `test` (also `training`, `valid`, `validation`, `testing`, in any
+    case). If there is no test part, `val` is the test set, as in ImageNet. A single enclosing
+    folder is ignored. Files are images by their suffix or, without one, by their content; others
+    are skipped, with a note.
+
+    Args:
+        tree: the opened folder or archive.
+
+    Returns:
+        The layout.
+
+    Raises:
+        DataError: if there are no images, fewer than two classes, an empty class, different
+            classes in the parts, or an image in another place; the message names the cause.
+    """
+    images, notes = image_names(tree)
+    if not images:
+        raise DataError(
+            f"{tree.path}: expected images in train/<class>/ or <class>/, CIFAR-10's batches, "
+            "MNIST's idx files or arrays x_train and y_train, found none of them; "
+            "give the folder or archive that contains one"
+        )
+    places, chosen = _places(tree, images)
+    classes, renamed = _classes(tree, places)
+    ordered = dict(sorted(places.items(), key=lambda item: item[1].path))
+    return Layout(ordered, classes, (*notes, *chosen, *renamed))
+
+
+def image_names(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
+    """The paths of a tree's images, in its order, and a note on the other files, if any."""
+    images: list[str] = []
+    others: list[str] = []
+    for name, read in tree.files.items():
+        bare = "." not in name.rpartition("/")[2]
+        known = is_image(read()) if bare else name.casefold().endswith(SUFFIXES)
+        (images if known else others).append(name)
+    if not others or not images:
+        return images, ()
+    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    named = ", ".join(map(repr, others[:_NAMED]))
+    count = f"{len(others):,} of {len(tree.files):,}"
+    return images, (f"files skipped, as they are not images: {count} ({named}{more})",)
+
+
+def where(tree: Tree, name: str) -> str:
+    """A file's name for messages."""
+    return str(tree.path / name) if tree.path.is_dir() else f"{tree.path}: {name}"
+
+
+def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[str]]:
+    """The part and class of each image, and a note on the choice of the parts."""
+    steps = {name: name.split("/") for name in images}
+    wrapped = _wrapped(steps.values())
+    nested = any(len(path) - wrapped == 3 and _part(path[wrapped]) for path in steps.values())
+    folders = {path[wrapped] for path in steps.values() if len(path) - wrapped > 1}
+    if not nested and folders and all(map(_part, folders)):
+        flat = ", ".join(sorted(folders))
+        raise DataError(
+            f"{tree.path}: expected images in <class>/ below {flat}, found them directly in "
+            f"{flat}; move the images of each class to a folder with its name"
+        )
+    parts = {folder: _part(folder) for folder in sorted(folders)} if nested else {}
+    for part, count in Counter(parts.values()).items():
+        if part and count > 1:
+            same = ", ".join(folder for folder in parts if parts[folder] == part)
+            raise DataError(f"{tree.path}: expected one {part} part, found {same}; merge them")
+    notes = []
+    for folder, part in parts.items():
+        if part == "validation" and "test" not in parts.values():
+            parts[folder] = "test"
+            notes.append(f"there is no test part: {folder}/ is the test set")
+        elif part == "validation":
+            notes.append(f"validation images are those of {folder}/, not a fraction of train")
+    places = {}
+    for name, path in steps.items():
+        match path[wrapped:]:
+            case [folder, label, _] if part := parts.get(folder, ""):
+                places[name] = Place("/".join(path[wrapped:]), part, label)
+            case [label, _] if not any(part == "train" for part in parts.values()):
+                places[name] = Place("/".join(path[wrapped:]), "train", label)
+            case _:
+                raise DataError(
+                    f"{where(tree, name)}: expected every image in train/<class>/, val/<class>/ or "
+                    f"test/<class>/, or all in <class>/, found this one elsewhere; "
+                    "move it or remove it"
+                )
+    return places, notes
+
+
+def _part(folder: str) -> str:
+    return _PARTS.get(folder.casefold(), "")
+
+
+def _wrapped(paths: Iterable[list[str]]) -> bool:
+    """Whether one folder encloses the parts and classes."""
+    paths = list(paths)
+    first, least = paths[0][0], min(len(path) for path in paths)
+    if any(path[0] != first for path in paths):
+        return False
+    return least > 3 or (least == 3 and not _part(first))
+
+
+def _classes(tree: Tree, places: dict[str, Place]) -> tuple[tuple[str, ...], list[str]]:
+    """The classes, and notes on renamed ones; `places` gets the names."""
+    _refuse_empty(tree, places)
+    by_part: dict[str, dict[str, str]] = {}
+    for name, place in places.items():
+        label = class_name(place.label)
+        if by_part.setdefault(place.part, {}).setdefault(label, place.label) != place.label:
+            raise DataError(
+                f"{tree.path}: expected different class names, found {label!r} twice once "
+                "characters that can't be printed are replaced; rename one folder"
+            )
+        places[name] = place._replace(label=label)
+    reference = "train" if "train" in by_part else next(iter(by_part))
+    classes = tuple(sorted(by_part[reference]))
+    if len(classes) < 2:
+        raise DataError(
+            f"{tree.path}: expected at least two classes, found only {classes[0]!r}; "
+            "add a folder of images for each other class"
+        )
+    for part, labels in by_part.items():
+        if strange := sorted(labels.keys() ^ set(classes)):
+            raise DataError(
+                f"{tree.path}: expected the same classes in {part} as in {reference}, found "
+                f"{', '.join(map(repr, strange))} in only one of them; add or remove their images"
+            )
+    changed = sorted({item for part in by_part.values() for item in part.items()})
+    return classes, [
+        f"the class of folder {folder!r} is called {label}, as its name can't be printed"
+        for label, folder in changed
+        if not folder.isprintable()
+    ]
+
+
+def _refuse_empty(tree: Tree, places: dict[str, Place]) -> None:
+    # Folders next to those with images would be classes, too.
+    homes = {name.rpartition("/")[0] for name in places}
+    sides = {home.rpartition("/")[0] for home in homes}
+    for folder in sorted(tree.folders - homes):
+        contains_parts = any(side == folder or side.startswith(f"{folder}/") for side in sides)
+        if folder.rpartition("/")[0] in sides and not contains_parts:
+            raise DataError(
+                f"{where(tree, folder)}: expected images of a class, found none; "
+                "add images or remove the folder"
+            )
