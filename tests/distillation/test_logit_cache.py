@@ -114,6 +114,38 @@ def test_torn_file_is_found_before_a_student_learns_from_it(tmp_path: Path, harm
     assert (asked.images, file.read_bytes()) == (50, content)
 
 
+def test_logits_of_a_teacher_that_answers_otherwise_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+    told: list[str] = []
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    def swapped(images: np.ndarray) -> np.ndarray:
+        return teacher(images)[:, ::-1]
+
+    def found(by: logit_cache.TeacherOfViews) -> LogitCache:
+        cache = logit_cache.find(ORIGIN, by, IMAGES, Notes())
+        cache.ask(by, IMAGES, 2)
+        return cache
+
+    first, again, second = found(teacher), found(teacher), found(swapped)
+    assert first.folder == again.folder != second.folder
+    assert len(told) == 1
+    assert found(swapped).folder == second.folder
+    assert found(teacher).folder == first.folder
+    assert len(told) == 1  # both are known now
+    index = np.arange(50)
+    np.testing.assert_array_equal(second.logits(1, index), first.logits(1, index)[:, ::-1])
+    # One damaged view does not hide the others.
+    (first.folder / "00000.npy").write_bytes(b"")
+    assert not LogitCache(first.folder, ORIGIN).agrees(swapped, IMAGES)
+    assert len(list(logit_cache.stored())) == 2
+
+
 def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> None:
     held(tmp_path)
     changed = {

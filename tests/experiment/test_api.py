@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import tutelage
 from tutelage import recipe
 from tutelage.data import datasets
 from tutelage.data.datasets import Dataset, Part
-from tutelage.errors import DataError, ModelError, RecipeError, TutelageError
+from tutelage.errors import DataError, ModelError, RecipeError, RunError, TutelageError
 from tutelage.experiment import api
 from tutelage.models import loading, stored_logits
 from tutelage.progress import EpochLog, Progress
@@ -435,3 +438,154 @@ def test_stored_logits_refuse_views_they_know_nothing_of(
         distil(tmp_path, teacher=tmp_path / "logits.npy", settings={"views.shift": 1})
     told = recipe.load("digits", recipe.overrides(teacher="a.npy", student="s", data="digits"))
     assert (told.views.flip, told.views.shift, told.views.distinct) == (False, 0, 1)
+
+
+# Models given as code: their answers tell what a digest of weights and classes misses.
+
+CODE = """
+import keras, numpy as np, torch
+from pathlib import Path
+
+class Ordered(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        weights = np.load(Path(__file__).with_name("weights.npy"))
+        self.linear = torch.nn.Linear(64, 10, bias=False)
+        self.linear.weight = torch.nn.Parameter(torch.tensor(weights))
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))[:, self.order]
+
+def teacher():
+    module = Ordered()
+    module.order = {order}
+    return module
+
+@keras.saving.register_keras_serializable("test_api_{name}")
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return x * SCALE
+
+SCALE = {scale}
+
+def student():
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), Scaled(), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+"""
+RIGHT, WRONG = list(range(10)), [*range(1, 10), 0]
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a module, with a class order of its teacher and a scale of its student."""
+    images = DIGITS.train.images.reshape(-1, 64) / 255
+    weights = np.linalg.lstsq(images, np.eye(10)[DIGITS.train.labels], rcond=None)[0].T
+    np.save(tmp_path / "weights.npy", 8 * weights.astype(np.float32) / 255)
+    monkeypatch.chdir(tmp_path)
+    name = f"given_{tmp_path.name}".replace("-", "_")
+
+    def write(order: list[int] = RIGHT, scale: float = 1 / 255) -> str:
+        text = CODE.format(order=order, scale=scale, name=name)
+        (tmp_path / f"{name}.py").write_text(text)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)  # as new as the source
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return write
+
+
+def taught(name: str, out: Path, progress: Progress | None = None) -> api.Outcome:
+    return tutelage.distill(
+        teacher=f"{name}:teacher",
+        student=f"{name}:student",
+        data="digits",
+        recipe="digits",
+        settings=SETTINGS,
+        out=out,
+        progress=progress,
+    )
+
+
+def assert_same(one: api.Outcome, other: api.Outcome) -> None:
+    for stage in ("baseline", "student"):
+        models = [loading.load_model(found.folder / f"{stage}.keras") for found in (one, other)]
+        for a, b in zip(*(model.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(a, b)
+    accuracies = [[m["accuracy"] for m in x.results["models"].values()] for x in (one, other)]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_a_mended_teacher_is_asked_anew_and_its_student_trained_anew(
+    code: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = taught(code(order=WRONG), tmp_path / "run")
+    assert wrong.results["models"]["teacher"]["accuracy"] < 0.2
+    notes = Notes()
+    mended = taught(code(), tmp_path / "run", notes)
+    assert mended.results["models"]["teacher"]["accuracy"] > 0.9
+    assert {stage for stage, _ in notes.trained} == {"caching teacher logits", "student"}
+    assert sum("answers otherwise" in text for text in notes.told) == 1
+    again = Notes()
+    assert taught(code(), tmp_path / "run", again).results == mended.results
+    assert again.trained == []
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    assert_same(mended, taught(code(), tmp_path / "fresh" / "run"))
+
+
+def test_a_mended_teacher_of_an_interrupted_run_begins_its_student_anew(
+    code: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        taught(code(order=WRONG), tmp_path / "run", Notes(dies_at=("student", 1)))
+    notes = Notes()
+    mended = taught(code(), tmp_path / "run", notes)
+    assert ("student", 1) in notes.trained
+    assert ("baseline", 1) not in notes.trained
+    assert_same(mended, taught(code(), tmp_path / "fresh" / "run"))
+
+
+def test_an_unchanged_teacher_of_an_interrupted_run_goes_on_in_the_same_bits(
+    code: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        taught(code(), tmp_path / "run", Notes(dies_at=("student", 1)))
+    notes = Notes()
+    resumed = taught(code(), tmp_path / "run", notes)
+    assert notes.trained == [("student", 2)]
+    assert_same(resumed, taught(code(), tmp_path / "fresh" / "run"))
+
+
+def test_a_student_whose_constants_changed_is_trained_anew_with_its_baseline(
+    code: Callable[..., str], tmp_path: Path
+) -> None:
+    taught(code(scale=1 / 16), tmp_path / "run")
+    notes = Notes()
+    changed = taught(code(), tmp_path / "run", notes)
+    assert {stage for stage, _ in notes.trained} == {"baseline", "student"}
+    # The baseline of a run beside it is not taken either.
+    taught(code(scale=1 / 16), tmp_path / "runs" / "one")
+    beside = Notes()
+    assert_same(changed, taught(code(), tmp_path / "runs" / "two", beside))
+    assert ("baseline", 1) in beside.trained
+
+
+def test_hooks_on_a_module_in_memory_are_seen(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    given = {"teacher": module, "student": "digits-student", "settings": {"teacher.scale": 16}}
+    distil(tmp_path, **given)
+    notes = Notes()
+    hook = module.register_forward_hook(lambda layer, inputs, outputs: 1.05 * outputs)
+    distil(tmp_path, **given, progress=notes)
+    assert {stage for stage, _ in notes.trained} == {"caching teacher logits", "student"}
+    hook.remove()
+    again = Notes()
+    distil(tmp_path, **given, progress=again)
+    assert {stage for stage, _ in again.trained} == {"student"}  # the first logits are still there
+
+
+def test_a_damaged_record_of_answers_is_refused(tmp_path: Path, teacher: keras.Model) -> None:
+    distil(tmp_path, teacher=teacher)
+    (tmp_path / "run" / "answers.npz").write_bytes(b"PK damaged")
+    with pytest.raises(RunError, match="answers"):
+        distil(tmp_path, teacher=teacher)

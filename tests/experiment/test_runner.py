@@ -266,21 +266,26 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         assert {stage for stage in before if before[stage] != others[stage]} == named, key
 
 
-def test_changed_temperature_asks_the_teacher_nothing(
+def test_changed_temperature_asks_the_teacher_for_a_sample_alone(
     run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    asked: list[tuple[str, int]] = []
     logits = loading.logits
 
     def noted(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
-        asked.append(model.name)
+        asked.append((model.name, len(images)))
         return logits(model, images, precision)
 
     monkeypatch.setattr(loading, "logits", noted)
     runner.run(resolved(loss__temperature=3.0), run[0].parent / "warm")
-    # Each model once on the test part, once on the validation images; before that, the student
-    # on the validation images, before and after its batch normalization is measured again.
-    assert asked == 2 * ["digits_student"] + 2 * ["digits_teacher"] + 4 * ["digits_student"]
+    # The sample for the stored logits; then the student on the validation images, before and
+    # after its batch normalization is measured again; each model once on the test part, once on
+    # the validation images.
+    teacher, student = (
+        [(f"digits_{role}", count) for count in (360, len(resolved().validation))]
+        for role in ("teacher", "student")
+    )
+    assert asked == [("digits_teacher", 64), *2 * student[1:], *teacher, *2 * student]
 
 
 def test_student_sees_its_distinct_views_and_the_teacher_new_ones(tmp_path: Path) -> None:

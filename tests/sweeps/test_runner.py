@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import optuna
 import pytest
+import torch
 
 from tutelage import cli, recipe
 from tutelage.data.datasets import Part
@@ -343,6 +344,30 @@ def test_teacher_of_a_run_beside_the_sweep_is_taken_and_asked_once(tmp_path: Pat
     assert any("which has the same stage" in text for text in again.told)
     # Only what the best student is to see is new: the images' hash is another.
     assert Counter(again.trained)["caching teacher logits"] == 0
+
+
+def test_a_teacher_that_answers_otherwise_begins_the_sweep_anew(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+    def swept_by(module: torch.nn.Module, out: Path, notes: Notes) -> dict[str, Any]:
+        changed = SMALL | {"schedule.student.epochs": 1}
+        given = prepare(recipe.load("digits", changed), teacher=module)
+        return runner.run(given, search_space.plan(given.recipe), out, progress=notes)
+
+    first = swept_by(module, tmp_path / "sweep", Notes())
+    hook = module.register_forward_hook(lambda layer, inputs, outputs: outputs.flip(1))
+    notes = Notes()
+    changed = swept_by(module, tmp_path / "sweep", notes)
+    assert sum("answers otherwise" in text for text in notes.told) == 2  # and of its best
+    assert Counter(notes.trained)["sweep"] == 2
+    assert [row["nll"] for row in changed["trials"]] != [row["nll"] for row in first["trials"]]
+    fresh = swept_by(module, tmp_path / "fresh" / "sweep", Notes())
+    for one, other in zip(changed["trials"], fresh["trials"], strict=True):
+        assert one["nll"] == other["nll"]
+    hook.remove()
+    back = Notes()
+    assert swept_by(module, tmp_path / "sweep", back)["trials"] == first["trials"]
 
 
 def test_methods_on_logits_and_on_layers_share_a_sweep(tmp_path: Path) -> None:

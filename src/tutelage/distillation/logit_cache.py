@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -15,12 +16,15 @@ import numpy as np
 
 from tutelage import storage
 from tutelage.data import augmentation
+from tutelage.distillation.answers import agree, sample
 from tutelage.errors import LogitsError
 from tutelage.progress import Progress
 
 _CHUNK = 2000  # images per call of the teacher, at most
 _CHUNK_BYTES = 64 * 2**20
 _LARGEST = float(np.finfo(np.float16).max)
+
+TeacherOfViews = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class LogitCache:
 
     def ask(
         self,
-        teacher: Callable[[np.ndarray], np.ndarray],
+        teacher: TeacherOfViews,
         images: np.ndarray,
         count: int,
         progress: Progress | None = None,
@@ -127,16 +131,7 @@ class LogitCache:
             logits = np.empty(self.origin.shape, np.float16)
             for step, start in enumerate(chunks, start=1):
                 index = np.arange(start, min(start + size, len(images)))
-                shown = augmentation.view(
-                    images,
-                    index,
-                    seed=self.origin.seed,
-                    epoch=number,
-                    flip=self.origin.flip,
-                    shift=self.origin.shift,
-                    cutout=self.origin.cutout,
-                )
-                logits[index] = _checked(teacher(shown))
+                logits[index] = _checked(teacher(self._view(images, index, number)))
                 progress.step(step, {})
             seconds = time.monotonic() - began
             self._store(number, logits, seconds)
@@ -167,6 +162,28 @@ class LogitCache:
     def seconds(self, count: int) -> float:
         """Seconds that the teacher took for the first `count` views, over all runs."""
         return sum(self._note(number)["seconds"] for number in range(count))
+
+    def agrees(self, teacher: TeacherOfViews, images: np.ndarray) -> bool:
+        """Whether a teacher gives the stored logits for a few images; True if none are stored."""
+        index = sample(len(images))
+        for file in sorted(self.folder.glob("[0-9]*.npy")):  # not those being written
+            number = int(file.stem)
+            if self._is_complete(number):
+                stored = np.load(file, mmap_mode="r")[index]
+                answers = teacher(self._view(images, index, number))
+                return agree(answers, stored, self.origin.precision)
+        return True
+
+    def _view(self, images: np.ndarray, index: np.ndarray, number: int) -> np.ndarray:
+        return augmentation.view(
+            images,
+            index,
+            seed=self.origin.seed,
+            epoch=number,
+            flip=self.origin.flip,
+            shift=self.origin.shift,
+            cutout=self.origin.cutout,
+        )
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
@@ -210,6 +227,32 @@ class GivenLogits:
 def home() -> Path:
     """The cache's folder, which contains one folder per origin, named by its key."""
     return storage.cache_folder() / "knowledge"
+
+
+def find(
+    origin: Origin, teacher: TeacherOfViews, images: np.ndarray, progress: Progress
+) -> LogitCache:
+    """The cache of an origin whose logits are those that its teacher gives now.
+
+    Args:
+        origin: what the logits are computed from.
+        teacher: as for `LogitCache.ask`; asked for a few images of a stored view.
+        images: the training images that `origin` identifies.
+        progress: notified if logits are stored, but others than the teacher gives.
+
+    Returns:
+        The first cache of the origin that agrees with the teacher, else an empty one. Logits of
+        others stay, as another process may be training on them.
+    """
+    folder = home() / origin.key()
+    cache = LogitCache(folder, origin)
+    for number in itertools.count(1):
+        if cache.agrees(teacher, images):
+            break
+        cache = LogitCache(folder.with_name(f"{folder.name}-{number}"), origin)
+    if cache.folder != folder and not cache.folder.exists():
+        progress.note("the teacher no longer gives the logits stored of it: computing them anew")
+    return cache
 
 
 def stored() -> Iterator[dict[str, Any]]:

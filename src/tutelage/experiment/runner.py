@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data import datasets
@@ -55,7 +57,9 @@ def run(
         MissingExtraError: if TensorBoard is requested but not installed.
     """
     progress, key = progress or Progress(), experiment.key()
-    if results := run_folder.finished(path, key, hash_of(experiment.former_keys())):
+    changed = run_folder.changed(path, experiment.answers)
+    results = run_folder.finished(path, key, hash_of(experiment.former_keys()))
+    if results and not changed:
         progress.note(f"already done in {path}")
         if tensorboard:
             with run_folder.opened(path, key, "", tensorboard=True) as folder:
@@ -63,9 +67,10 @@ def run(
         return results
     toml = recipes.to_toml(experiment.recipe)
     with run_folder.opened(path, key, toml, tensorboard=tensorboard) as folder:
+        follow(experiment, folder, progress)
         _report_notes(experiment, progress)
         for stage in experiment.stages:
-            _complete(stage, folder, progress)
+            _complete(stage, folder, progress, experiment.answers)
         progress.note(f"measuring on the {len(experiment.data.test):,} test images")
         return measure.measure(experiment, folder)
 
@@ -86,7 +91,8 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
         TrainingError: if a loss is not finite.
     """
     _report_notes(experiment, progress)
-    _complete(experiment.stages[0], folder, progress)
+    follow(experiment, folder, progress)
+    _complete(experiment.stages[0], folder, progress, experiment.answers)
     return folder.model(experiment.stages[0].name)
 
 
@@ -176,7 +182,18 @@ def _report_notes(experiment: Experiment, progress: Progress) -> None:
         progress.note(f"warning: {warning}")
 
 
-def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
+def follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> None:
+    """Begin anew the stages whose given model answers otherwise than when they were trained."""
+    for name in folder.follow(experiment.answers):
+        progress.note(
+            f"{name}: it answers otherwise than when {folder.path} was trained with it: "
+            "training anew what depends on it"
+        )
+
+
+def _complete(
+    stage: StageSpec, folder: RunFolder, progress: Progress, answers: Mapping[str, np.ndarray]
+) -> None:
     """Complete a stage: train its model, or copy or take an existing one."""
     if stage.name in folder.stages:
         progress.note(f"{stage.name}: already trained")
@@ -185,7 +202,7 @@ def _complete(stage: StageSpec, folder: RunFolder, progress: Progress) -> None:
     network: keras.Model | Path | None
     if stage.given is not None:
         network, source = stage.given.model, stage.given.name  # not copied unless a Keras model
-    elif stage.shared and (found := folder.same_stage_elsewhere(stage.name, stage.key)):
+    elif stage.shared and (found := folder.same_stage_elsewhere(stage.name, stage.key, answers)):
         network, entry = found
         source = f"{network.parent}, which has the same stage"
     else:

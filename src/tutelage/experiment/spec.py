@@ -13,9 +13,10 @@ import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data.datasets import Dataset, Part
+from tutelage.distillation.answers import sample
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
-from tutelage.models import resolve, stored_logits, zoo
+from tutelage.models import loading, resolve, stored_logits, zoo
 from tutelage.models.digest import keras_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
@@ -213,6 +214,18 @@ class Experiment:
                 )
             )
         return tuple(stages)
+
+    @cached_property
+    def answers(self) -> dict[str, np.ndarray]:
+        """Logits that given models, the student untrained, return for a few training images."""
+        images = self.data.train.images
+        images, answers = images[sample(len(images))], {}
+        if self.teacher is not None and self.teacher.logits is not None:
+            compute = self.teacher.member_logits or self.teacher.logits
+            answers["teacher"] = compute(images, "float32")
+        if self.student is not None:
+            answers["student"] = loading.logits(self.stage("student").build(), images)
+        return answers
 
     @property
     def final_stages(self) -> tuple[StageSpec, ...]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tutelage.distillation.logit_cache import GivenLogits, LogitCache, Origin, home
+from tutelage.distillation import logit_cache
+from tutelage.distillation.logit_cache import GivenLogits, Origin
 from tutelage.experiment.spec import StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
@@ -81,8 +82,12 @@ def targets(
         precision=stage.precision,
         shape=(len(images), *teachers, len(stage.classes)),
     )
-    cache = LogitCache(home() / origin.key(), origin)
-    cache.ask(lambda views: compute(views, stage.precision), images, spec.passes, progress)
+
+    def ask(views: np.ndarray) -> np.ndarray:
+        return compute(views, stage.precision)
+
+    cache = logit_cache.find(origin, ask, images, progress)
+    cache.ask(ask, images, spec.passes, progress)
     return replace(distillation, logits=cache), cache.seconds(spec.passes)
 
 

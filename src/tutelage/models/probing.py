@@ -7,19 +7,19 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from tutelage.distillation.answers import sample
 from tutelage.errors import ModelError, TutelageError
 from tutelage.models import loading
 from tutelage.models.preprocessing import Preprocessing, prepared, refuse_outputs
 
 TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
 
-_PROBES = 64  # images per trial prediction
 MIN_PROBABILITY = 1e-7  # lower bound, so that the logarithm is finite
 
 
 def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
     """A model's outputs for a few evenly spaced images; raises if they can't be logits."""
-    probes = images[np.linspace(0, len(images) - 1, min(_PROBES, len(images))).astype(int)]
+    probes = images[sample(len(images))]
     try:
         outputs = predict(probes, "float32")
     except TutelageError:

@@ -6,18 +6,22 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from tutelage import storage
+from tutelage.distillation.answers import agree
 from tutelage.errors import RunError
 from tutelage.models import class_names
 from tutelage.training.tensorboard import EventLog
 
+_ANSWERS = "answers.npz"
 STAGES = ("teacher", "baseline", "student")
 COLUMNS = (
     "stage",
@@ -31,6 +35,8 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
+# The stages that depend on a given teacher, or on a given student.
+_DEPENDENT = {"teacher": ("teacher", "student"), "student": ("baseline", "student")}
 
 
 class RunFolder:
@@ -65,6 +71,30 @@ class RunFolder:
         with storage.replacing(self.path / name) as temporary:
             # Paths of the command line may have bytes that are not UTF-8.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def follow(self, answers: Mapping[str, Any]) -> tuple[str, ...]:
+        """Record what the given models answer, and discard stages trained with other answers.
+
+        Args:
+            answers: the `Experiment`'s.
+
+        Returns:
+            The models whose answers have changed, as from `changed`.
+        """
+        names = changed(self.path, answers)
+        for role in {role for name in names for role in _DEPENDENT[name]}:
+            for stage in [stage for stage in self.stages if stage.split("-")[0] == role]:
+                del self.stages[stage]
+            for file in self.path.glob(f".{role}*.npz"):  # checkpoints
+                file.unlink()
+        if names:
+            self._write_manifest()
+            for results in ("results.json", "sweep.json"):
+                (self.path / results).unlink(missing_ok=True)
+        if answers:
+            with storage.replacing(self.path / _ANSWERS) as temporary:
+                np.savez(temporary, **answers)
+        return names
 
     def finish_stage(
         self, stage: str, entry: dict[str, Any], network: Any, classes: tuple[str, ...]
@@ -106,15 +136,22 @@ class RunFolder:
                 self.events.write(stage, rows)
         self.write_text("history.csv", text.getvalue())
 
-    def same_stage_elsewhere(self, stage: str, key: str) -> tuple[Path, dict[str, Any]] | None:
+    def same_stage_elsewhere(
+        self, stage: str, key: str, answers: Mapping[str, np.ndarray]
+    ) -> tuple[Path, dict[str, Any]] | None:
         """The model file of an adjacent run folder that has finished the same stage."""
+        relevant = {n: a for n, a in answers.items() if stage in _DEPENDENT[n]}
         for manifest in sorted(self.path.parent.glob("*/run.json")):
             try:
                 entry = json.loads(manifest.read_text(encoding="utf-8"))["stages"][stage]
                 model = manifest.parent / f"{stage}.keras"
-                if entry["key"] == key and entry["sha256"] == storage.sha256(model):
+                if (
+                    entry["key"] == key
+                    and entry["sha256"] == storage.sha256(model)
+                    and not changed(manifest.parent, relevant)
+                ):
                     return model, entry
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RunError):
                 continue  # skip a damaged or unfinished folder of another run
         return None
 
@@ -175,6 +212,28 @@ def finished(path: Path, *keys: str) -> dict[str, Any] | None:
         return results
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def changed(path: Path, answers: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The models that answer otherwise than recorded in a run's folder.
+
+    Args:
+        path: the folder.
+        answers: logits of given models: the teacher's and the untrained student's.
+
+    Returns:
+        The names in `answers` of these models; none if there is no record.
+
+    Raises:
+        RunError: if the record is damaged.
+    """
+    try:
+        with np.load(path / _ANSWERS) as stored:
+            return tuple(n for n in answers if n in stored and not agree(answers[n], stored[n]))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path / _ANSWERS} is damaged: choose another --out") from error
 
 
 def _known_stages(path: Path, key: str) -> dict[str, dict[str, Any]] | None:

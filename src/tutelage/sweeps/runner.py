@@ -157,7 +157,9 @@ def run(
             f"found {workers}"
         )
     key, recipe = _key(experiment.keys(), plan), experiment.recipe
-    if results := _finished(path, key, _key(experiment.former_keys(), plan)):
+    changed = run_folder.changed(path, experiment.answers)
+    results = _finished(path, key, _key(experiment.former_keys(), plan))
+    if results and not changed:
         progress.note(f"already done in {path}")
         return results
     for variant in kinds(experiment, plan, min):
@@ -165,7 +167,10 @@ def run(
     with run_folder.opened(path, key, recipes.to_toml(recipe)) as folder:
         url = storage_url or f"sqlite:///{(path / 'study.db').resolve().as_posix()}"
         name = f"tutelage-{recipe.name}-{key[:16]}"
-        with explained(url), closing(TrialQueue(url, name, plan, recipe)) as queue:
+        with (
+            explained(url),
+            closing(TrialQueue(url, name, plan, recipe, experiment.answers)) as queue,
+        ):
             teacher = runner.train_teacher(experiment, folder, progress)
             trainer = StudentTrainer(experiment, teacher, path, key)
             if not queue.all_done():
@@ -257,7 +262,10 @@ def _worker(
             )
         trainer = StudentTrainer(experiment, teacher, path, key, _EndsOnSignal())
         trainer.prepare(plan, Progress())
-        with explained(url), closing(TrialQueue(url, name, plan, recipe)) as queue:
+        with (
+            explained(url),
+            closing(TrialQueue(url, name, plan, recipe, experiment.answers)) as queue,
+        ):
             signal.signal(signal.SIGTERM, lambda number, frame: _ending.set())
             for _ in work(queue, trainer):
                 pass

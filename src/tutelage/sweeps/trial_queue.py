@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from tutelage.distillation.answers import agree
 from tutelage.errors import RunError, extra
 from tutelage.recipe import Recipe
 from tutelage.sweeps.search_space import Axis, Plan, Span, TrialSpec
@@ -25,7 +29,7 @@ GRACE_PERIOD = 20.0  # seconds without a heartbeat before a trial is requeued
 _LOOK = 0.5
 _OPENINGS = 8
 _JUDGES = 5  # students that must have finished before others are pruned
-_ROWS, _ALIVE = "students", "alive"
+_ROWS, _ALIVE, _ANSWERS = "students", "alive", "answers"
 
 TrialResult = dict[str, Any]
 
@@ -83,6 +87,7 @@ class TrialQueue:
         name: name of the study, the same for all processes of a sweep.
         plan: the search space.
         recipe: the recipe to vary.
+        answers: the `Experiment`'s; students of other answers stay in a study of their own.
 
     Raises:
         RunError: if the database can't be used.
@@ -105,22 +110,42 @@ class TrialQueue:
     ['kd, alpha 0.5, T 2, seed 0']
     """
 
-    def __init__(self, url: str, name: str, plan: Plan, recipe: Recipe):
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        plan: Plan,
+        recipe: Recipe,
+        answers: Mapping[str, np.ndarray] | None = None,
+    ):
         self.plan, self.recipe = plan, recipe
         self.specs = plan.specs(recipe)
         self.total = len(self.specs) + (plan.trials or 0)
         self._storage = _opened(url)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=0, n_min_trials=_JUDGES)
         with explained(url):
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=pruner if plan.prune else optuna.pruners.NopPruner(),
-            )
-            self._id = self._storage.get_study_id_from_name(name)
+            for number in itertools.count():
+                name_and_number = f"{name}-{number}" if number else name
+                self._study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=name_and_number,
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=pruner if plan.prune else optuna.pruners.NopPruner(),
+                )
+                if self._agrees(answers or {}):
+                    break
+            self._id = self._storage.get_study_id_from_name(name_and_number)
         self._heartbeats: dict[int, tuple[Any, float]] = {}
+
+    def _agrees(self, answers: Mapping[str, np.ndarray]) -> bool:
+        """Whether the study was begun with these answers; a new one is."""
+        stored = self._study.user_attrs.get(_ANSWERS)
+        if stored is None:
+            tree = {name: logits.tolist() for name, logits in answers.items()}
+            self._study.set_user_attr(_ANSWERS, tree)
+            return True
+        return all(agree(answers[n], np.array(stored[n], np.float32)) for n in answers)
 
     def take(self) -> Trial | None:
         """Take a free trial; waits while others hold the last ones. None if all are done."""
