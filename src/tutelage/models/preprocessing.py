@@ -17,6 +17,8 @@ from tutelage.errors import ModelError, RecipeError
 class Preprocessing:
     """A model's preprocessing: resize to `size`, then (pixel / scale - mean) / std.
 
+    Images are resized bilinearly, with smoothing when shrinking, as by Pillow's BILINEAR.
+
     Attributes:
         size: (height, width) in pixels; None: that of the images.
         scale: divisor of the pixels (0 to 255).
@@ -108,7 +110,9 @@ def prepared(
     elif preprocessing.scale != 1 or preprocessing.mean or preprocessing.std:
         raise RecipeError(f"{name} takes uint8 pixels: leave out scale, mean and std")
     if size != shape[:2]:
-        x = layers.Resizing(*size, dtype=dtype, name=unused_name("entry_size", taken))(x)
+        # Antialiased as Pillow's BILINEAR, by which files and uploads are resized.
+        sized = unused_name("entry_size", taken)
+        x = layers.Resizing(*size, antialias=True, dtype=dtype, name=sized)(x)
     return inputs, x
 
 
