@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from tutelage import storage
 from tutelage.data import augmentation
@@ -54,7 +55,9 @@ def test_logits_are_the_teachers_on_the_views_of_that_epoch(
         shown = augmentation.view(IMAGES, index, epoch=number, **VIEWS)
         got = made.logits(number, index)
         assert (got.dtype, got.shape) == (np.float32, (4, 3))
-        np.testing.assert_allclose(got, teacher(shown), rtol=1e-3, atol=1e-4)
+        expected = teacher(shown)
+        expected = expected - expected.max(axis=1, keepdims=True)
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
     assert (made.logits(0, index) != made.logits(1, index)).any()
 
 
@@ -167,6 +170,18 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(LogitsError, match="damaged"):
         LogitCache(tmp_path, ORIGIN)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3_000.0, -30_000.0, 1e6])
+def test_a_common_offset_takes_no_digits(tmp_path: Path, offset: float) -> None:
+    rows = np.random.default_rng(0).normal(scale=5, size=(len(IMAGES), 3))
+    made = LogitCache(tmp_path, ORIGIN)
+    made.ask(lambda views: rows[: len(views)] + offset, IMAGES, 1)
+    got = made.logits(0, np.arange(len(IMAGES)))
+    assert (got.max(axis=1) == 0).all()
+    for temperature in (1, 4, 20):
+        expected = softmax(rows / temperature, axis=1)
+        np.testing.assert_allclose(softmax(got / temperature, axis=1), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1e6])

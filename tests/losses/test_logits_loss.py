@@ -324,3 +324,51 @@ def test_logits_of_other_shapes_are_refused_by_name(loss, shape):
     assert str(shape) in str(caught.value)
     assert "(4, 10)" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def masked(x, lowest):
+    """Logits whose last two classes are masked, and whose others have 8 classes left."""
+    x = np.array(x)
+    x[:, 8:] = lowest
+    return x
+
+
+@named([KD(), DKD(), NKD(), DIST(), StandardizedKD()])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_minus_infinity_gives_the_limit_of_ever_lower_logits(loss, dtype):
+    labels = np.minimum(LABELS, 7)
+    for teacher, student in ((True, False), (True, True)):
+        models = [
+            lambda lowest, x=x, hide=hide: masked(x, lowest).astype(dtype) if hide else x
+            for x, hide in ((TEACHER.astype(dtype), teacher), (STUDENT.astype(dtype), student))
+        ]
+        got = value(loss.compute_loss(*(model(-np.inf) for model in models), labels))
+        limit = value(loss.compute_loss(*(model(-1e6) for model in models), labels))
+        assert np.isfinite(got)
+        assert got == pytest.approx(limit, rel=1e-5, abs=1e-5)
+
+
+@named([KD(), DKD(), NKD(), DIST()])
+def test_masked_classes_count_as_absent(loss):
+    labels = np.minimum(LABELS, 7)
+    got = value(loss.compute_loss(masked(TEACHER, -np.inf), masked(STUDENT, -np.inf), labels))
+    absent = value(loss.compute_loss(TEACHER[:, :8], STUDENT[:, :8], labels))
+    if isinstance(loss, DIST):  # its rows are correlated over all classes, absent ones included
+        assert np.isfinite(got)
+    else:
+        assert got == pytest.approx(absent, rel=1e-6)
+
+
+def test_gradients_past_masked_classes_are_finite():
+    for loss in (KD(), DKD(), NKD(), DIST(), StandardizedKD()):
+        student = torch.tensor(masked(STUDENT, -np.inf), requires_grad=True)
+        loss.compute_loss(
+            torch.tensor(masked(TEACHER, -np.inf)), student, torch.tensor([3, 0, 7, 1])
+        ).backward()
+        assert torch.isfinite(student.grad).all(), type(loss).__name__
+
+
+def test_cross_entropy_of_masked_classes_is_that_of_the_others():
+    hot = np.eye(10)[np.minimum(LABELS, 7)]
+    got = value(CrossEntropy()(hot, masked(STUDENT, -np.inf)))
+    assert got == pytest.approx(value(CrossEntropy()(hot[:, :8], STUDENT[:, :8])), rel=1e-6)

@@ -113,14 +113,14 @@ def operation() -> keras.Model:
     [operation, lambda: net(keras.Sequential([dense("softmax")]))],
     ids=["operation", "nested"],
 )
-def test_other_probabilities_of_keras_become_logarithms(
+def test_a_softmax_is_found_behind_operations_and_in_nested_models(
     build: Callable[[], keras.Model], tmp_path: Path
 ) -> None:
     model = build()
     teacher = teacher_of(model, preprocessing=Preprocessing(scale=255))
-    expected = np.log(np.maximum(predicted(model, GREY / np.float32(255)), 1e-7))
-    np.testing.assert_allclose(logits_of(teacher), expected, atol=1e-4)
-    assert teacher.notes == ("it returns probabilities: using their logarithms as logits",)
+    expected = predicted(model, GREY / np.float32(255))
+    np.testing.assert_allclose(softmax_of(logits_of(teacher), axis=1), expected, atol=1e-6)
+    assert teacher.notes == ("it ends in softmax: using the logits before the softmax",)
     assert teacher.model is not None
     loading.check_fit(teacher.model, "teacher", (8, 8, 1), 3)  # which knows a softmax by sight
     teacher.model.save(tmp_path / "teacher.keras")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logit, softmax
 
 from tests.models.example_models import (
     GREY,
@@ -19,8 +20,10 @@ from tests.models.example_models import (
     onnx_file,
     predicted,
     preprocessed,
+    refused,
     teacher_of,
 )
+from tutelage.errors import ModelError
 from tutelage.models.preprocessing import Preprocessing
 
 
@@ -38,11 +41,28 @@ def test_other_models_probabilities_become_logarithms(tmp_path: Path) -> None:
         assert teacher.notes == ("it returns probabilities: using their logarithms as logits",)
 
 
-def test_sigmoids_are_no_probabilities_of_classes() -> None:
+def test_a_sigmoid_is_left_out_where_it_is_known_and_refused_where_it_is_seen() -> None:
     model = net(dense("sigmoid"))
     teacher = teacher_of(model, preprocessing=SEEN)
+    expected = logit(predicted(model, preprocessed(GREY, SEEN)).astype(np.float64))
+    np.testing.assert_allclose(logits_of(teacher), expected, atol=1e-3)
+    assert teacher.notes == ("it ends in sigmoid: using the logits before the sigmoid",)
+    module = flat(torch.nn.Sigmoid())
+    refused(ModelError, "sigmoid", module, preprocessing=Preprocessing(scale=9))
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_rounded_probabilities_of_other_models_are_converted(digits: int) -> None:
+    class Rounded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.round(x, decimals=digits)
+
+    exact = teacher_of(flat(torch.nn.Softmax(1)), preprocessing=Preprocessing(scale=255))
+    rounded = flat(torch.nn.Softmax(1), Rounded())
+    teacher = teacher_of(rounded, preprocessing=Preprocessing(scale=255))
+    assert "probabilities" in teacher.notes[0]
     np.testing.assert_allclose(
-        logits_of(teacher), predicted(model, preprocessed(GREY, SEEN)), atol=1e-6
+        softmax(logits_of(teacher), axis=1),
+        softmax(logits_of(exact), axis=1),
+        atol=2 * 10.0**-digits,
     )
-    assert teacher.notes == ()
-    assert teacher_of(flat(torch.nn.Sigmoid()), preprocessing=SEEN).notes == ()

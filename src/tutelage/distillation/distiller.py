@@ -12,6 +12,7 @@ from tutelage import private_api
 from tutelage.distillation import training_state
 from tutelage.distillation.loss_means import LossMeans
 from tutelage.distillation.loss_terms import FeatureExtractor, ModelOutput, TeacherBranch
+from tutelage.distillation.output_kind import refuse_probabilities
 from tutelage.distillation.validation import check, check_arguments, split_inputs, weights_of
 from tutelage.errors import RecipeError
 from tutelage.losses import KD, CrossEntropy
@@ -27,6 +28,10 @@ class Distiller(keras.Model):
     student's weights, from which Keras' `BackupAndRestore` goes on. The teacher runs in inference
     mode, once per step, not at all if alpha is 0, and is not changed. The student's regularizers
     are added once. Sample and class weights apply to both terms.
+
+    Both return logits. Of a teacher that ends in softmax or sigmoid, the logits before it are used,
+    with a warning; such a student is refused. Probabilities of models that are no graph of layers,
+    or in `teacher_logits`, are refused in the first step (not within JAX's compiled steps).
 
     Several losses are summed: `distillation_loss = sum_i weight_i * loss_i`; with several
     teachers it is their mean. Intermediate layers are read in the same pass; projections that a
@@ -114,6 +119,7 @@ class Distiller(keras.Model):
         if any(callable(weight) for weight in weights):
             self._steps = self.add_weight((), "zeros", "int32", trainable=False, name="steps")
         each = [type(loss).__name__ for loss in losses] if len(losses) > 1 else []
+        self._checked = False  # whether outputs were found to be logits
         self._means = LossMeans(["hard_loss", *(["distillation_loss", *each] if distills else [])])
 
     @property
@@ -183,6 +189,11 @@ class Distiller(keras.Model):
             hard = private_api.compiled_loss(self, y, y_pred, sample_weight)
         total, terms = hard, [hard]
         if self.alpha and (teachers := self._teacher_outputs(x, training)):
+            if not self._checked:
+                self._checked = all(
+                    refuse_probabilities(f"the {role}", logits)
+                    for role, logits in (("teacher", teachers[0][1].logits), ("student", y_pred))
+                )
             distillation, each = self._distill(teachers, y, y_pred, sample_weight, training)
             terms += [distillation, *each]
             total = distillation

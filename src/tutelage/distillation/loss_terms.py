@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tutelage.distillation import output_kind
 from tutelage.errors import RecipeError
 from tutelage.kernels import accelerate
 from tutelage.losses import FeatureLoss, LogitsLoss
@@ -155,6 +157,8 @@ class TeacherBranch:
         losses: Sequence[keras.distillation.DistillationLoss],
         seed: int,
     ) -> None:
+        if teacher is not None:
+            teacher = _with_logits(teacher)
         self.terms = [LossTerm(loss, teacher, student, seed) for loss in losses]
         names = [name for term in self.terms for name in term.teacher]
         self.outputs = FeatureExtractor(teacher, names) if teacher is not None else None
@@ -166,6 +170,19 @@ class TeacherBranch:
             output = self.outputs(images, training=False)
         features = {name: ops.stop_gradient(x) for name, x in output.features.items()}
         return ModelOutput(ops.stop_gradient(output.logits), features)
+
+
+def _with_logits(teacher: keras.Model) -> keras.Model:
+    """A teacher without the softmax or sigmoid it ends in, with a warning; others as they are."""
+    logits, activation = output_kind.logits_model(accelerate.stock(teacher))
+    if not activation:
+        return teacher
+    warnings.warn(
+        f"the teacher {teacher.name!r} ends in {activation}: using the logits before the "
+        f"{activation}, with the weights it has now",
+        stacklevel=4,
+    )
+    return logits
 
 
 def compares_layers(loss: keras.distillation.DistillationLoss) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tutelage.distillation import output_kind
 from tutelage.distillation.loss_terms import compares_layers
 from tutelage.errors import ModelError, RecipeError
 from tutelage.kernels import accelerate
@@ -40,6 +41,12 @@ def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> N
             f"alpha must be a number from 0 to 1, got {alpha!r}; 0 is the baseline, 0.9 is common"
         )
     _check_model("student", student)
+    _, activation = output_kind.logits_model(accelerate.stock(student))
+    if activation:
+        raise ModelError(
+            f"student must return logits, got a model that ends in {activation}; remove that "
+            "activation and put it behind the trained student, as the losses apply their own"
+        )
     for teacher in teachers:
         if teacher is None and len(teachers) == 1:
             return

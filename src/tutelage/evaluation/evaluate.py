@@ -15,7 +15,7 @@ from tutelage import recipe as recipes
 from tutelage.data import datasets
 from tutelage.errors import ModelError
 from tutelage.evaluation import metrics
-from tutelage.models import class_names, loading, onnx_model, zoo
+from tutelage.models import class_names, loading, onnx_model, probing, zoo
 
 
 def size_figures(model: keras.Model) -> dict[str, Any]:
@@ -46,8 +46,9 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         ModelError: if a file is not a model, doesn't match the data, or has other classes.
         DataError: if the data can't be found or read.
     """
-    model, notes = _load(path), list[str]()
-    teacher_model = None if teacher is None else (_load(teacher), teacher)
+    notes = list[str]()
+    model = _load(path, notes)
+    teacher_model = None if teacher is None else (_load(teacher, notes), teacher)
     dataset = named_data(data, path, whole=True)
     notes += dataset.notes
     test = dataset.test
@@ -69,10 +70,13 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     }
 
 
-def _load(path: Path) -> keras.Model | onnx_model.ExportedModel:
+def _load(path: Path, notes: list[str]) -> keras.Model | onnx_model.ExportedModel:
     if path.suffix == ".onnx":
         return onnx_model.ExportedModel(path, threads=os.cpu_count() or 1)
-    return loading.load_model(path)
+    noticed = list[str]()
+    model = loading.load_logits_model(path, noticed)
+    notes += [f"{path}: {note}" for note in noticed]
+    return model
 
 
 def _logits(
@@ -91,6 +95,8 @@ def _logits(
     else:
         loading.check_fit(model, path, shape, len(classes))
         own, outputs = class_names.read(path), loading.logits(model, images)
+        bound = probing.lowest_probability(str(path), outputs, noticed)
+        outputs = outputs if bound is None else probing.log_of(outputs, bound)
     index = class_names.order(path, own, classes, noticed)
     notes += [f"{path}: {note}" for note in noticed]
     return outputs if index is None else outputs[:, index]

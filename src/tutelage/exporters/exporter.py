@@ -94,7 +94,10 @@ def export(
     progress = progress or Progress()
     _check(form, int8)
     file = source / "student.keras" if source.is_dir() else source
-    model = loading.load_model(file)
+    notes = list[str]()
+    model = loading.load_logits_model(file, notes)
+    for note in notes:
+        progress.note(f"{file}: {note}")
     dataset, held_out = _data(file, data)
     test = dataset.test
     loading.check_fit(model, file, test.images.shape[1:], len(dataset.classes))

@@ -8,6 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+# Stands for minus infinity, the logit of a masked class: its probability is 0, and 0 times the
+# logarithm of another's is 0, where infinities would give NaN.
+_LOWEST = -1e9
+
 
 def wide(logits: Any) -> Any:
     """Convert to float32 or wider: a softmax in half precision loses small probabilities.
@@ -16,11 +20,13 @@ def wide(logits: Any) -> Any:
         logits: an array or tensor of any float type.
 
     Returns:
-        A tensor, unchanged if it is float32 or float64.
+        A tensor of at least -1e9, otherwise unchanged if it is float32 or float64.
     """
     logits = ops.convert_to_tensor(logits)
     enough = keras.backend.standardize_dtype(logits.dtype) in {"float32", "float64"}
-    return logits if enough else ops.cast(logits, "float32")
+    logits = logits if enough else ops.cast(logits, "float32")
+    # Not `maximum`, which rounds float64 to float32 on the PyTorch backend. NaN remains.
+    return ops.where(logits < _LOWEST, _LOWEST, logits)
 
 
 def mean(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from tutelage import private_api
+from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.models import loading
 from tutelage.models.preprocessing import (
@@ -20,7 +21,7 @@ from tutelage.models.preprocessing import (
     refuse_outputs,
     unused_name,
 )
-from tutelage.models.probing import MIN_PROBABILITY, log_of_probabilities, probe, reason
+from tutelage.models.probing import lowest_probability, probe, reason
 
 
 def from_keras(
@@ -86,16 +87,16 @@ def from_keras(
         raise ModelError(f"{name} has {len(outputs)} outputs: expected one, of logits")
     (output,) = keras.tree.flatten(outputs)
     refuse_outputs(name, output.shape, classes)
-    logits = _before_softmax(output)
+    logits, activation = output_kind.before_activation(output)
     made = keras.Model(inputs, logits, name=model.name)
     outputs_seen = probe(name, functools.partial(loading.logits, made), images, classes)
-    if logits is not output:
-        notes.append("it ends in softmax: using the logits before the softmax")
-    elif log_of_probabilities(outputs_seen, notes) is not outputs_seen:
+    if activation:
+        notes.append(f"it ends in {activation}: using the logits before the {activation}")
+    elif bound := lowest_probability(name, outputs_seen, notes):
         inputs = keras.Input(shape, dtype="uint8", name="images")
         # Ends in a layer, as checks inspect the last layer.
         last = layers.Identity(name="logits")
-        x = last(ops.log(ops.maximum(made(inputs), MIN_PROBABILITY)))
+        x = last(ops.log(ops.maximum(made(inputs), bound)))
         made = keras.Model(inputs, x, name=f"{model.name}_logits")
     return made, notes
 
@@ -140,18 +141,3 @@ def _copied(model: keras.Model, x: keras.KerasTensor) -> Any:
                 # Via NumPy: JAX would share the array, and training donates it.
                 target.assign(np.array(ops.convert_to_numpy(variable)))
     return outputs
-
-
-def _before_softmax(output: Any) -> Any:
-    """The input of the softmax layer that produces `output`; `output` itself if there is none."""
-    head, inputs = private_api.producer(output)
-    activation = getattr(head, "activation", None)
-    if not isinstance(head, layers.Softmax) and activation is not keras.activations.softmax:
-        return output
-    (x,) = inputs
-    if isinstance(head, layers.Softmax | layers.Activation):
-        return x
-    linear = type(head).from_config(head.get_config() | {"activation": "linear"})
-    logits = linear(x)
-    linear.set_weights(head.get_weights())
-    return logits

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import softmax
 
 from tutelage import private_api
+from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
 from tutelage.models import class_names, onnx_model
@@ -42,6 +43,25 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     except Exception as error:  # Keras raises many types for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} can't be read as a .keras model: {reason}") from error
+
+
+def load_logits_model(path: str | os.PathLike[str], notes: list[str]) -> keras.Model:
+    """Load a `.keras` file as a model that returns logits, with a note if it ends in softmax.
+
+    Args:
+        path: the file.
+        notes: receives the note.
+
+    Returns:
+        The model, without the softmax or sigmoid that it ends in.
+
+    Raises:
+        ModelError: if the file doesn't exist, or is not a Keras model file.
+    """
+    model, activation = output_kind.logits_model(load_model(path))
+    if activation:
+        notes.append(f"it ends in {activation}: using the logits before the {activation}")
+    return model
 
 
 def check_fit(
@@ -165,10 +185,15 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
         ModelError: if the file is not an image model.
         DataError: if an image can't be read.
     """
-    model = load_model(path)
+    model = load_logits_model(path, [])
     shape, count = _geometry(model, path)
     pictures = onnx_model.read_pictures(images, shape, path, top)
-    probabilities = softmax(logits(model, pictures).astype(np.float64), axis=1)
+    outputs = logits(model, pictures).astype(np.float64)
+    if output_kind.smallest_probability(outputs) is None:
+        output_kind.refuse_sigmoid(str(path), outputs)
+        probabilities = softmax(outputs, axis=1)
+    else:
+        probabilities = outputs / outputs.sum(axis=1, keepdims=True)
     names = class_names.read(path) or ()
     if len(names) != count:
         names = class_names.numbered(count)
@@ -187,15 +212,10 @@ def _geometry(model: keras.Model, name: str | os.PathLike[str]) -> tuple[tuple[i
         raise ModelError(
             f"{name} has output of shape {gives}: expected logits of shape (batch, classes)"
         )
-    last = model
-    while isinstance(last, keras.Model):
-        last = last.layers[-1]
-    if (
-        isinstance(last, keras.layers.Softmax)
-        or getattr(last, "activation", None) is keras.activations.softmax
-    ):
+    _, activation = output_kind.logits_model(model)
+    if activation:
         raise ModelError(
-            f"{name} returns softmax probabilities: expected logits; "
-            "save the model without its softmax"
+            f"{name} returns {activation} probabilities: expected logits; "
+            f"save the model without its {activation}"
         )
     return takes[1:], gives[1]

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from tutelage.distillation import output_kind
 from tutelage.distillation.answers import sample
 from tutelage.errors import ModelError, TutelageError
 from tutelage.models import loading
 from tutelage.models.preprocessing import Preprocessing, prepared, refuse_outputs
 
 TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
-
-MIN_PROBABILITY = 1e-7  # lower bound, so that the logarithm is finite
 
 
 def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
@@ -38,12 +37,22 @@ def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int)
     return outputs
 
 
-def log_of_probabilities(outputs: np.ndarray, notes: list[str]) -> np.ndarray:
-    """A model's outputs, or their logarithms, with a note, if all are probabilities."""
-    if not ((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) - 1) < 1e-3).all()):
-        return outputs
-    notes.append("it returns probabilities: using their logarithms as logits")
-    return np.log(np.maximum(outputs, np.float32(MIN_PROBABILITY)))
+def lowest_probability(name: str, outputs: np.ndarray, notes: list[str]) -> float | None:
+    """The bound to clip a model's outputs at before their logarithm; None if they are logits.
+
+    Adds a note if they are probabilities; raises ModelError if they are a sigmoid's.
+    """
+    bound = output_kind.smallest_probability(outputs)
+    if bound is None:
+        output_kind.refuse_sigmoid(name, outputs)
+    else:
+        notes.append("it returns probabilities: using their logarithms as logits")
+    return bound
+
+
+def log_of(probabilities: np.ndarray, bound: float) -> np.ndarray:
+    """Logits of probabilities, clipped at a bound from `lowest_probability`."""
+    return np.log(np.maximum(probabilities, np.float32(bound)))
 
 
 def teacher_function(
@@ -67,11 +76,10 @@ def teacher_function(
         )
 
     outputs = probe(name, predict, images, classes)
-    if log_of_probabilities(outputs, notes) is outputs:
+    bound = lowest_probability(name, outputs, notes)
+    if bound is None:
         return predict, notes
-    return lambda raw, precision: np.log(
-        np.maximum(predict(raw, precision), MIN_PROBABILITY)
-    ), notes
+    return lambda raw, precision: log_of(predict(raw, precision), bound), notes
 
 
 def reason(error: Exception) -> str:

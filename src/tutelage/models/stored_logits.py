@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.errors import LogitsError, ModelError, RecipeError
 from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
-from tutelage.models.probing import log_of_probabilities, reason
+from tutelage.models.probing import log_of, lowest_probability, reason
 
 
 def image_hash(images: np.ndarray) -> str:
@@ -84,4 +84,6 @@ def read(
         )
     if not np.isfinite(logits).all():
         raise LogitsError(f"{path} contains logits that are not finite: compute them again")
-    return log_of_probabilities(np.asarray(logits, np.float32), notes), index, notes
+    logits = np.asarray(logits, np.float32)
+    bound = lowest_probability(str(path), logits, notes)
+    return logits if bound is None else log_of(logits, bound), index, notes

@@ -1,0 +1,163 @@
+"""Whether a model returns logits or probabilities, and the logits of either."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tutelage import private_api
+from tutelage.errors import ModelError
+
+# Lower bound of unrounded probabilities, so that the logarithm is finite.
+_SMALLEST = 1e-7
+_TOLERANCE = 0.01  # of the sum of a row, from computation in 16 bits
+_COARSEST = 0.1  # largest step of probabilities that count as rounded
+_ACTIVATIONS = {"softmax", "sigmoid"}
+_KEEPS_KIND = (layers.Identity, layers.Flatten, layers.Reshape, layers.Dropout)
+
+
+def before_activation(output: Any) -> tuple[Any, str]:
+    """The logits before the softmax or sigmoid that a graph of layers ends in.
+
+    Args:
+        output: the symbolic output of a model.
+
+    Returns:
+        The symbolic logits, and `"softmax"` or `"sigmoid"`; or `output` itself and `""`. A layer
+        with an activation of its own is copied without it, with its present weights.
+    """
+    head, inputs = private_api.producer(output)
+    unchanged = output, ""
+    if isinstance(head, keras.Model):
+        graph = private_api.graph(head)
+        if not private_api.has_nodes(graph) or len(graph.outputs) != 1:
+            return unchanged
+        inner, name = before_activation(graph.outputs[0])
+        return (keras.Model(graph.inputs, inner)(inputs), name) if name else unchanged
+    name = _activation(head)
+    if name in _ACTIVATIONS:
+        (x, *_) = inputs
+        if not isinstance(head, keras.Layer) or not hasattr(head, "kernel"):
+            return x, name
+        linear = type(head).from_config(head.get_config() | {"activation": "linear"})
+        logits = linear(x)
+        linear.set_weights(head.get_weights())
+        return logits, name
+    if isinstance(head, _KEEPS_KIND) or (isinstance(head, layers.Activation) and name == "linear"):
+        inner, name = before_activation(inputs[0])
+        return (head(inner), name) if name else unchanged
+    return unchanged
+
+
+def _activation(operation: Any) -> str:
+    """The name of an operation's activation function, such as `softmax`."""
+    function = getattr(operation, "activation", None)
+    if function is not None:
+        return str(getattr(function, "__name__", type(function).__name__)).lower()
+    return type(operation).__name__.lower()  # a Softmax layer, or `keras.ops.softmax`
+
+
+def logits_model(model: keras.Model) -> tuple[keras.Model, str]:
+    """A model of the same layers that returns logits.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The model without the activation it ends in, and that activation's name; or the model
+        itself and `""`, also if it is no graph of layers.
+
+    Example:
+
+    >>> import keras
+    >>> from tutelage.distillation.output_kind import logits_model
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    >>> logits, activation = logits_model(model)
+    >>> activation, logits.layers[-1].activation.__name__
+    ('softmax', 'linear')
+    """
+    graph = private_api.graph(model)
+    if not private_api.has_nodes(graph) or len(graph.outputs) != 1:
+        return model, ""
+    logits, name = before_activation(graph.outputs[0])
+    return (keras.Model(graph.inputs, logits, name=model.name), name) if name else (model, "")
+
+
+def smallest_probability(outputs: np.ndarray) -> float | None:
+    """The lower bound to clip probabilities or percentages at; None if outputs are not any.
+
+    Probabilities are values from 0 to 1 whose rows sum to 1, percentages from 0 to 100 to 100,
+    within rounding: of 16-bit computation, or to steps, as of 8-bit models and files with few
+    digits, where all zeros of a row together become half a step.
+
+    Args:
+        outputs: outputs of a model, (n, classes).
+
+    Returns:
+        The bound, in the unit of `outputs`. Logits are `log(max(outputs, bound))`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage.distillation.output_kind import smallest_probability
+    >>> smallest_probability(np.array([[0.25, 0.75]])), smallest_probability(np.eye(2) * 4)
+    (1e-07, None)
+    """
+    if not outputs.size or not np.isfinite(outputs).all() or outputs.min() < 0:
+        return None
+    sums = outputs.sum(axis=1, dtype=np.float64)
+    for whole in (1.0, 100.0):
+        step = _step(outputs / whole)
+        # Rounding errors add up like random numbers; four standard deviations.
+        tolerance = _TOLERANCE + 4 * step * math.sqrt(outputs.shape[1] / 12)
+        if outputs.max() <= whole * (1 + _TOLERANCE) and np.all(
+            np.abs(sums / whole - 1) <= tolerance
+        ):
+            return whole * (step / (2 * outputs.shape[1]) if step else _SMALLEST)
+    return None
+
+
+def _step(values: np.ndarray) -> float:
+    """The step that values are rounded to, 0 if there is none or it is coarse."""
+    distinct = np.unique(np.append(values, 0.0))
+    steps = np.diff(distinct)
+    step = float(steps.min(initial=1.0))
+    if not _SMALLEST < step <= _COARSEST:
+        return 0.0
+    multiples = values / step
+    return step if np.allclose(multiples, np.round(multiples), rtol=0, atol=0.02) else 0.0
+
+
+def refuse_sigmoid(name: str, outputs: np.ndarray) -> None:
+    """Raise ModelError for outputs that look like a sigmoid's, one probability per class."""
+    if outputs.min() >= 0 and outputs.max() <= 1 and np.ptp(outputs, axis=0).max() > 0.5:
+        raise ModelError(
+            f"{name} returns values from 0 to 1 that do not sum to 1, as of a sigmoid: expected "
+            "logits; remove its last activation"
+        )
+
+
+def refuse_probabilities(role: str, outputs: Any) -> bool:
+    """Raise ModelError for a batch of probabilities in place of logits.
+
+    Args:
+        role: what returns them, for the message.
+        outputs: a tensor (batch, classes).
+
+    Returns:
+        Whether it was checked: it has no values in a symbolic or a compiled step.
+    """
+    try:
+        values = np.asarray(ops.convert_to_numpy(outputs), np.float64)
+    except Exception:  # each backend has its own error for a tensor without values
+        return False
+    if values.ndim == 2 and smallest_probability(values) is not None:
+        raise ModelError(
+            f"{role} returns probabilities: expected logits; remove the softmax it ends in, or "
+            "give the logarithms of stored probabilities"
+        )
+    return True

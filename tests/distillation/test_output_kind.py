@@ -1,0 +1,194 @@
+"""Logits and probabilities are told apart, by structure and by values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from scipy.special import expit, log_softmax, softmax
+
+import tutelage
+from tutelage.distillation import output_kind
+from tutelage.errors import ModelError
+from tutelage.evaluation.evaluate import evaluate
+from tutelage.models import probing
+
+X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+LOGITS = np.random.default_rng(1).normal(scale=4, size=(64, 10))
+
+
+def functional(end: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, end(layers.Dense(8, "relu")(inputs)))
+
+
+def nested(z: keras.KerasTensor) -> keras.KerasTensor:
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(4), layers.Softmax()])
+    return keras.Sequential([keras.Input((8,)), inner])(z)
+
+
+ENDS = {
+    "fused": layers.Dense(4, "softmax"),
+    "Softmax": lambda z: layers.Softmax()(layers.Dense(4)(z)),
+    "Activation": lambda z: layers.Activation("softmax")(layers.Dense(4)(z)),
+    "operation": lambda z: ops.softmax(layers.Dense(4)(z)),
+    "float32 behind it": lambda z: layers.Activation("linear", dtype="float32")(
+        layers.Dense(4, "softmax")(z)
+    ),
+    "Flatten behind it": lambda z: layers.Flatten()(layers.Dense(4, "softmax")(z)),
+    "convolution": lambda z: layers.Flatten()(
+        layers.Conv2D(4, 1, activation="softmax")(layers.Reshape((1, 1, 8))(z))
+    ),
+    "nested": nested,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_logits_before_a_softmax_are_found_by_structure(end: Callable[..., object]) -> None:
+    model = functional(end)
+    logits, activation = output_kind.logits_model(model)
+    assert activation == "softmax"
+    found = logits.predict(X, verbose=0)
+    np.testing.assert_allclose(softmax(found, axis=1), model.predict(X, verbose=0), atol=1e-6)
+    assert (found < 0).any()
+
+
+def test_sigmoids_are_found_and_logits_left_alone() -> None:
+    model = functional(layers.Dense(4, "sigmoid"))
+    logits, activation = output_kind.logits_model(model)
+    assert activation == "sigmoid"
+    np.testing.assert_allclose(
+        expit(logits.predict(X, verbose=0)), model.predict(X, verbose=0), atol=1e-6
+    )
+    for end in (layers.Dense(4), layers.Dense(4, "log_softmax"), layers.Dense(4, "relu")):
+        model = functional(end)
+        assert output_kind.logits_model(model) == (model, "")
+
+
+# With the largest error of a probability: of rounding it and its row's sum.
+ROUNDED = {
+    "float32": (lambda p: p.astype(np.float32), 1e-6),
+    "float16": (lambda p: p.astype(np.float16), 1e-3),
+    "8 bits": (lambda p: np.round(p * 256) / 256, 2 / 256),
+    "255 steps": (lambda p: np.round(p * 255) / 255, 2 / 255),
+    "2 digits": (lambda p: np.round(p, 2), 0.02),
+    "3 digits": (lambda p: np.round(p, 3), 0.002),
+    "percentages": (lambda p: 100 * p, 1e-6),
+    "percentages, 1 digit": (lambda p: np.round(100 * p, 1), 0.002),
+}
+
+
+@pytest.mark.parametrize(("rounded", "error"), ROUNDED.values(), ids=ROUNDED)
+def test_probabilities_are_told_by_their_values(
+    rounded: Callable[[np.ndarray], np.ndarray], error: float
+) -> None:
+    outputs = rounded(softmax(LOGITS, axis=1))
+    bound = output_kind.smallest_probability(outputs)
+    assert bound is not None
+    logits = probing.log_of(np.asarray(outputs, np.float32), bound)
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(softmax(logits, axis=1), softmax(LOGITS, axis=1), atol=error)
+    assert output_kind.smallest_probability(outputs[:, :9]) is None  # they sum to less
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        LOGITS,
+        log_softmax(LOGITS, axis=1),
+        np.maximum(LOGITS, 0),
+        expit(LOGITS),
+        np.zeros((8, 3)),
+        np.eye(4) * 7,
+        np.random.default_rng(2).random((64, 2)),
+        np.full((4, 2), np.nan),
+    ],
+)
+def test_logits_are_not_taken_for_probabilities(outputs: np.ndarray) -> None:
+    assert output_kind.smallest_probability(outputs) is None
+
+
+def test_values_of_a_sigmoid_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ModelError, match="mine"):
+        output_kind.refuse_sigmoid("mine", expit(LOGITS))
+    for logits in (LOGITS, np.zeros((4, 2)), np.tile([0.3, 0.7], (9, 1))):
+        output_kind.refuse_sigmoid("mine", logits)
+
+
+class Opaque(keras.Model):
+    """A subclass without a graph of layers."""
+
+    def __init__(self, activation: str | None = None):
+        super().__init__()
+        self.dense = layers.Dense(4, activation)
+
+    def call(self, x: object) -> object:
+        return self.dense(x)
+
+
+def fitted(teacher: keras.Model | None, student: keras.Model, x: object = X) -> dict[str, float]:
+    distiller = tutelage.Distiller(teacher=teacher, student=student, alpha=0.9)
+    distiller.compile(keras.optimizers.SGD(0.1))
+    history = distiller.fit(x, np.arange(64) % 4, verbose=0, shuffle=False, epochs=2).history
+    return {name: values[-1] for name, values in history.items()}
+
+
+@pytest.mark.parametrize("end", [ENDS["fused"], ENDS["nested"]], ids=["fused", "nested"])
+def test_a_distillers_softmax_teacher_teaches_its_logits(end: Callable[..., object]) -> None:
+    model = functional(end)
+    plain, _ = output_kind.logits_model(model)
+    students = [functional(layers.Dense(4)) for _ in range(2)]
+    students[1].set_weights(students[0].get_weights())
+    with pytest.warns(UserWarning, match="softmax"):
+        got = fitted(model, students[0])
+    assert got == pytest.approx(fitted(plain, students[1]), abs=1e-6)
+
+
+def test_a_distillers_softmax_student_is_refused() -> None:
+    with pytest.raises(ModelError, match="softmax"):
+        tutelage.Distiller(
+            teacher=functional(layers.Dense(4)), student=functional(layers.Dense(4, "softmax"))
+        )
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="needs values within a step")
+def test_probabilities_without_structure_are_refused_in_the_first_step() -> None:
+    with pytest.raises(ModelError, match="teacher"):
+        fitted(Opaque("softmax"), functional(layers.Dense(4)))
+    with pytest.raises(ModelError, match="student"):
+        fitted(functional(layers.Dense(4)), Opaque("softmax"))
+    stored = {"images": X, "teacher_logits": softmax(LOGITS[:, :4], axis=1).astype("float32")}
+    with pytest.raises(ModelError, match="teacher"):
+        fitted(None, functional(layers.Dense(4)), stored)
+    fitted(Opaque(), Opaque())
+
+
+def test_evaluate_and_predict_see_the_same_whatever_a_file_ends_in(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1))
+    dense = layers.Dense(10)
+    logits = dense(layers.Flatten()(layers.Rescaling(1 / 256)(inputs)))
+    files = {"logits": logits, "softmax": layers.Softmax()(logits)}
+    files["sigmoid"] = layers.Activation("sigmoid")(logits)
+    files["percent"] = layers.Rescaling(100)(files["softmax"])
+    figures, answers = {}, {}
+    image = tmp_path / "image.png"
+    keras.utils.save_img(image, np.eye(8)[..., None] * 255)
+    for name, output in files.items():
+        file = tmp_path / f"{name}.keras"
+        keras.Model(inputs, output).save(file)
+        result = evaluate(file, "digits")
+        figures[name] = result["models"][name]
+        assert bool(result["notes"]) == (name != "logits")
+        answers[name] = json.dumps(tutelage.predict(file, [image], top=10)[0]["classes"])
+    for name in files:
+        assert figures[name]["nll"] == pytest.approx(figures["logits"]["nll"], rel=1e-3)
+        assert figures[name]["ece"] == pytest.approx(figures["logits"]["ece"], abs=1e-3)
+        now, plain = (json.loads(answers[each]) for each in (name, "logits"))
+        assert [c["name"] for c in now] == [c["name"] for c in plain]
+        chances = [c["probability"] for c in now]
+        assert chances == pytest.approx([c["probability"] for c in plain], abs=1e-3)
