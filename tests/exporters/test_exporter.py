@@ -20,7 +20,7 @@ from tutelage.data import datasets
 from tutelage.errors import ModelError, RecipeError
 from tutelage.evaluation import metrics
 from tutelage.evaluation.evaluate import evaluate
-from tutelage.exporters import exporter
+from tutelage.exporters import exporter, fold_batch_norm
 from tutelage.models import loading
 from tutelage.models.onnx_model import ExportedModel
 
@@ -162,7 +162,7 @@ def test_int8_is_half_as_large_or_less(tmp_path: Path) -> None:
 def test_a_float_file_that_answers_otherwise_is_not_kept(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold = exporter.fold_batch_norm.fold
+    fold = fold_batch_norm.fold
 
     def wrong(model):
         folded = fold(model)
@@ -172,7 +172,7 @@ def test_a_float_file_that_answers_otherwise_is_not_kept(
                 constant.CopyFrom(exporter.onnx.numpy_helper.from_array(values, constant.name))
         return folded
 
-    monkeypatch.setattr(exporter.fold_batch_norm, "fold", wrong)
+    monkeypatch.setattr(fold_batch_norm, "fold", wrong)
     with pytest.raises(ModelError, match="logits"):
         exporter.export(run / "student.keras", out=tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []

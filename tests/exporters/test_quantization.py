@@ -10,7 +10,7 @@ from keras import layers
 from onnx import numpy_helper
 
 from tutelage.data import datasets
-from tutelage.exporters import exporter, fold_batch_norm, quantization
+from tutelage.exporters import fold_batch_norm, onnx_graph, quantization
 from tutelage.models import zoo
 
 DIGITS = datasets.load("digits")
@@ -32,14 +32,14 @@ def net(gamma: float) -> keras.Model:
 
 @pytest.fixture(scope="module", params=[0.0, 0.5], ids=["positive", "mixed"])
 def graph(request: pytest.FixtureRequest) -> onnx.ModelProto:
-    return exporter._graph(net(request.param))
+    return onnx_graph.convert(net(request.param))
 
 
 @pytest.mark.parametrize("method", quantization.METHODS)
 def test_answers_stay_near_those_of_the_floats(graph: onnx.ModelProto, method: str) -> None:
     images = DIGITS.test.images
-    wanted = exporter._run(graph, images)
-    found = exporter._run(quantization.int8(graph, IMAGES, method), images)
+    wanted = onnx_graph.run(graph, images)
+    found = onnx_graph.run(quantization.int8(graph, IMAGES, method), images)
     assert 0 < np.abs(found - wanted).mean() < 0.05 * wanted.std()
     assert np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)) > 0.9
 
@@ -66,7 +66,7 @@ def test_weights_keep_to_7_bits_so_that_no_processor_overflows(graph: onnx.Model
 
 def test_logits_are_not_rounded_to_8_bits(graph: onnx.ModelProto) -> None:
     made = quantization.int8(graph, IMAGES, "minmax")
-    found = exporter._run(made, DIGITS.train.images)
+    found = onnx_graph.run(made, DIGITS.train.images)
     assert len(np.unique(found)) > 1000
 
 
@@ -81,17 +81,17 @@ def test_a_bound_that_is_not_read_as_integers_stays_in_floats() -> None:
     x = layers.BatchNormalization()(layers.Conv2D(4, 3, activation="relu")(x))
     x = keras.ops.sigmoid(x)  # which is not quantised
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(x))
-    graph = exporter._graph(keras.Model(inputs, layers.Dense(10)(x)))
+    graph = onnx_graph.convert(keras.Model(inputs, layers.Dense(10)(x)))
     assert "Max" in [node.op_type for node in fold_batch_norm.fold(graph).graph.node]
     made = quantization.int8(graph, IMAGES, "minmax")
-    wanted, found = (exporter._run(one, IMAGES) for one in (graph, made))
+    wanted, found = (onnx_graph.run(one, IMAGES) for one in (graph, made))
     assert np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
 
 
 def test_a_net_without_convolutions_is_quantised_too() -> None:
     model = zoo.build("mlp-300", images=DIGITS.train.images, classes=10, seed=0)
-    graph = exporter._graph(model)
+    graph = onnx_graph.convert(model)
     made = quantization.int8(graph, IMAGES, "minmax")
-    wanted, found = (exporter._run(one, DIGITS.test.images) for one in (graph, made))
+    wanted, found = (onnx_graph.run(one, DIGITS.test.images) for one in (graph, made))
     assert np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)) > 0.9
     assert len(made.SerializeToString()) < 0.5 * len(graph.SerializeToString())

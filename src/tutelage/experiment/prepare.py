@@ -10,6 +10,7 @@ from tutelage.data import datasets
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
+from tutelage.experiment import rehearsal
 from tutelage.experiment.spec import Experiment, StageSpec, preprocessing
 from tutelage.kernels import accelerate
 from tutelage.losses import LabeledLoss, from_recipe
@@ -106,8 +107,10 @@ def check(experiment: Experiment) -> None:
         models = teacher.given.model if teacher.given else teacher.build(), student.build()
         for loss in from_recipe.losses(recipe.loss):
             loss.validate_model_compatibility(*models)
-    elif student.source is not None:
-        student.build()  # raises if the student is invalid
+    if teacher.given is not None and teacher.given.model is not None:
+        rehearsal.check_file(teacher.given.model, teacher.given.name, experiment.validation.images)
+    if student.source is not None:
+        rehearsal.rehearse(student)
 
 
 def _teacher(

@@ -15,7 +15,7 @@ from tutelage import recipe as recipes
 from tutelage.data import datasets
 from tutelage.errors import DataNotFoundError
 from tutelage.evaluation import evaluate
-from tutelage.experiment import measure, stages
+from tutelage.experiment import measure, rehearsal, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment, StageSpec, hash_of
 from tutelage.models import loading, resolve
@@ -170,7 +170,9 @@ def _report_notes(experiment: Experiment, progress: Progress) -> None:
     for stage in (experiment.stages[0], experiment.stages[-1]):  # the baseline is the same model
         for note in stage.notes:
             progress.note(f"{stage.name}: {note}")
-    teacher = experiment.teacher
+    student, teacher = experiment.stages[-1], experiment.teacher
+    if student.source is not None and (obstacle := rehearsal.obstacle_to_export(student)):
+        progress.note(f"student: it can be trained, but not exported: {obstacle}")
     if teacher is None:
         return
     validation = experiment.validation

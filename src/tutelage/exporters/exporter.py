@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,8 @@ from tutelage.progress import Progress
 
 with extra("export"):
     import onnx
-    import onnxruntime
 
-    from tutelage.exporters import fold_batch_norm, quantization
+    from tutelage.exporters import onnx_graph, onnx_operators, quantization
 
 ModelFunction = Callable[[np.ndarray], np.ndarray]
 
@@ -111,6 +109,11 @@ def export(
     classes = own or dataset.classes  # of the outputs, which keep the model's order
     for note in notes:
         progress.note(f"{file}: {note} to score them; the exported file keeps the model's")
+    if model.inputs[0].dtype != "uint8":
+        progress.note(
+            f"{file} takes {model.inputs[0].dtype} images: it gets the raw pixels, 0 to 255, "
+            "and so will the exported file"
+        )
     progress.note(f"running {file} on {len(test):,} test images of {dataset.name}")
     wanted = loading.logits(model, test.images)
     results: dict[str, Any] = {
@@ -123,7 +126,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / target.name
         if form == "onnx":
-            graph = _graph(model)
+            graph = onnx_graph.convert(model)
             if int8:
                 progress.note(f"calibrating with {min(_CALIBRATION, len(held_out))} images")
                 graph, results["calibration"] = _quantized(graph, held_out)
@@ -191,49 +194,18 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
     )
 
 
-def _graph(model: keras.Model) -> onnx.ModelProto:
-    """A model's folded ONNX graph with a free batch size."""
-    model(np.zeros((1, *model.input_shape[1:]), np.uint8))  # Keras exports only called models
-    with tempfile.TemporaryDirectory() as name:
-        raw, plain = Path(name) / "raw.onnx", Path(name) / "plain.onnx"
-        try:
-            with warnings.catch_warnings():  # on values traced as constants
-                warnings.simplefilter("ignore")
-                model.export(raw, format="onnx", verbose=False)
-        except Exception as error:  # custom layers can raise anything
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{model.name} can't be written as ONNX: {reason}") from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Removes transposes and folds constants, with standard operators only.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(plain)
-        onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
-        return fold_batch_norm.fold(onnx.load(plain))
-
-
 def _quantized(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Quantize a graph with the method that changes its outputs least."""
     calibration, others = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_COMPARED]
     others = others if len(others) else calibration
-    wanted = log_softmax(_run(graph, others).astype(np.float64), axis=1)
+    wanted = log_softmax(onnx_graph.run(graph, others).astype(np.float64), axis=1)
     made, changes = {}, {}
     for method in quantization.METHODS:
         made[method] = quantization.int8(graph, calibration, method)
-        output = log_softmax(_run(made[method], others).astype(np.float64), axis=1)
+        output = log_softmax(onnx_graph.run(made[method], others).astype(np.float64), axis=1)
         changes[method] = float(np.mean(np.sum(np.exp(wanted) * (wanted - output), axis=1)))
     best = min(changes, key=lambda method: changes[method])
     return made[best], {"method": best, "images": len(calibration), "kl": changes}
-
-
-def _run(graph: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return loading.in_batches(lambda part: session.run(None, {name: part})[0], images)
 
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
@@ -248,11 +220,12 @@ def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[st
 
 
 def _litert(model: keras.Model, target: Path) -> None:
+    inference = onnx_graph.inference(model)
     try:
-        model(np.zeros((1, *model.input_shape[1:]), np.uint8))
-        model.export(target, format="litert", verbose=False)
+        with onnx_operators.without_random_numbers(inference):
+            inference.export(target, format="litert", verbose=False)
     except Exception as error:  # the converter raises many types
-        reason = " ".join(str(error).split())[:200]
+        reason = onnx_graph.reason(error)
         raise ModelError(f"{model.name} can't be written as LiteRT: {reason}") from error
 
 

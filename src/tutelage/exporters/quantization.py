@@ -66,7 +66,7 @@ def int8(model: onnx.ModelProto, images: np.ndarray, method: str) -> onnx.ModelP
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=_KINDS,
-            nodes_to_exclude=_before_the_first(model),
+            nodes_to_exclude=[*_before_the_first(model), *_variances(model)],
             calibrate_method=way,
             extra_options={
                 # Clipped values need no range: use that of the bound's output.
@@ -120,6 +120,12 @@ def _before_the_first(model: onnx.ModelProto) -> list[str]:
     """The nodes before the first multiplication, which normalize few values."""
     heavy = [node.op_type in ("Conv", "Gemm", "MatMul") for node in model.graph.node]
     return [node.name for node in model.graph.node[: heavy.index(True)]] if any(heavy) else []
+
+
+def _variances(model: onnx.ModelProto) -> list[str]:
+    """The additions before a square root: variances, which differ by orders of magnitude."""
+    roots = {node.input[0] for node in model.graph.node if node.op_type == "Sqrt"}
+    return [n.name for n in model.graph.node if n.op_type == "Add" and n.output[0] in roots]
 
 
 def _ranges(place: Path, images: np.ndarray, method: str) -> dict[str, dict[str, np.ndarray]]:

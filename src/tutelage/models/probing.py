@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import keras
@@ -83,5 +84,6 @@ def teacher_function(
 
 
 def reason(error: Exception) -> str:
-    """An error's class and message on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """An error's class and message on one line, without the colors of a terminal."""
+    message = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+    return " ".join(message.split())[:300]
