@@ -16,6 +16,9 @@ class Progress:
         `unit` names an epoch of the stage: `epoch`, `pass`, `round`.
         """
 
+    def then(self, epochs: float) -> None:
+        """Work that takes about as long as so many epochs follows the stage's last one."""
+
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """A step of the current epoch has ended; steps count from 1."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
@@ -185,6 +186,54 @@ def test_a_bar_goes_when_its_stage_ends_or_another_begins() -> None:
     assert second is not None
     assert not second.live.is_started
     progress.close()  # once more does no harm
+
+
+def test_a_silence_is_broken_with_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    progress, file = plain()
+    with progress:
+        time.sleep(0.3)
+        progress.stage("teacher", epochs=1, done=0, steps=10)
+        progress.step(3, {"loss": 2.0})
+        time.sleep(0.3)
+        progress.epoch(row(1))
+        time.sleep(0.3)
+    lines = [line for line in file.getvalue().splitlines() if "still working" in line]
+    places = [line.split("still working")[0] for line in lines]
+    assert list(dict.fromkeys(places)) == ["", "teacher 1/1, step 3 of 10: "]
+    assert places[0] == places[-1] == ""
+    time.sleep(0.2)
+    assert len(file.getvalue().splitlines()) == len(lines) + 2  # silent again at the end
+
+
+def test_a_bar_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    progress, file = terminal()
+    with progress:
+        progress.stage("teacher", epochs=1, done=0, steps=10)
+        time.sleep(0.3)
+        assert "still working" not in shown(file)
+        progress.epoch(row(1))
+        time.sleep(0.3)
+    assert "still working" in shown(file)
+
+
+def test_work_after_the_last_epoch_counts_in_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    progress, file = plain()
+    progress.stage("student", epochs=2, done=0, steps=10)
+    progress.then(0.5)
+    now += 60
+    progress.epoch(row(1))
+    now += 60
+    progress.epoch(row(2))
+    assert [line.split("  ")[-1] for line in file.getvalue().splitlines()[1:]] == [
+        "1 min 30 s left",
+        "30 s left",
+    ]
 
 
 def test_notes_are_shown_as_they_are() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich import progress as bars
 from rich.console import Console
@@ -145,17 +146,46 @@ def _mean(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Text:
     return Text(f"* {accuracy}", style="bold") if same else Text(accuracy)
 
 
+_SILENCE = 4.0  # seconds without a line, at most
+
+
 class ConsoleProgress(Progress):
-    """Shows stages and epochs on standard error: a bar on a terminal, plain lines elsewhere."""
+    """Shows stages and epochs on standard error: a bar on a terminal, plain lines elsewhere.
+
+    As a context manager it prints a line whenever there was none, and no bar, for a few seconds.
+    """
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=True)
         self.bar: bars.Progress | None = None
         self.task: bars.TaskID | None = None
-        self.name = ""
+        self.name, self.now, self.epochs, self.after = "", 0, 0, 0.0
+        self.said = self.heard = time.monotonic()  # of the last line, without and with the watch's
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._watch = threading.Thread(target=self._break_silence, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watch.join()
+        self.close()
+
+    def _break_silence(self) -> None:
+        while not self._ended.wait(_SILENCE / 10):
+            now = time.monotonic()
+            if self.bar is None and now - self.heard >= _SILENCE:
+                self.heard = now
+                text = f"still working after {duration(now - self.said)}"
+                if self.now < self.epochs:
+                    text = f"{self._title()}, step {self.at} of {self.steps}: {text}"
+                self.console.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print a line."""
+        self.said = self.heard = time.monotonic()
         self.console.print(Text(formatting.printable(text)), soft_wrap=True)
 
     def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
@@ -163,6 +193,7 @@ class ConsoleProgress(Progress):
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.done, self.accuracy = time.monotonic(), done, ""
+        self.at, self.after = 0, 0.0
         plural = "" if epochs == 1 else "es" if unit.endswith("s") else "s"
         resumed = f"resuming after {unit} {done} of {epochs}"
         self.note(f"{name}: {resumed if done else f'{epochs} {unit}{plural}'}")
@@ -180,8 +211,13 @@ class ConsoleProgress(Progress):
                 self._title(), total=epochs * steps, completed=done * steps, figures=""
             )
 
+    def then(self, epochs: float) -> None:
+        """Count work that follows the stage's epochs in the time left, in epochs."""
+        self.after = epochs
+
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """Show a finished step of the current epoch; steps count from 1."""
+        self.at = step
         if self.bar is not None and self.task is not None:
             done = self.now * self.steps + step
             figures = f"loss {logs['loss']:.3f}{self.accuracy}" if "loss" in logs else ""
@@ -189,9 +225,9 @@ class ConsoleProgress(Progress):
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Show a finished epoch, which is saved on disk."""
-        self.now = int(row["epoch"])
+        self.now, self.at = int(row["epoch"]), 0
         spent = (time.monotonic() - self.began) / max(1, self.now - self.done)
-        left = duration(spent * (self.epochs - self.now))
+        left = duration(spent * (self.epochs - self.now + self.after))
         figures = ""
         if "loss" in row:
             self.accuracy = f"  validation accuracy {100 * row['val_accuracy']:.2f} %"

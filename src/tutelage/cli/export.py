@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,7 +41,7 @@ def export(
     from tutelage.cli.console import ConsoleProgress
     from tutelage.exporters import exporter as exports
 
-    with closing(ConsoleProgress()) as progress:
+    with ConsoleProgress() as progress:
         result = exports.export(source, form=form, int8=int8, data=data, out=out, progress=progress)
     if as_json:
         print(json.dumps(result, indent=1))
@@ -85,7 +84,7 @@ def profile(
     from tutelage.cli.console import ConsoleProgress
     from tutelage.evaluation import profiling
 
-    with closing(ConsoleProgress()) as progress:
+    with ConsoleProgress() as progress:
         result = profiling.profile(models, threads=threads, progress=progress)
     out = out or models[0].with_name("profile.json")
     profiling.write(result, out)

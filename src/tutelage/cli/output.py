@@ -24,15 +24,13 @@ def fail(text: str) -> None:
 
 @contextmanager
 def resumable(progress: ConsoleProgress, folder: Path) -> Iterator[None]:
-    """Close the progress display at the end; on Ctrl-C print how to resume."""
+    """On Ctrl-C print how to resume."""
     try:
         yield
     except KeyboardInterrupt:
         progress.close()
         fail(f"interrupted at {progress.where()}; run the same command again to resume in {folder}")
         raise Exit(130) from None
-    finally:
-        progress.close()
 
 
 def show(models: dict[str, Any], title: str) -> None:

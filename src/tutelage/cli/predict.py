@@ -22,9 +22,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on the test set of a data set."""
-    from tutelage.evaluation import evaluate as evaluation
+    from tutelage.cli.console import ConsoleProgress
 
-    figures = evaluation.evaluate(model, data, teacher)
+    with ConsoleProgress():
+        from tutelage.evaluation import evaluate as evaluation  # takes seconds
+
+        figures = evaluation.evaluate(model, data, teacher)
     if as_json:
         print(json.dumps(figures, indent=1))
     else:

@@ -133,11 +133,12 @@ def _execute(
 ) -> None:
     """Run a recipe with each seed, or print the plan."""
     from tutelage import recipe as recipes
-    from tutelage.experiment import runner
     from tutelage.runs import compare, run_reader
 
     each = recipes.with_seeds(recipe, seeds)
     if dry_run:
+        from tutelage.experiment import runner
+
         _show_plan(runner.plan(recipe), recipes.to_toml(recipe), as_json)
         if seeds > 1 and not as_json:
             print(f"for each of {seeds} seeds")
@@ -165,17 +166,18 @@ def _run(
 ) -> tuple[dict[str, Any], Path, Dataset]:
     """Run a recipe with progress on standard error; returns results, folder and data."""
     from tutelage.cli.console import ConsoleProgress
-    from tutelage.experiment import runner
-    from tutelage.experiment.prepare import prepare
 
-    progress = ConsoleProgress()
-    folder = out or runner.default_folder(recipe)
-    with resumable(progress, folder):
-        with progress.console.status("loading data"):  # shown only on a terminal
-            experiment = prepare(recipe, data=data)
-        data = experiment.data
-        progress.note(f"{recipe.name} on {data.name}, {experiment.precision}, in {folder}")
-        return runner.run(experiment, folder, progress, tensorboard=tensorboard), folder, data
+    with ConsoleProgress() as progress:
+        from tutelage.experiment import runner  # takes seconds
+        from tutelage.experiment.prepare import prepare
+
+        folder = out or runner.default_folder(recipe)
+        with resumable(progress, folder):
+            with progress.console.status("loading data"):  # shown only on a terminal
+                experiment = prepare(recipe, data=data)
+            data = experiment.data
+            progress.note(f"{recipe.name} on {data.name}, {experiment.precision}, in {folder}")
+            return runner.run(experiment, folder, progress, tensorboard=tensorboard), folder, data
 
 
 def _show_plan(plan: dict[str, Any], toml: str, as_json: bool) -> None:

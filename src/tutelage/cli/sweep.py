@@ -103,8 +103,8 @@ def sweep(
     from tutelage.experiment.prepare import prepare
     from tutelage.sweeps import runner as sweeps
 
-    progress, folder = ConsoleProgress(), out or sweeps.default_folder(recipe, plan)
-    with resumable(progress, folder):
+    folder = out or sweeps.default_folder(recipe, plan)
+    with ConsoleProgress() as progress, resumable(progress, folder):
         with progress.console.status("loading data"):  # shown only on a terminal
             experiment = prepare(recipe)
         progress.note(

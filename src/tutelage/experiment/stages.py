@@ -20,7 +20,7 @@ from tutelage.models import loading
 from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import trainer
-from tutelage.training.batch_norm import recalibrate_batch_norm
+from tutelage.training.batch_norm import epochs_worth, recalibrate_batch_norm
 from tutelage.training.trainer import DistillationTargets
 
 
@@ -118,7 +118,9 @@ def train(
         RunError: if the checkpoint is damaged or belongs to another training.
         TrainingError: if a loss is not finite.
     """
+    progress = progress or Progress()
     model = stage.build()
+    progress.then(epochs_worth(model, len(stage.labeled)))
     history = trainer.fit(
         model,
         stage.train,
@@ -141,7 +143,7 @@ def train(
         validation=stage.validation,
         progress=progress,
     )
-    if not kept and progress is not None:
+    if not kept:
         progress.note(
             f"{stage.name}: batch normalization keeps the statistics of training, as those of "
             "images without augmentation cost validation accuracy"
