@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -99,3 +100,28 @@ def _accelerator(backend: str) -> str | None:
         device = jax.devices()[0]
         return None if device.platform == "cpu" else device.device_kind
     return None
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that this process can still get; None where the system doesn't tell.
+
+    The least of what the machine has available, what the process's control group allows
+    (Linux's version 2), and its limit of address space.
+    """
+    amounts = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        amounts.append(1024 * int(line.split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        amounts.append(limit - int((group / "memory.current").read_text()))
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text().split()[0])
+            amounts.append(limit - used * resource.getpagesize())
+    return max(0, min(amounts)) if amounts else None

@@ -1,5 +1,7 @@
 """Folders of images, and what is refused in them."""
 
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -18,6 +20,7 @@ from tests.data.example_data import (
     zipped,
 )
 from tutelage.data.datasets import load
+from tutelage.data.image_file import decode
 
 
 def test_classes_may_stand_at_the_top(tmp_path):
@@ -138,3 +141,36 @@ def test_an_image_too_large_to_be_honest_is_named(tmp_path, monkeypatch):
         message = refusal(load, "folder", tarred(tmp_path / f"{side}.tar", files, "w"))
         assert "train/cat/3.png" in message
         assert "50 pixels" in message
+
+
+def test_more_images_than_fit_in_memory_are_refused_at_once(tmp_path):
+    image = encoded(np.zeros((600, 600, 3), np.uint8))
+    files = {f"{label}/{i}.png": image for label in ("cat", "dog") for i in range(200)}
+    script = """
+import resource, sys
+from pathlib import Path
+from tutelage.data import datasets, image_folder
+from tutelage.errors import DataError
+image_folder._BATCH = 8
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000,) * 2)
+try:
+    datasets.load("folder", sys.argv[1])
+except DataError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script, str(written(tmp_path / "pets", files))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "400 images" in done.stdout
+    assert "data.size" in done.stdout
+    assert ".png" not in done.stdout
+
+
+def test_a_failed_allocation_is_not_blamed_on_a_file(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 3.1 MiB")
+
+    monkeypatch.setattr(Image, "open", fail)
+    message = refusal(decode, encoded(noise(6, 6, 3)), "it.png", None)
+    assert "it.png" not in message
+    assert "memory" in message

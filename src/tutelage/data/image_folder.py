@@ -13,6 +13,7 @@ from tutelage.data.archives import Tree
 from tutelage.data.content import Content, Part
 from tutelage.data.folder_layout import Layout, where
 from tutelage.data.image_file import decode, strict_pillow
+from tutelage.environment import available_memory
 from tutelage.errors import DataError
 
 # Number of files in memory at once during decoding.
@@ -34,8 +35,8 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
         The content; its fingerprint covers the paths and bytes of the files, not pixels.
 
     Raises:
-        DataError: if there is an unreadable image, or images of different sizes without `size`;
-            the message names the cause.
+        DataError: if there is an unreadable image, images of different sizes without `size`, or
+            more than fit in memory; the message names the cause.
     """
     pixels: dict[str, np.ndarray] = {}
     digests: dict[str, str] = {}
@@ -51,6 +52,8 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
                 digests[layout.places[name].path] = hashlib.sha256(raw).hexdigest()
                 pixels[name] = picture
                 resized |= changed
+            if len(pixels) == len(batch):  # the first ones tell the size of all
+                _refuse_too_many(tree, len(layout.places), pixels)
     _check_sizes(tree, pixels)
     shape = next(iter(pixels.values())).shape[:2]
     channels = max(picture.shape[2] for picture in pixels.values())
@@ -86,6 +89,18 @@ def fingerprint(tree: Tree, layout: Layout) -> str:
 def _digest(digests: dict[str, str]) -> str:
     lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(digests.items()))
     return f"sha256:{hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def _refuse_too_many(tree: Tree, count: int, pixels: dict[str, np.ndarray]) -> None:
+    """Raise DataError if all images won't fit in memory, by the size of the first ones."""
+    first = sum(picture.nbytes for picture in pixels.values())
+    needed, available = first / len(pixels) * count, available_memory()
+    if available is not None and needed - first > available:
+        raise DataError(
+            f"{tree.path}: {count:,} images need about {needed / 1e9:.1f} GB of memory, but "
+            f"{available / 1e9:.1f} GB are available; set a smaller data.size "
+            "(--set data.size=[h,w]), or give fewer images"
+        )
 
 
 def _check_sizes(tree: Tree, pixels: dict[str, np.ndarray]) -> None:
