@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 
 import tutelage
 from tutelage import cli, recipe
+from tutelage.evaluation.statistics import Difference, mcnemar, paired
+from tutelage.runs.verdict import Evidence, judge
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -154,6 +158,29 @@ def test_tables_of_methods_are_made_of_their_cells() -> None:
 def test_tables_of_papers_are_made_of_their_cells() -> None:
     text = (REPOSITORY / "docs" / "papers.md").read_text(encoding="utf-8")
     assert hinton.page(text, hinton.CELLS) == text
+
+
+def test_quoted_verdicts_follow_from_their_figures() -> None:
+    def quoted(page: str) -> str:
+        text = (REPOSITORY / page).read_text(encoding="utf-8")
+        return " ".join(text.replace("\n> ", "\n").split())
+
+    def evidence(difference: Difference, tests: Sequence[dict[str, Any]] = ()) -> Evidence:
+        return Evidence(difference, tests, 10_000)
+
+    models = {"teacher": 0.8997, "baseline": 0.8748, "student": 0.8855}
+    right = np.repeat([[True, False], [False, True]], [462, 355], axis=0).T
+    gain = evidence(paired([0.8855], [0.8748], 10_000), [mcnemar(*right)])
+    one = judge(gain, models, evidence(paired([0.8855], [0.8997], 10_000)), 0.1)
+    assert one.text in quoted("README.md")
+    assert one.text in quoted("docs/results.md")
+    stored = REPOSITORY / "benchmarks" / "results" / "cifar10-seeds" / "alpha-0.6.json"
+    (group,) = json.loads(stored.read_text())["groups"]
+    models = {name: model["accuracy"]["mean"] for name, model in group["models"].items()}
+    gain = evidence(Difference(**group["worth"]), group["mcnemar"])
+    assert judge(gain, models, evidence(Difference(**group["short"])), 0.1).text in quoted(
+        "docs/results.md"
+    )
 
 
 def test_links_inside_the_project_lead_somewhere() -> None:

@@ -130,29 +130,60 @@ def spreads(models: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return rows
 
 
-def points(difference: Mapping[str, Any]) -> str:
-    """Format a paired difference of accuracies: `+1.07 ± 0.22 points (95 % interval ...)`."""
+def points(difference: Mapping[str, Any], total: int | None = None) -> str:
+    """Format a paired difference of accuracies: `+1.07 ± 0.22 points (..., 95 % interval ...)`.
+
+    Args:
+        difference: a `Difference` as a dict.
+        total: the number of images; None if unknown.
+    """
+    behind = "" if total is None else f"{_of_images(difference['mean'], total)}, "
     mean = f"{100 * difference['mean']:+.2f}"
     if difference["std"] is None:
-        return f"{mean} points (one seed)"
+        return f"{mean} points ({behind}one seed)"
     low, high = (100 * difference[end] for end in ("low", "high"))
-    return f"{mean} ± {100 * difference['std']:.2f} points (95 % interval {low:.2f} to {high:.2f})"
+    return (
+        f"{mean} ± {100 * difference['std']:.2f} points "
+        f"({behind}95 % interval {low:z.2f} to {high:z.2f})"
+    )
 
 
-def differences(group: Mapping[str, Any]) -> list[str]:
+def amount(difference: float, total: int | None) -> str:
+    """Format the size of a difference of accuracies: `4.17 points (2 of 48 images)`."""
+    size = 100 * abs(difference)
+    text = f"{size:.2f}" if size >= 0.005 else f"{size:.1g}"
+    return f"{text} points" + ("" if total is None else f" ({_of_images(difference, total)})")
+
+
+def _of_images(difference: float, total: int) -> str:
+    return f"{images(abs(difference) * total)} of {total:,} images"
+
+
+def images(count: float) -> str:
+    """Format a number of images, which as a mean over seeds may be fractional: `241.7`."""
+    return f"{count:,.1f}".removesuffix(".0")
+
+
+def p_value(p: float) -> str:
+    """Format a p-value: `p = 0.0312`, `p < 0.0001`."""
+    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+
+
+def differences(group: Mapping[str, Any], total: int) -> list[str]:
     """Format the paired differences and McNemar tests of a recipe.
 
     Args:
         group: a group from `runs.compare.compare`.
+        total: the number of test images.
 
     Returns:
         One line per comparison.
     """
-    lines = [f"student - baseline: {points(group['worth'])}"]
+    lines = [f"student - baseline: {points(group['worth'], total)}"]
     if "short" in group:
-        lines.append(f"student - teacher: {points(group['short'])}")
+        lines.append(f"student - teacher: {points(group['short'], total)}")
     tests = "; ".join(
-        f"seed {test['seed']}: {test['first']} / {test['second']}, p = {test['p']:.2g}"
+        f"seed {test['seed']}: {test['first']} / {test['second']}, {p_value(test['p'])}"
         for test in group["mcnemar"]
     )
     if tests:

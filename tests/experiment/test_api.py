@@ -138,7 +138,7 @@ def test_stored_logits_teach_as_the_teacher_whose_they_are(
     for a, b in zip(asked.student.get_weights(), held.student.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3)  # float16 holds the answers
     assert set(held.results["models"]) == {"baseline", "student"}
-    assert held.results["verdict"].startswith("The teacher's accuracy")
+    assert "The teacher's accuracy on these images is unknown" in held.results["verdict"]
     assert held.results["validation"]["teacher"]["accuracy"] > 0.8
 
 

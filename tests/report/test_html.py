@@ -261,8 +261,8 @@ def test_recipes_are_shown_beside_each_other(runs: Path, tmp_path: Path) -> None
         mean = group["models"]["student"]["accuracy"]["mean"]
         assert table[group["name"]][0] == "2"
         assert table[group["name"]][3].startswith(f"{100 * mean:.2f} ± ")
-        assert points(group["worth"]) == table[group["name"]][4]
-    assert table["loss.alpha=0.25"][5] == points(told["groups"][1]["against"])
+        assert points(group["worth"], told["test"]) == table[group["name"]][4]
+    assert table["loss.alpha=0.25"][5] == points(told["groups"][1]["against"], told["test"])
     assert {"recipe-1-results", "recipe-2-results"} <= set(read.ids)
     assert len(read.ids) == len(set(read.ids))
 
@@ -281,7 +281,7 @@ def test_damage_is_said_and_the_rest_is_shown(runs: Path, tmp_path: Path, name: 
     read = Reader(written.path.read_text(encoding="utf-8"))
     assert f"{name} is damaged" in read.text
     titles = {
-        "results.json": "closed|did not help|no gap",
+        "results.json": "with one seed",
         "history.csv": "Accuracy during training",
         "predictions.npz": "Confusion matrix of the student",
     }

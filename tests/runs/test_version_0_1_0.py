@@ -41,6 +41,12 @@ def test_a_run_is_compared_and_reported(old: Path) -> None:
     assert group["models"]["student"]["accuracy"]["mean"] == pytest.approx(right)
     page = html.write([old / "digits", old / "unlabelled", old / "sweep"])
     assert page.missing == ()
+    # The verdict is this version's, not one stored in the folder.
+    text = page.path.read_text(encoding="utf-8")
+    assert group["verdict"].partition(":")[0] in text
+    for name in ("digits", "unlabelled"):
+        stored = json.loads((old / name / "results.json").read_text())["verdict"]
+        assert stored not in text
 
 
 def test_a_model_of_a_run_gives_the_figures_of_its_results() -> None:

@@ -57,9 +57,9 @@ def show_comparison(comparison: dict[str, Any], as_json: bool) -> None:
         print(f"warning: {line}")
     for group in comparison["groups"]:
         console.print(spreads(group, comparison["data"]))
-        for line in differences(group):
+        for line in differences(group, comparison["test"]):
             print(line)
         print(group["verdict"])
         if (against := group.get("against")) and (first := comparison["groups"][0]["name"]):
-            print(f"Student - student of {first}: {points(against)}.")
+            print(f"Student - student of {first}: {points(against, comparison['test'])}.")
     print("Runs: " + " ".join(run for group in comparison["groups"] for run in group["runs"]))

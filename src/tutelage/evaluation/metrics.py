@@ -190,61 +190,6 @@ def calibration(logits: ArrayLike, labels: ArrayLike) -> Calibration:
     return Calibration(confident / some, correct / some, support.astype(np.int64))
 
 
-def gap_closed(teacher: float | None, baseline: float, student: float) -> str:
-    """Describe in a sentence or two whether the teacher helped.
-
-    Args:
-        teacher: accuracy of the teacher, 0 to 1; None if unknown.
-        baseline: accuracy of the student trained without the teacher, 0 to 1.
-        student: accuracy of the student trained with the teacher, 0 to 1.
-
-    Returns:
-        A description of how much of the gap from baseline to teacher the student closed, in
-        percentage points, or of why there was none to close.
-
-    Raises:
-        ModelError: an accuracy is not between 0 and 1.
-
-    Example:
-        >>> gap_closed(0.90, 0.88, 0.89)
-        'The student closed 1.00 of the 2.00 points from baseline to teacher (50 %).'
-    """
-    accuracies = {"baseline": baseline, "student": student}
-    if teacher is not None:
-        accuracies = {"teacher": teacher} | accuracies
-    for name, accuracy in accuracies.items():
-        if not 0 <= accuracy <= 1:
-            raise ModelError(
-                f"expected the {name}'s accuracy as a number from 0 to 1, "
-                f"found {accuracy}; divide a percentage by 100"
-            )
-    # In whole hundredths of a point, so that the printed numbers add up.
-    bottom, reached = round(10_000 * baseline), round(10_000 * student)
-    gain = reached - bottom
-    level = f"{_points(gain)} above" if gain > 0 else f"{_points(-gain)} below"
-    versus = f"the student is {level} the baseline" if gain else "the student equals the baseline"
-    if teacher is None:
-        return f"The teacher's accuracy on these images is unknown; {versus}."
-    gap = round(10_000 * teacher) - bottom
-    if gap <= 0:
-        why = f"is {_points(-gap)} below the baseline" if gap else "equals the baseline"
-        end = "" if gain > 0 else ", so the teacher did not help"
-        return f"There was no gap to close: the teacher {why}; {versus}{end}."
-    if gain <= 0:
-        return f"The teacher did not help: {versus}, which is {_points(gap)} below the teacher."
-    if gain < gap:
-        part = min(round(100 * gain / gap), 99)  # 100 % only if the gap is closed
-        closed = f"closed {gain / 100:.2f} of the {_points(gap)}"
-        return f"The student {closed} from baseline to teacher ({part} %)."
-    end = f"is {_points(gain - gap)} above" if gain > gap else "equals"
-    closed = f"closed all of the {_points(gap)}"
-    return f"The student {closed} from baseline to teacher and {end} the teacher."
-
-
-def _points(hundredths: int) -> str:
-    return f"{hundredths / 100:.2f} points"
-
-
 def _calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
     return np.abs(_in_bins(confidence, correct - confidence)).sum() / len(correct)
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from tutelage.errors import RunError
 
-_LEVEL = 0.95
+LEVEL = 0.05  # below it, a p-value is significant
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Difference:
     p: float | None = None
 
 
-def paired(one: ArrayLike, other: ArrayLike) -> Difference:
+def paired(one: ArrayLike, other: ArrayLike, images: int | None = None) -> Difference:
     """The paired difference `one - other`, with its 95 % interval.
 
     `mean +- t(0.975, n - 1) * std / sqrt(n)`. The seeds are the sample: the interval estimates
@@ -45,6 +45,9 @@ def paired(one: ArrayLike, other: ArrayLike) -> Difference:
     Args:
         one: a model's metric per seed, (n,).
         other: the other model's metric for the same seeds, (n,).
+        images: the number of images, if the metrics are accuracies. A standard deviation of less
+            than half an image then counts as half an image in the interval: a few seeds that
+            agree to the image do not show that all seeds would.
 
     Returns:
         The difference; without an interval if n is 1.
@@ -67,8 +70,8 @@ def paired(one: ArrayLike, other: ArrayLike) -> Difference:
     if count == 1:
         return Difference(count, mean)
     std = float(gaps.std(ddof=1))
-    error = std / math.sqrt(count)
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1)) * error
+    error = (max(std, 0.5 / images) if images else std) / math.sqrt(count)
+    half = float(stats.t.ppf(1 - LEVEL / 2, count - 1)) * error
     if not error:  # every seed says the same
         return Difference(count, mean, 0.0, mean, mean, 0.0 if mean else 1.0)
     p = float(2 * stats.t.sf(abs(mean) / error, count - 1))
@@ -106,3 +109,23 @@ def mcnemar(one: ArrayLike, other: ArrayLike) -> dict[str, Any]:
     n = only_first + only_second
     p = float(stats.binomtest(only_first, n).pvalue) if n else 1.0
     return {"first": only_first, "second": only_second, "p": p}
+
+
+def beats_chance(correct: int, images: int, share: float) -> bool:
+    """Whether a model is significantly better than always choosing the most frequent class.
+
+    Args:
+        correct: the number of images that the model classifies correctly.
+        images: the number of images.
+        share: the share of the most frequent class, 0 to 1.
+
+    Returns:
+        Whether the one-sided exact binomial test is significant.
+
+    Example:
+
+    >>> from tutelage.evaluation import statistics
+    >>> statistics.beats_chance(13, 48, 0.25), statistics.beats_chance(24, 48, 0.25)
+    (False, True)
+    """
+    return bool(stats.binom.sf(correct - 1, images, share) < LEVEL)

@@ -17,8 +17,9 @@ from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
 from tutelage.models import loading
 from tutelage.report import markdown
-from tutelage.runs import example_images
+from tutelage.runs import example_images, verdict
 from tutelage.runs.run_folder import RunFolder
+from tutelage.runs.run_reader import Record
 
 
 def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -56,17 +57,11 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             raised = bias_correction.add_offset(outputs, unseen, offset)
             accuracy = metrics.score(raised, test.labels)["accuracy"]
             corrected[stage.name] = {"offset": offset, "accuracy": accuracy}
-    accuracies = {
-        stage.role: figures[stage.name]["accuracy"]
-        for stage in experiment.stages
-        if stage.name in figures  # the student's last generation wins
-    }
     student = experiment.stages[-1]
-    results = {
+    results: dict[str, Any] = {
         "name": experiment.recipe.name,
         "models": figures,
         "validation": held_out,
-        "verdict": metrics.gap_closed(**{"teacher": None} | accuracies),
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -87,6 +82,10 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             "threads": accelerate.threads(),
         },
     }
+    judged = verdict.of(
+        [Record(folder.path, results["recipe"], results, logits=logits, labels=test.labels)]
+    )
+    results |= {"verdict": judged.text, "conclusion": judged.conclusion}
     if corrected:
         results["corrected"] = corrected
     temperature = from_recipe.temperature(experiment.recipe.loss)

@@ -147,7 +147,7 @@ def _finished(name: str, runs: Sequence[Record], group: Mapping[str, Any]) -> Pa
     varied = group["name"] != first["name"]
     title = first["name"] if first["name"] == data else f"{first['name']} on {data}"
     title += f": {group['name']}" if varied else ""
-    part = Part(name, title, first["verdict"] if len(runs) == 1 else group["verdict"])
+    part = Part(name, title, group["verdict"])
     for model, accuracy in zip(group["models"], spreads(group["models"])[0][1:], strict=True):
         size = group["models"][model].get("parameters")
         part.cards.append((model, accuracy, f"{size['mean']:,.0f} parameters" if size else ""))

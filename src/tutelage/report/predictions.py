@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tutelage.evaluation import metrics
+from tutelage.formatting import images
 from tutelage.models import class_names
 from tutelage.report import charts, heatmaps
 from tutelage.report.elements import Chart, Section, Table, percent, percent_rows
@@ -106,10 +107,12 @@ def by_class(logits: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequen
     if {"student", "baseline"} <= figures.keys():
         gain = figures["student"].recall - figures["baseline"].recall
         best, worst = int(gain.argmax()), int(gain.argmin())
-        text += (
-            f" Recall, student - baseline: from {100 * gain[worst]:+.2f} points "
-            f"({names[worst]}) to {100 * gain[best]:+.2f} points ({names[best]})."
+        low, high = (
+            f"{100 * gain[i]:+.2f} points ({names[i]}, {images(abs(gain[i]) * support[i])} of "
+            f"{support[i]:,} images)"
+            for i in (worst, best)
         )
+        text += f" Recall, student - baseline: from {low} to {high}."
         order = np.argsort(-np.abs(gain), kind="stable")
     section.text.append(text)
     cut = ""

@@ -18,11 +18,10 @@ _SIZES = ("parameters", "MACs", "file")
 
 
 def results(records: Sequence[Record], group: Mapping[str, Any]) -> Section:
-    """The results of one recipe, with their spread over seeds, and the verdict."""
+    """The results of one recipe, with their spread over seeds."""
     first, section = records[0].results, Section("results", "Results")
     names, *lines = zip(HEADINGS, *rows(first["models"]), strict=True)
     if len(records) == 1:
-        section.text.append(group["verdict"])
         table = [line for line in lines if any(line[1:])]
     else:
         names = ("", *group["models"])
@@ -30,7 +29,7 @@ def results(records: Sequence[Record], group: Mapping[str, Any]) -> Section:
         sizes = zip(HEADINGS, *rows(shared), strict=True)
         table = spreads(group["models"]) + [x for x in sizes if x[0] in _SIZES and any(x[1:])]
     section.tables.append(Table(("", *names[1:]), table))
-    section.points = differences(group)
+    section.points = differences(group, first["data"]["test"])
     measured, chosen = conditions(first)
     section.text.append(measured)
     if len(records) == 1:
@@ -51,15 +50,15 @@ def _seeds(records: Sequence[Record], group: Mapping[str, Any]) -> Chart:
         "seeds",
         charts.dots({m: 100 * x for m, x in values.items()}, names, "test accuracy (%)"),
         "Test accuracy by seed",
-        "The teacher helped if the student is to the right of the baseline. Student - baseline: "
-        f"{points(group['worth'])}.",
+        "Further right is more accurate. Student - baseline: "
+        f"{points(group['worth'], records[0].results['data']['test'])}.",
         Table(("", *values), percent_rows(names, values)),
     )
 
 
 def comparison(compared: Mapping[str, Any]) -> Section:
     """A comparison of recipes, one row each."""
-    groups = compared["groups"]
+    groups, total = compared["groups"], compared["test"]
     models = [m for m in STAGES if any(m in group["models"] for group in groups)]
     body = []
     for group in groups:
@@ -70,8 +69,8 @@ def comparison(compared: Mapping[str, Any]) -> Section:
                 group["name"],
                 str(len(group["seeds"])),
                 *(accuracy.get(m, "") for m in models),
-                points(group["worth"]),
-                points(against) if against else "",
+                points(group["worth"], total),
+                points(against, total) if against else "",
             )
         )
     difference = f"student - student of {groups[0]['name']}"
@@ -79,7 +78,7 @@ def comparison(compared: Mapping[str, Any]) -> Section:
     return Section(
         "comparison",
         "Comparison of recipes",
-        [f"Accuracy on the {compared['test']:,} test images of {compared['data']}."],
+        [f"Accuracy on the {total:,} test images of {compared['data']}."],
         [f"{group['name']}: {group['verdict']}" for group in groups],
         [Table(headings, body)],
     )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tutelage.errors import RunError
-from tutelage.evaluation.statistics import Difference, mcnemar, paired
+from tutelage.evaluation.statistics import paired
+from tutelage.runs import verdict
 from tutelage.runs.run_reader import Record
 
 _BACKENDS = ("torch", "jax", "tensorflow")
@@ -25,9 +26,10 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
         `data`, `test` (images) and `groups`, one per recipe regardless of the seed: `name` (the
         keys that differ), `runs`, `seeds`, `models` (mean and standard deviation of each metric),
         `worth` (student - baseline), `short` (student - teacher, if its accuracy is known),
-        `mcnemar` (student and baseline, per seed) and `verdict`; all groups but the first also
-        `against`: student - student of the first group, paired by seed. `mixed` lists differences
-        other than recipe and seed: the compiled kernels or the backend.
+        `mcnemar` (student and baseline, per seed), and of `runs.verdict` the `conclusion` and
+        its sentences, `verdict`; all groups but the first also `against`: student - student of
+        the first group, paired by seed. `mixed` lists differences other than recipe and seed: the
+        compiled kernels or the backend.
 
     Raises:
         RunError: a run is not finished, or the data differ.
@@ -61,51 +63,6 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def verdict(difference: Difference, tests: Sequence[dict[str, Any]] = ()) -> str:
-    """Describe in a sentence or two whether the teacher helped.
-
-    Args:
-        difference: student - baseline, accuracies from 0 to 1.
-        tests: McNemar's test of each seed, if known.
-
-    Returns:
-        Text, with differences in percentage points.
-
-    Example:
-
-    >>> from tutelage.evaluation.statistics import paired
-    >>> from tutelage.runs.compare import verdict
-    >>> verdict(paired([0.87, 0.88, 0.89], [0.86, 0.86, 0.86]))
-    'Not significant: over 3 seeds the student is 2.00 points above the baseline (95 % interval \
--0.48 to 4.48, includes 0).'
-    """
-    points = 100 * difference.mean
-    where = f"{abs(points):.2f} points {'below' if points < 0 else 'above'} the baseline"
-    if f"{points:.2f}" in ("0.00", "-0.00"):
-        where = "as accurate as the baseline"
-    if difference.low is None or difference.high is None:
-        counts = ""
-        if tests:
-            test = tests[0]
-            counts = (
-                f" (images classified correctly by the student only: {test['first']}, by the "
-                f"baseline only: {test['second']}; McNemar's p = {_p(test['p'])})"
-            )
-        return (
-            f"With one seed the student is {where}{counts}. Run several seeds to measure the "
-            "spread, e.g. --seeds 5."
-        )
-    interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}"
-    over = f"over {difference.count} seeds the student is {where}"
-    if difference.low > 0:
-        return f"The teacher helped: {over} (95 % interval {interval})."
-    if difference.high < 0:
-        return f"The teacher hurt: {over} (95 % interval {interval})."
-    if difference.low == difference.high:
-        return f"The teacher made no difference: {over} in every one."
-    return f"Not significant: {over} (95 % interval {interval}, includes 0)."
-
-
 def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
     models: dict[str, dict[str, Any]] = {}
     first = records[0].results["models"]
@@ -118,24 +75,19 @@ def _group(name: str, records: Sequence[Record]) -> dict[str, Any]:
             for figure in first[stage]
             if all(figure in row for row in rows)
         }
-    tests = [
-        {"seed": _seed(record)} | mcnemar(_right(record, "student"), _right(record, "baseline"))
-        for record in records
-        if {"student", "baseline"} <= record.logits.keys()
-    ]
-    gain = paired(_accuracies(records, "student"), _accuracies(records, "baseline"))
+    gain, judged = verdict.evidence(records, "student", "baseline"), verdict.of(records)
     group: dict[str, Any] = {
         "name": name,
         "runs": [str(record.folder) for record in records],
         "seeds": [_seed(record) for record in records],
         "models": models,
-        "worth": asdict(gain),
-        "mcnemar": tests,
-        "verdict": verdict(gain, tests),
+        "worth": asdict(gain.difference),
+        "mcnemar": list(gain.tests),
+        "conclusion": judged.conclusion,
+        "verdict": judged.text,
     }
     if "teacher" in models:
-        short = paired(_accuracies(records, "student"), _accuracies(records, "teacher"))
-        group["short"] = asdict(short)
+        group["short"] = asdict(verdict.evidence(records, "student", "teacher").difference)
     return group
 
 
@@ -146,7 +98,8 @@ def _against(records: Sequence[Record], first: Sequence[Record]) -> dict[str, An
     if not pairs:
         return None
     own, other = zip(*pairs, strict=True)
-    return asdict(paired(_accuracies(own, "student"), _accuracies(other, "student")))
+    total = records[0].results["data"]["test"]
+    return asdict(paired(_accuracies(own), _accuracies(other), total))
 
 
 def _check(records: Sequence[Record]) -> None:
@@ -214,18 +167,10 @@ def _seed(record: Record) -> int:
     return int(record.settings["seed"])
 
 
-def _accuracies(records: Sequence[Record], stage: str) -> list[float]:
-    return [record.results["models"][stage]["accuracy"] for record in records]
-
-
-def _right(record: Record, stage: str) -> np.ndarray:
-    return np.asarray(record.logits[stage].argmax(axis=1) == record.labels)
+def _accuracies(records: Sequence[Record]) -> list[float]:
+    return [record.results["models"]["student"]["accuracy"] for record in records]
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std}
-
-
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.0001 else f"{value:.0e}"

@@ -9,8 +9,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tutelage.errors import RunError
-from tutelage.evaluation.statistics import paired
+from tutelage.evaluation.statistics import Difference, paired
 from tutelage.formatting import points
+from tutelage.runs.verdict import Evidence, conclude
 
 ALPHA, TEMPERATURE = 0.8, 4.0  # the most common choices
 _NOTHING = 1e-12  # larger than rounding differences between orders of summation
@@ -19,7 +20,7 @@ AXES = ("method", "alpha", "temperature")
 Trial = Mapping[str, Any]
 
 
-def find(rows: Sequence[Trial]) -> dict[str, Any]:
+def find(rows: Sequence[Trial], images: int | None = None) -> dict[str, Any]:
     """Rank the settings of a sweep by mean validation accuracy.
 
     All differences are paired by seed. A setting with a pruned or failed seed is not ranked.
@@ -28,13 +29,14 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
         rows: per student, `method` (`baseline`: no teacher), `alpha`, `temperature` (or
             None), `seed`, `accuracy` (0 to 1, None if it failed), `nll` and `state`, which is
             `complete`, `pruned` or `failed`.
+        images: the number of validation images; None if unknown.
 
     Returns:
-        `seeds`; `baseline` and `best`, each with `accuracy`, `nll` (means over seeds) and the
-        standard deviation `std` of the `accuracies`; `gain`, best - baseline; `settings`, ranked,
-        each with its difference from the best, `short`, and whether that is not significant,
-        `level`; `alpha` and `temperature`, the best setting with the values closest to 0.8 and 4;
-        `dropped`, the number of settings not ranked.
+        `seeds`; `images`; `baseline` and `best`, each with `accuracy`, `nll` (means over seeds)
+        and the standard deviation `std` of the `accuracies`; `gain`, best - baseline; `settings`,
+        ranked, each with its difference from the best, `short`, and whether that is not
+        significant, `level`; `alpha` and `temperature`, the best setting with the values closest
+        to 0.8 and 4; `dropped`, the number of settings not ranked.
 
     Raises:
         RunError: no setting is complete.
@@ -72,15 +74,16 @@ def find(rows: Sequence[Trial]) -> dict[str, Any]:
     ranked = sorted((figures[key] for key in distilled), key=_rank)
     best = ranked[0]
     for setting in ranked:
-        short = paired(setting["accuracies"], best["accuracies"])
+        short = paired(setting["accuracies"], best["accuracies"], images)
         setting["short"] = asdict(short)
         # Without an interval (one seed), nothing counts as level.
         setting["level"] = short.high is not None and short.high >= -_NOTHING
     return {
         "seeds": seeds,
+        "images": images,
         "baseline": baseline,
         "best": best,
-        "gain": asdict(paired(best["accuracies"], baseline["accuracies"])),
+        "gain": asdict(paired(best["accuracies"], baseline["accuracies"], images)),
         "settings": ranked,
         "alpha": _nearest(ranked, "alpha", lambda x: abs(x - ALPHA)),
         "temperature": _nearest(ranked, "temperature", lambda x: abs(math.log(x / TEMPERATURE))),
@@ -95,27 +98,21 @@ def say(ranking: Mapping[str, Any]) -> list[str]:
         ranking: from `find`.
 
     Returns:
-        Sentences, one per line; the first reports if the teacher did not help.
+        Sentences, one per line; the first says whether the teacher helped.
     """
-    best, baseline, gain = ranking["best"], ranking["baseline"], ranking["gain"]
-    count = len(ranking["seeds"])
+    best, baseline, images = ranking["best"], ranking["baseline"], ranking["images"]
+    count, tried = len(ranking["seeds"]), len(ranking["settings"]) + ranking["dropped"]
     over = f"mean of {count} seeds" if count > 1 else "one seed"
-    lines = []
-    if gain["mean"] <= _NOTHING:
-        lines.append(
-            "The teacher did not help on the validation images: no setting is better than the "
-            f"baseline, {_accuracy(baseline)}."
-        )
+    gain = Evidence(Difference(**ranking["gain"]), images=images, tried=tried)
+    lines = [conclude(gain, "the best setting", " on the validation images")[1]]
     lines.append(
         f"Best setting on the validation images: {name(best)}, {_accuracy(best)} ({over}); "
-        f"baseline {_accuracy(baseline)}, difference {points(gain)}."
+        f"baseline {_accuracy(baseline)}."
     )
+    if gain.sign() <= 0:
+        lines.append("No setting has a higher accuracy than the baseline.")
     if count == 1:
         lines.append("Run several seeds to measure the spread, e.g. --seeds 3.")
-    elif gain["mean"] > _NOTHING >= gain["low"]:
-        lines.append(
-            "The interval includes 0: the difference from the baseline is not significant."
-        )
     level = [one for one in ranking["settings"][1:] if one["level"]]
     if level:
         more = f" and {len(level) - 5} more" if len(level) > 5 else ""
@@ -131,7 +128,7 @@ def say(ranking: Mapping[str, Any]) -> list[str]:
             nearest = "" if one[axis] == usual else f", the closest to the common {usual:g}"
             rest = "the best setting overall"
             if name(one) != name(best):
-                rest = f"{name(one)}; difference from the best {points(one['short'])}"
+                rest = f"{name(one)}; difference from the best {points(one['short'], images)}"
             lines.append(f"Best with {letter} = {one[axis]:g}{nearest}: {_accuracy(one)}, {rest}.")
     if ranking["dropped"]:
         lines.append(

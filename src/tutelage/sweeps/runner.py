@@ -190,7 +190,7 @@ def run(
                     "all workers ended before the last student was trained: run the same command "
                     "again to resume"
                 )
-        ranking = findings.find(writer.rows)
+        ranking = findings.find(writer.rows, len(experiment.validation))
         best = ranking["best"]
         progress.note(f"best: {findings.name(best)}; retraining on all training images")
         results = runner.run(_best(experiment, best, teacher), path / "best", progress)
