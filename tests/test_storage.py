@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +121,73 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = np.random.default_rng(0).bytes(1_000_000)
     (tmp_path / "file").write_bytes(content)
     assert storage.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def filled(cache: Path, ages: dict[str, float]) -> None:
+    """A cache of entries of 1 MB, last used so many days ago."""
+    for name, days in ages.items():
+        path = cache / name
+        file = path if path.suffix else path / "00000.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(1_000_000))
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+
+
+AGES = {
+    "logits/old": 9.0,
+    "images/older.npz": 10.0,
+    "images/new.npz": 0.1,
+    "knowledge/oldest": 30.0,
+    "logits/newer": 2.0,
+    "kernels/old.so": 90.0,
+    "mine/old.npz": 90.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        ("20GB", set(AGES)),
+        ("3.5MB", set(AGES) - {"knowledge/oldest", "images/older.npz"}),
+        ("0B", {"images/new.npz", "kernels/old.so", "mine/old.npz"}),
+    ],
+)
+def test_the_least_recently_used_are_evicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, kept: set[str]
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TUTELAGE_CACHE_LIMIT", limit)
+    filled(tmp_path, AGES)
+    dropped = storage.evict()
+    assert {name for name in AGES if (tmp_path / name).exists()} == kept
+    assert len(dropped) == len(AGES) - len(kept)
+    assert all(entry.bytes == 1_000_000 for entry in dropped)
+    storage.delete(storage.cached())
+    assert [name for name in AGES if (tmp_path / name).exists()] == ["mine/old.npz"]
+
+
+def test_what_is_marked_as_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TUTELAGE_CACHE_LIMIT", "0B")
+    filled(tmp_path, AGES)
+    storage.mark_used(tmp_path / "logits" / "old")
+    storage.evict()
+    assert (tmp_path / "logits" / "old" / "00000.npy").exists()
+
+
+def test_two_processes_evict_at_once(tmp_path: Path) -> None:
+    filled(tmp_path, {f"logits/{i}": 10.0 + i for i in range(200)})
+    environment = os.environ | {"TUTELAGE_CACHE": str(tmp_path), "TUTELAGE_CACHE_LIMIT": "50MB"}
+    script = "from tutelage import storage; storage.evict()"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sorted(int(path.name) for path in (tmp_path / "logits").iterdir()) == list(range(50))
+
+
+@pytest.mark.parametrize("bad", ["", "much", "-1GB", "5 apples", "1e9"])
+def test_a_limit_that_is_no_size_is_refused(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE_LIMIT", bad)
+    with pytest.raises(RunError, match="TUTELAGE_CACHE_LIMIT"):
+        storage.cache_limit()

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from tutelage.errors import RunError, TutelageError
+
+_KINDS = ("downloads", "images", "kernels", "knowledge", "logits")
+_EVICTED = ("images", "knowledge", "logits")  # large, and made anew in minutes
+_DAY = 24 * 3600
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -64,6 +75,93 @@ def cache_folder() -> Path:
     """The cache folder: `TUTELAGE_CACHE`, or the platform's user cache folder."""
     named = os.environ.get("TUTELAGE_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("tutelage"))
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One file or folder of the cache.
+
+    Attributes:
+        kind: its subfolder: `images`, `logits`, `kernels`, `downloads`, or `knowledge`, as
+            version 0.1 called the logits.
+        path: the file or folder.
+        bytes: its size.
+        used: when it was last written or read, in seconds since 1970.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+    used: float
+
+
+def cached() -> list[CacheEntry]:
+    """List what is in the cache folder, ordered by kind and path; other files are left out."""
+    entries = []
+    for kind in _KINDS:
+        for path in sorted((cache_folder() / kind).glob("*")):
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process meanwhile
+                files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+                size = sum(file.stat().st_size for file in files)
+                entries.append(CacheEntry(kind, path, size, path.stat().st_mtime))
+    return entries
+
+
+def mark_used(path: Path) -> None:
+    """Record that an entry of the cache is in use, which keeps it from `evict` for a day."""
+    with contextlib.suppress(OSError):  # a cache of another user can be read only
+        os.utime(path)
+
+
+def delete(entries: Iterable[CacheEntry]) -> None:
+    """Delete entries of the cache."""
+    for entry in entries:
+        if entry.path.is_dir():
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            entry.path.unlink(missing_ok=True)
+
+
+def evict() -> list[CacheEntry]:
+    """Delete the least recently used images and logits while they exceed `cache_limit`.
+
+    What was used within a day is kept, as a process may be using it.
+
+    Returns:
+        What was deleted, also named in a warning.
+    """
+    limit = cache_limit()
+    entries = [entry for entry in cached() if entry.kind in _EVICTED]
+    total, dropped = sum(entry.bytes for entry in entries), list[CacheEntry]()
+    for entry in sorted(entries, key=lambda entry: entry.used):
+        if total <= limit or time.time() - entry.used < _DAY:
+            break
+        dropped.append(entry)
+        total -= entry.bytes
+    delete(dropped)
+    if dropped:
+        size = sum(entry.bytes for entry in dropped) / 1e9
+        log.warning(
+            "deleted %d cache entries (%.2f GB) not used for a day, as the cache in %s exceeded "
+            "%.2f GB (TUTELAGE_CACHE_LIMIT)",
+            *(len(dropped), size, cache_folder(), limit / 1e9),
+        )
+    return dropped
+
+
+def cache_limit() -> int:
+    """The bound of `evict` in bytes: `TUTELAGE_CACHE_LIMIT`, such as `5GB`, or 20 GB.
+
+    Raises:
+        RunError: if the variable is not a size.
+    """
+    text = os.environ.get("TUTELAGE_CACHE_LIMIT", "20GB")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?B)", text.strip())
+    if match is None:
+        raise RunError(
+            f"TUTELAGE_CACHE_LIMIT: expected a size such as 500MB or 20GB, found {text!r}"
+        )
+    return round(float(match[1]) * 1000 ** ("B", "kB", "MB", "GB", "TB").index(match[2]))
 
 
 def make_folder(path: Path) -> None:

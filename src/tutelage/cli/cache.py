@@ -1,9 +1,10 @@
-"""`tutelage cache`: the teacher logits stored on this machine."""
+"""`tutelage cache`: what is cached on this machine."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
@@ -11,32 +12,50 @@ from tutelage.cli.options import Json
 
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all cached logits.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show or delete the cached teacher logits on this machine.
+    """Show or delete what is cached on this machine.
 
-    A run computes its teacher's logits once per augmented view and caches them, so runs with
-    another alpha or temperature reuse them. Deleted logits are computed again when needed.
+    Decoded images, teacher logits, compiled kernels and downloaded data sets are kept for later
+    runs, and made again when needed. The least recently used images and logits are deleted when
+    they exceed TUTELAGE_CACHE_LIMIT (20GB), except those of the last day.
     """
+    from tutelage import storage
     from tutelage.distillation import logit_cache
     from tutelage.formatting import megabytes
 
-    entries = list(logit_cache.stored())
+    entries = storage.cached()
+    logits = {entry["folder"]: entry for entry in logit_cache.stored()}
     if clear:
-        logit_cache.clear()
+        storage.delete(entries)
     if as_json:
-        print(json.dumps(entries, indent=1))
+        details = ("origin", "views")
+        rows = [
+            asdict(entry)
+            | {"path": str(entry.path)}
+            | {key: logits[str(entry.path)][key] for key in details if str(entry.path) in logits}
+            for entry in entries
+        ]
+        print(json.dumps(rows, indent=1))
         return
     for entry in entries:
-        origin = entry["origin"]
-        content = "damaged"
-        if origin:
-            images, *_, classes = origin["shape"]
-            content = (
-                f"teacher {origin['teacher'][:8]}, "
-                f"{entry['views']} views of {images:,} images, {classes} classes"
-            )
-        print(f"{entry['folder']}: {content}, {megabytes(entry['bytes'])}")
-    total = megabytes(sum(entry["bytes"] for entry in entries))
-    print(f"{'deleted' if clear else 'cached'}: {total} in {logit_cache.home()}")
+        content = _content(logits.get(str(entry.path)))
+        print(f"{entry.kind}: {entry.path.name}{content}, {megabytes(entry.bytes)}")
+    total = sum(entry.bytes for entry in entries)
+    verb = "deleted" if clear else "cached"
+    print(f"{verb}: {len(entries)} entries, {megabytes(total)} in {storage.cache_folder()}")
+    print(f"limit of images and logits: {megabytes(storage.cache_limit())}")
+
+
+def _content(logits: dict[str, Any] | None) -> str:
+    """What an entry of teacher logits contains."""
+    if logits is None:
+        return ""
+    if not logits["origin"]:
+        return ": damaged"
+    images, *_, classes = logits["origin"]["shape"]
+    return (
+        f": teacher {logits['origin']['teacher'][:8]}, {logits['views']} views of {images:,} "
+        f"images, {classes} classes"
+    )

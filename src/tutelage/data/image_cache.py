@@ -29,6 +29,7 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
     """
     path = _file(digest, size)
     try:
+        storage.mark_used(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = {
                 part: Part(arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -68,6 +69,7 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.replacing(path) as temporary:
             np.savez(temporary, **arrays)
+        storage.evict()
     except OSError as error:
         log.warning("decoded images are not cached: %s", error)
 

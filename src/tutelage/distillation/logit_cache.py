@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -121,6 +120,7 @@ class LogitCache:
         """
         progress = progress or Progress()
         missing = self.missing(count)
+        storage.mark_used(self.folder)
         if not missing:
             return
         storage.make_folder(self.folder)
@@ -139,6 +139,7 @@ class LogitCache:
             seconds = time.monotonic() - began
             self._store(number, logits, seconds)
             progress.epoch({"epoch": done, "seconds": seconds})
+        storage.evict()
 
     def logits(self, number: int, index: np.ndarray) -> np.ndarray:
         """The logits of some images in one view.
@@ -159,6 +160,7 @@ class LogitCache:
                     f"{self._file(number)} is missing or damaged: run the command that stored it "
                     "again to recompute it"
                 )
+            storage.mark_used(self.folder)
             self._open[number] = np.load(self._file(number), mmap_mode="r")
         return np.asarray(self._open[number][index], dtype=np.float32)
 
@@ -229,7 +231,7 @@ class GivenLogits:
 
 def home() -> Path:
     """The cache's folder, which contains one folder per origin, named by its key."""
-    return storage.cache_folder() / "knowledge"
+    return storage.cache_folder() / "logits"
 
 
 def find(
@@ -276,12 +278,6 @@ def stored() -> Iterator[dict[str, Any]]:
             "views": sum(file.suffix == ".npy" for file in files),
             "bytes": sum(file.stat().st_size for file in files),
         }
-
-
-def clear() -> None:
-    """Delete all stored logits; they can be recomputed."""
-    if home().exists():
-        shutil.rmtree(home())
 
 
 def _refuse_others(manifest: Path, origin: Origin) -> None:

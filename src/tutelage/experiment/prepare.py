@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tutelage import storage
 from tutelage.data import datasets
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.datasets import Dataset
@@ -46,6 +47,7 @@ def prepare(
         ModelError: if a model or the views don't match the data.
         RecipeError: if a source can't be used.
     """
+    storage.cache_limit()  # a bad value is refused before the first epoch
     section = recipe.data
     if data is None:
         data = datasets.load(section.name, section.path or None, size=section.size)
