@@ -116,7 +116,10 @@ def available_memory() -> int | None:
     with contextlib.suppress(OSError, ValueError):  # "max" is no limit
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
-        amounts.append(limit - int((group / "memory.current").read_text()))
+        used = int((group / "memory.current").read_text())
+        lines = (group / "memory.stat").read_text().splitlines()
+        cached = dict(line.split() for line in lines).get("inactive_file", "0")
+        amounts.append(limit - used + int(cached))  # the cache of files is given up on demand
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # not on Windows
 

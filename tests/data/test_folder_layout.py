@@ -71,6 +71,12 @@ def test_a_test_part_alone_can_be_evaluated_but_not_trained_on(tmp_path):
         data.split(0.1, seed=0)
 
 
+def test_validation_images_without_training_images_are_refused(tmp_path):
+    data = load("folder", written(tmp_path, laid_out(("val", "test"))))
+    with pytest.raises(DataError, match="training images"):
+        data.split(0.1, seed=0)
+
+
 def test_all_images_without_a_part_are_the_test_set_where_asked(tmp_path):
     flat = {n.removeprefix("x/"): d for n, d in laid_out(("x",), count=1).items()}
     data = load("folder", written(tmp_path, flat), whole=True)  # too few to split any off

@@ -151,7 +151,7 @@ import resource, sys
 from pathlib import Path
 from tutelage.data import datasets, image_folder
 from tutelage.errors import DataError
-image_folder._BATCH = 8
+image_folder._FIRST = 8
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000,) * 2)
 try:

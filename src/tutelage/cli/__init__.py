@@ -109,6 +109,11 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         fail(str(error))
         return 2
+    except MemoryError as error:
+        if debug:
+            traceback.print_exc()
+        fail(f"not enough memory: {error or 'an allocation failed'}; give fewer or smaller images")
+        return 2
     except ModuleNotFoundError as error:  # the machine only serves, or lacks Keras' backend
         if str(error.name).startswith("tutelage"):
             raise

@@ -93,6 +93,11 @@ class Dataset:
             DataError: if there are no training images, or a class would have none on one side.
         """
         part = self.train if part is None else part
+        if self.held_out == len(part) > 0:
+            raise DataError(
+                f"{self.source}: expected training images beside those for validation, found none; "
+                "add train/<class>/"
+            )
         if self.held_out:
             return splitting.at(part, len(part) - self.held_out)
         return split(part, fraction, seed, [f"{name!r} in {self.source}" for name in self.classes])

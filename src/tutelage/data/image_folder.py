@@ -16,8 +16,8 @@ from tutelage.data.image_file import decode, strict_pillow
 from tutelage.environment import available_memory
 from tutelage.errors import DataError
 
-# Number of files in memory at once during decoding.
-_BATCH = 1024
+# Number of files in memory at once during decoding, and of those that tell the size of all.
+_BATCH, _FIRST = 1024, 64
 
 
 def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Content:
@@ -44,7 +44,7 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
     with strict_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Archives are read from one thread and in their own order, a bounded batch at a time.
         names = (name for name in tree.files if name in layout.places)
-        while batch := list(itertools.islice(names, _BATCH)):
+        while batch := list(itertools.islice(names, _BATCH if pixels else _FIRST)):
             data = [tree.files[name]() for name in batch]
             labels = [where(tree, name) for name in batch]
             decoded = pool.map(decode, data, labels, itertools.repeat(size))
@@ -52,7 +52,7 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
                 digests[layout.places[name].path] = hashlib.sha256(raw).hexdigest()
                 pixels[name] = picture
                 resized |= changed
-            if len(pixels) == len(batch):  # the first ones tell the size of all
+            if len(pixels) == len(batch):
                 _refuse_too_many(tree, len(layout.places), pixels)
     _check_sizes(tree, pixels)
     shape = next(iter(pixels.values())).shape[:2]
