@@ -133,23 +133,25 @@ def filled(cache: Path, ages: dict[str, float]) -> None:
         os.utime(path, (time.time() - days * 86_400,) * 2)
 
 
-AGES = {
-    "logits/old": 9.0,
-    "images/older.npz": 10.0,
-    "images/new.npz": 0.1,
-    "knowledge/oldest": 30.0,
-    "logits/newer": 2.0,
-    "kernels/old.so": 90.0,
-    "mine/old.npz": 90.0,
-}
+OLDEST, OLDER = f"knowledge/{30:032x}", f"images/{10:032x}.npz"
+OLD, NEWER = f"logits/{9:032x}", f"logits/{2:032x}-1"
+NEW, KERNEL, DOWNLOAD = (
+    f"images/{0:032x}.npz",
+    f"kernels/winograd-{1:016x}.so",
+    "downloads/mnist.npz",
+)
+# A user's own files in folders of these names.
+OWN = ["mine/old.npz", "images/dog.npz", "images/holiday", "logits/old"]
+AGES = {OLDEST: 30.0, OLDER: 10.0, OLD: 9.0, NEWER: 2.0, NEW: 0.1, KERNEL: 90.0, DOWNLOAD: 90.0}
+AGES |= dict.fromkeys(OWN, 90.0)
 
 
 @pytest.mark.parametrize(
     ("limit", "kept"),
     [
         ("20GB", set(AGES)),
-        ("3.5MB", set(AGES) - {"knowledge/oldest", "images/older.npz"}),
-        ("0B", {"images/new.npz", "kernels/old.so", "mine/old.npz"}),
+        ("3.5MB", set(AGES) - {OLDEST, OLDER}),
+        ("0B", {NEW, KERNEL, DOWNLOAD, *OWN}),
     ],
 )
 def test_the_least_recently_used_are_evicted(
@@ -163,20 +165,20 @@ def test_the_least_recently_used_are_evicted(
     assert len(dropped) == len(AGES) - len(kept)
     assert all(entry.bytes == 1_000_000 for entry in dropped)
     storage.delete(storage.cached())
-    assert [name for name in AGES if (tmp_path / name).exists()] == ["mine/old.npz"]
+    assert [name for name in AGES if (tmp_path / name).exists()] == OWN
 
 
 def test_what_is_marked_as_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
     monkeypatch.setenv("TUTELAGE_CACHE_LIMIT", "0B")
     filled(tmp_path, AGES)
-    storage.mark_used(tmp_path / "logits" / "old")
+    storage.mark_used(tmp_path / OLD)
     storage.evict()
-    assert (tmp_path / "logits" / "old" / "00000.npy").exists()
+    assert (tmp_path / OLD / "00000.npy").exists()
 
 
 def test_two_processes_evict_at_once(tmp_path: Path) -> None:
-    filled(tmp_path, {f"logits/{i}": 10.0 + i for i in range(200)})
+    filled(tmp_path, {f"logits/{i:032}": 10.0 + i for i in range(200)})
     environment = os.environ | {"TUTELAGE_CACHE": str(tmp_path), "TUTELAGE_CACHE_LIMIT": "50MB"}
     script = "from tutelage import storage; storage.evict()"
     processes = [

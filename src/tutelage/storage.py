@@ -18,7 +18,14 @@ import platformdirs
 
 from tutelage.errors import RunError, TutelageError
 
-_KINDS = ("downloads", "images", "kernels", "knowledge", "logits")
+# The names of the entries of each kind: TUTELAGE_CACHE may be a folder with other files.
+_NAMES = {
+    "downloads": r"cifar-10-binary\.tar\.gz|mnist\.npz",
+    "images": r"[0-9a-f]{32}\.npz",
+    "kernels": r"\w+-[0-9a-f]{16}\.so",
+    "knowledge": r"[0-9a-f]{32}",
+    "logits": r"[0-9a-f]{32}(-\d+)?",
+}
 _EVICTED = ("images", "knowledge", "logits")  # large, and made anew in minutes
 _DAY = 24 * 3600
 
@@ -98,8 +105,10 @@ class CacheEntry:
 def cached() -> list[CacheEntry]:
     """List what is in the cache folder, ordered by kind and path; other files are left out."""
     entries = []
-    for kind in _KINDS:
+    for kind, name in _NAMES.items():
         for path in sorted((cache_folder() / kind).glob("*")):
+            if not re.fullmatch(name, path.name):
+                continue
             with contextlib.suppress(FileNotFoundError):  # deleted by another process meanwhile
                 files = [file for file in (path, *path.rglob("*")) if file.is_file()]
                 size = sum(file.stat().st_size for file in files)

@@ -373,8 +373,8 @@ def test_the_cache_is_shown_and_cleared(
     assert cli.main(["run", "digits", *SMALL, "--out", str(tmp_path / "run")]) == 0
     assert "caching teacher logits 2/2" in capsys.readouterr().err
     (tmp_path / "cache" / "images").mkdir()
-    (tmp_path / "cache" / "images" / "a.npz").write_bytes(bytes(1_000_000))
-    (tmp_path / "cache" / "own").mkdir()
+    (tmp_path / "cache" / "images" / f"{1:032x}.npz").write_bytes(bytes(1_000_000))
+    (tmp_path / "cache" / "images" / "own.png").touch()
     assert cli.main(["cache", "--json"]) == 0
     entries = {entry["kind"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert (entries["logits"]["views"], entries["logits"]["origin"]["shape"]) == (2, [1221, 10])
@@ -382,7 +382,7 @@ def test_the_cache_is_shown_and_cleared(
     assert cli.main(["cache"]) == 0
     shown = capsys.readouterr().out
     assert "2 views of 1,221 images, 10 classes, 0.05 MB" in shown
-    assert "images: a.npz, 1.00 MB" in shown
+    assert f"images: {1:032x}.npz, 1.00 MB" in shown
     monkeypatch.setenv("TUTELAGE_CACHE_LIMIT", "much")
     refused(capsys, "run", "digits", "--out", tmp_path / "other", names="TUTELAGE_CACHE_LIMIT")
     monkeypatch.delenv("TUTELAGE_CACHE_LIMIT")
@@ -390,7 +390,7 @@ def test_the_cache_is_shown_and_cleared(
     assert "deleted:" in capsys.readouterr().out
     assert cli.main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
-    assert (tmp_path / "cache" / "own").exists()  # not ours
+    assert (tmp_path / "cache" / "images" / "own.png").exists()
 
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:

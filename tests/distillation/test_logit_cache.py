@@ -200,8 +200,9 @@ def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path))
     assert list(logit_cache.stored()) == []
     held(logit_cache.home() / ORIGIN.key())
-    (logit_cache.home() / "broken").mkdir()
-    (logit_cache.home() / "broken" / "manifest.json").write_text("{")
+    broken = logit_cache.home() / f"{1:032x}"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{")
     first, second = sorted(logit_cache.stored(), key=lambda entry: len(entry["origin"]))
     assert (first["origin"], first["views"]) == ({}, 0)
     assert second["views"] == 2
