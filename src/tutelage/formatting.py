@@ -23,7 +23,7 @@ HEADINGS = (
 
 
 def printable(text: str) -> str:
-    """Escape what can't be printed, such as control characters, as in a Python string.
+    r"""Escape what can't be printed, such as control characters, as in a Python string.
 
     Args:
         text: the text, in which bytes that are not UTF-8 are surrogates, as in file names.

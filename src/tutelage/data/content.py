@@ -128,7 +128,7 @@ def fingerprint(classes: tuple[str, ...], train: Part, test: Part | None) -> str
 
 
 def class_name(value: object) -> str:
-    """A name that can be printed and stored as UTF-8, in normalization form C.
+    r"""A name that can be printed and stored as UTF-8, in normalization form C.
 
     Control characters and bytes that are not UTF-8 are escaped as in a Python string.
 
