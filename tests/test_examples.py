@@ -49,5 +49,5 @@ def test_an_image_folder() -> None:
 
 
 def test_an_unlabeled_images() -> None:
-    found = example("unlabeled_images").main(labelled=200, epochs=4)
-    assert found["and the pool"] > found["labelled images alone"]
+    found = example("unlabeled_images").main(labeled=200, epochs=4)
+    assert found["and the pool"] > found["labeled images alone"]

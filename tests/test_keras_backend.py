@@ -154,8 +154,10 @@ def state():
                     if type(finder).__module__ != "tutelage.former_names"],
         "interpreter": (sys.excepthook, sys.getrecursionlimit()),
         "warnings": list(warnings.filters),
+        # A logger that only exists, as Pillow's plugins create them, sets nothing.
         "logging": {one.name: (one.level, list(one.handlers), one.propagate)
-                    for one in loggers if not one.name.startswith("tutelage")},
+                    for one in loggers if not one.name.startswith("tutelage")
+                    and (one.level, one.handlers, one.propagate) != (0, [], True)},
         "optuna": optuna.logging.get_verbosity(),
         "signals": [signal.getsignal(number) for number in signal.valid_signals()],
         "threads": threading.active_count(),
