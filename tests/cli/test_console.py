@@ -55,6 +55,11 @@ def shown(file: io.StringIO) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
 
 
+def times_left(file: io.StringIO) -> list[str]:
+    """The last column of the epochs' lines."""
+    return [line.split("  ")[-1] for line in file.getvalue().splitlines()[1:]]
+
+
 def test_a_table_with_every_figure_fits_a_narrow_terminal() -> None:
     text = printed(MODELS)
     assert "pets on Pets" in text
@@ -129,7 +134,7 @@ def test_time_left_follows_from_the_epochs_of_this_run(monkeypatch: pytest.Monke
     now += 100
     progress.epoch(row(8))
     # 60 s for each of 3 epochs; then 80 s, the mean so far, for each of 2.
-    assert [line.split("  ")[-1] for line in file.getvalue().splitlines()[1:]] == [
+    assert times_left(file) == [
         "3 min 00 s left",
         "2 min 40 s left",
     ]
@@ -230,7 +235,7 @@ def test_work_after_the_last_epoch_counts_in_the_time_left(
     progress.epoch(row(1))
     now += 60
     progress.epoch(row(2))
-    assert [line.split("  ")[-1] for line in file.getvalue().splitlines()[1:]] == [
+    assert times_left(file) == [
         "1 min 30 s left",
         "30 s left",
     ]

@@ -16,7 +16,6 @@ import tutelage
 from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.evaluation.evaluate import evaluate
-from tutelage.models import probing
 
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 LOGITS = np.random.default_rng(1).normal(scale=4, size=(64, 10))
@@ -90,7 +89,7 @@ def test_probabilities_are_told_by_their_values(
     outputs = rounded(softmax(LOGITS, axis=1))
     bound = output_kind.smallest_probability(outputs)
     assert bound is not None
-    logits = probing.log_of(np.asarray(outputs, np.float32), bound)
+    logits = output_kind.log_of(np.asarray(outputs, np.float32), bound)
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(softmax(logits, axis=1), softmax(LOGITS, axis=1), atol=error)
     assert output_kind.smallest_probability(outputs[:, :9]) is None  # they sum to less

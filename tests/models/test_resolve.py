@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +46,6 @@ def test_files_and_run_folders_are_found(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"data": {"classes": CLASSES}}))
     np.testing.assert_array_equal(logits_of(teacher_of(tmp_path)), logits_of(teacher))
     np.testing.assert_array_equal(predicted(student_of(tmp_path / "teacher.keras"), GREY), expected)
-
-
-def test_the_warning_follows_the_binomial_distribution() -> None:
-    labels = np.arange(100) % 4  # the commonest class's share is a quarter
-
-    def tail(right: int) -> float:
-        return sum(comb(100, k) * 0.25**k * 0.75 ** (100 - k) for k in range(right, 101))
-
-    first = next(right for right in range(101) if tail(right) < 0.01)
-    for right in (0, first - 1, first, 100):
-        guesses = np.where(np.arange(100) < right, labels, (labels + 1) % 4)
-        warning = resolve.warn_if_at_chance(np.eye(4)[guesses], labels)
-        assert (warning is None) == (right >= first)
-        if warning:
-            assert f"right on {right}.0% of 100 images" in warning
-            assert "\n" not in warning
-    # Naming the commonest class is right more often than a quarter, and yet knows nothing.
-    skewed = np.array([0] * 80 + [1] * 20)
-    assert resolve.warn_if_at_chance(np.eye(4)[np.zeros(100, int)], skewed) is not None
 
 
 def test_a_student_is_a_copy_with_weights_state_and_what_is_frozen() -> None:
@@ -184,6 +164,3 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
         refused(RecipeError, offender, net(dense()), preprocessing=preprocessing)
     raw = net(dense(), dtype="uint8")
     refused(RecipeError, "uint8 pixels", raw, preprocessing=SEEN)
-    for answer, label in [((4, 3), (5,)), ((4,), (4,)), ((0, 3), (0,))]:
-        with pytest.raises(RecipeError, match="shape"):
-            resolve.warn_if_at_chance(np.zeros(answer), np.zeros(label, int))

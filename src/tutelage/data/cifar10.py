@@ -136,7 +136,9 @@ def _unpickle(data: bytes, where: str) -> dict[str, Any]:
             if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
                 raise pickle.UnpicklingError(f"it has a memo of {argument} entries")
         batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-        return {class_name(key): value for key, value in batch.items()}
+        return {
+            key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()
+        }
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise DataError(
             f"{where}: expected a pickle of arrays and plain containers, found one that is damaged "

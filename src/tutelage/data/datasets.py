@@ -93,7 +93,7 @@ class Dataset:
             DataError: if there are no training images, or a class would have none on one side.
         """
         part = self.train if part is None else part
-        if self.held_out == len(part) > 0:
+        if self.held_out and self.held_out == len(part):
             raise DataError(
                 f"{self.source}: expected training images beside those for validation, found none; "
                 "add train/<class>/"
@@ -227,14 +227,14 @@ def _read(
 def _check_test_split(tree: Tree, layout: Layout) -> None:
     """Raise DataError if no test part can be split off, before anything is decoded."""
     names = layout.names("train")
-    labels = np.array([layout.label(name) for name in names])
-    folders = {layout.label(name): name.rpartition("/")[0] for name in names}
+    labels = layout.labels(names)
+    folders = {label: name.rpartition("/")[0] for label, name in zip(labels, names, strict=True)}
     titles = [
         f"{name!r} ({folder_layout.where(tree, folders[label])})"
         for label, name in enumerate(layout.classes)
     ]
     try:
-        split(Part(np.arange(len(names)), labels), TEST_FRACTION, TEST_SEED, titles)
+        split(Part(np.arange(len(names)), np.array(labels)), TEST_FRACTION, TEST_SEED, titles)
     except DataError as error:
         raise _unsplit(str(tree.path), error) from error
 

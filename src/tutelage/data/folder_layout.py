@@ -52,9 +52,10 @@ class Layout:
         """Paths of a part's images, in order."""
         return [name for name, place in self.places.items() if place.part == part]
 
-    def label(self, name: str) -> int:
-        """The index of an image's class."""
-        return self.classes.index(self.places[name].label)
+    def labels(self, names: Iterable[str]) -> list[int]:
+        """The index of each image's class."""
+        index = {label: number for number, label in enumerate(self.classes)}
+        return [index[self.places[name].label] for name in names]
 
 
 def survey(tree: Tree) -> Layout:

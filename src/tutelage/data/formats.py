@@ -99,10 +99,12 @@ def _idx(data: bytes, dimensions: int, where: str) -> np.ndarray:
 
 
 def _npz(tree: Tree, members: dict[str, Reader], classes: tuple[str, ...]) -> Content:
-    arrays: dict[str, np.ndarray] = {}
-    for name in (f"{kind}_{part}" for part in _NPZ_PARTS for kind in "xy"):
-        _read_array(tree, members, name, arrays)
-    _read_array(tree, members, "classes", arrays)
+    names = [f"{kind}_{part}" for part in _NPZ_PARTS for kind in "xy"] + ["classes"]
+    arrays = {
+        name: _read_array(tree, name, members[f"{name}.npy"])
+        for name in names
+        if f"{name}.npy" in members
+    }
     parts: dict[str, Part] = {}
     for part in _NPZ_PARTS:
         images, labels = f"x_{part}", f"y_{part}"
@@ -129,14 +131,9 @@ def _npz(tree: Tree, members: dict[str, Reader], classes: tuple[str, ...]) -> Co
     return replace(content, held_out=len(validation or ()), notes=tuple(notes))
 
 
-def _read_array(
-    tree: Tree, members: dict[str, Reader], name: str, arrays: dict[str, np.ndarray]
-) -> None:
-    if f"{name}.npy" not in members:
-        return
+def _read_array(tree: Tree, name: str, read: Reader) -> np.ndarray:
     try:
-        stream = io.BytesIO(members[f"{name}.npy"]())
-        arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+        return np.lib.format.read_array(io.BytesIO(read()), allow_pickle=False)
     except ValueError as error:
         raise DataError(
             f"{tree.path}: expected a plain array `{name}`, found one that is damaged or "

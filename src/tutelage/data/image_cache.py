@@ -13,6 +13,7 @@ import PIL
 from tutelage import storage
 from tutelage.data.archives import one_line
 from tutelage.data.content import Content, Part
+from tutelage.data.image_file import OUT_OF_MEMORY
 from tutelage.errors import DataError
 
 # Increased when the same files are decoded to different arrays.
@@ -49,9 +50,7 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
     except FileNotFoundError:
         return None
     except MemoryError:
-        raise DataError(
-            "not enough memory for the images: give a smaller data.size, or fewer images"
-        ) from None
+        raise DataError(OUT_OF_MEMORY) from None
     except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
         log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
         return None

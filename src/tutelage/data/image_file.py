@@ -18,6 +18,7 @@ from tutelage.errors import DataError, DataNotFoundError, RecipeError
 
 # AVIF depends on how Pillow was built, HEIF on the package pillow-heif having registered itself.
 _KNOWN = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+OUT_OF_MEMORY = "not enough memory for the images: give a smaller data.size, or fewer images"
 _OF_SUFFIXES = Image.registered_extensions()
 FORMATS = tuple(name for name in _KNOWN if name in Image.OPEN)
 SUFFIXES = tuple(sorted(suffix for suffix, name in _OF_SUFFIXES.items() if name in FORMATS))
@@ -118,9 +119,7 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     except MemoryError:
-        raise DataError(
-            "not enough memory to decode the images: give a smaller data.size, or fewer images"
-        ) from None
+        raise DataError(OUT_OF_MEMORY) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{where}: expected an image of at most {Image.MAX_IMAGE_PIXELS} pixels, found a "

@@ -62,7 +62,7 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
         images = np.empty((len(chosen), *shape, channels), np.uint8)
         for image, name in zip(images, chosen, strict=True):
             image[:] = pixels.pop(name)
-        return Part(images, np.array([layout.label(name) for name in chosen], np.int64))
+        return Part(images, np.array(layout.labels(chosen), np.int64))
 
     test, validation = layout.names("test"), layout.names("validation")
     return Content(

@@ -141,6 +141,24 @@ def refuse_sigmoid(name: str, outputs: np.ndarray) -> None:
         )
 
 
+def lowest_probability(name: str, outputs: np.ndarray, notes: list[str]) -> float | None:
+    """The bound to clip a model's outputs at before their logarithm; None if they are logits.
+
+    Adds a note if they are probabilities; raises ModelError if they are a sigmoid's.
+    """
+    bound = smallest_probability(outputs)
+    if bound is None:
+        refuse_sigmoid(name, outputs)
+    else:
+        notes.append("it returns probabilities: using their logarithms as logits")
+    return bound
+
+
+def log_of(probabilities: np.ndarray, bound: float) -> np.ndarray:
+    """Logits of probabilities, clipped at a bound from `lowest_probability`."""
+    return np.log(np.maximum(probabilities, np.float32(bound)))
+
+
 def refuse_probabilities(role: str, outputs: Any) -> bool:
     """Raise ModelError for a batch of probabilities in place of logits.
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data import datasets
+from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.evaluation import metrics
-from tutelage.models import class_names, loading, onnx_model, probing, zoo
+from tutelage.models import class_names, loading, onnx_model, zoo
 
 
 def size_figures(model: keras.Model) -> dict[str, Any]:
@@ -95,8 +96,8 @@ def _logits(
     else:
         loading.check_fit(model, path, shape, len(classes))
         own, outputs = class_names.read(path), loading.logits(model, images)
-        bound = probing.lowest_probability(str(path), outputs, noticed)
-        outputs = outputs if bound is None else probing.log_of(outputs, bound)
+        bound = output_kind.lowest_probability(str(path), outputs, noticed)
+        outputs = outputs if bound is None else output_kind.log_of(outputs, bound)
     index = class_names.order(path, own, classes, noticed)
     notes += [f"{path}: {note}" for note in noticed]
     return outputs if index is None else outputs[:, index]

@@ -109,23 +109,3 @@ def mcnemar(one: ArrayLike, other: ArrayLike) -> dict[str, Any]:
     n = only_first + only_second
     p = float(stats.binomtest(only_first, n).pvalue) if n else 1.0
     return {"first": only_first, "second": only_second, "p": p}
-
-
-def beats_chance(correct: int, images: int, share: float) -> bool:
-    """Whether a model is significantly better than always choosing the most frequent class.
-
-    Args:
-        correct: the number of images that the model classifies correctly.
-        images: the number of images.
-        share: the share of the most frequent class, 0 to 1.
-
-    Returns:
-        Whether the one-sided exact binomial test is significant.
-
-    Example:
-
-    >>> from tutelage.evaluation import statistics
-    >>> statistics.beats_chance(13, 48, 0.25), statistics.beats_chance(24, 48, 0.25)
-    (False, True)
-    """
-    return bool(stats.binom.sf(correct - 1, images, share) < LEVEL)

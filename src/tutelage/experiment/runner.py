@@ -14,11 +14,11 @@ import numpy as np
 from tutelage import recipe as recipes
 from tutelage.data import datasets
 from tutelage.errors import DataNotFoundError
-from tutelage.evaluation import evaluate
+from tutelage.evaluation import chance, evaluate
 from tutelage.experiment import measure, rehearsal, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment, StageSpec, hash_of
-from tutelage.models import loading, resolve
+from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Recipe
 from tutelage.runs import run_folder
@@ -67,7 +67,7 @@ def run(
         return results
     toml = recipes.to_toml(experiment.recipe)
     with run_folder.opened(path, key, toml, tensorboard=tensorboard) as folder:
-        follow(experiment, folder, progress)
+        _follow(experiment, folder, progress)
         _report_notes(experiment, progress)
         for stage in experiment.stages:
             _complete(stage, folder, progress, experiment.answers)
@@ -91,7 +91,7 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
         TrainingError: if a loss is not finite.
     """
     _report_notes(experiment, progress)
-    follow(experiment, folder, progress)
+    _follow(experiment, folder, progress)
     _complete(experiment.stages[0], folder, progress, experiment.answers)
     return folder.model(experiment.stages[0].name)
 
@@ -180,11 +180,11 @@ def _report_notes(experiment: Experiment, progress: Progress) -> None:
     if logits is None:
         assert teacher.logits is not None
         logits = teacher.logits(validation.images, "float32")
-    if warning := resolve.warn_if_at_chance(logits, validation.labels):
+    if warning := chance.warn_if_at_chance(logits, validation.labels):
         progress.note(f"warning: {warning}")
 
 
-def follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> None:
+def _follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> None:
     """Begin anew the stages whose given model answers otherwise than when they were trained."""
     for name in folder.follow(experiment.answers):
         progress.note(

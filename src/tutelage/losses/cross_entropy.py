@@ -91,7 +91,7 @@ class CrossEntropy(keras.losses.Loss):
         Raises:
             ModelError: the shapes don't match.
         """
-        log_p = ops.log_softmax(numerics.wide(y_pred), axis=-1)
+        log_p = ops.log_softmax(numerics.wide_logits(y_pred), axis=-1)
         if tuple(y_true.shape) == tuple(y_pred.shape):
             loss = -ops.sum(y_true * log_p, axis=-1)
         else:

@@ -10,7 +10,7 @@ from keras import ops
 
 from tutelage.errors import ModelError, RecipeError
 from tutelage.losses.cross_entropy import class_numbers
-from tutelage.losses.numerics import mean, wide
+from tutelage.losses.numerics import mean, wide_logits
 from tutelage.losses.validation import check_logits
 
 
@@ -30,7 +30,7 @@ class LogitsLossBase(keras.distillation.DistillationLoss):
         check_logits(teacher_outputs, student_outputs)
 
     def _read(self, teacher_outputs: Any, student_outputs: Any) -> tuple[Any, Any]:
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
+        teacher, student = wide_logits(teacher_outputs), wide_logits(student_outputs)
         self.validate_outputs(teacher, student)
         return teacher, student
 

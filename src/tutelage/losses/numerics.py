@@ -13,8 +13,15 @@ from keras import ops
 _LOWEST = -1e9
 
 
-def wide(logits: Any) -> Any:
-    """Convert to float32 or wider: a softmax in half precision loses small probabilities.
+def wide(x: Any) -> Any:
+    """Convert an array or tensor of any float type to float32, or leave it if it is wider."""
+    x = ops.convert_to_tensor(x)
+    enough = keras.backend.standardize_dtype(x.dtype) in {"float32", "float64"}
+    return x if enough else ops.cast(x, "float32")
+
+
+def wide_logits(logits: Any) -> Any:
+    """Convert logits to float32 or wider, as a softmax in half precision loses small probabilities.
 
     Args:
         logits: an array or tensor of any float type.
@@ -22,9 +29,7 @@ def wide(logits: Any) -> Any:
     Returns:
         A tensor of at least -1e9, otherwise unchanged if it is float32 or float64.
     """
-    logits = ops.convert_to_tensor(logits)
-    enough = keras.backend.standardize_dtype(logits.dtype) in {"float32", "float64"}
-    logits = logits if enough else ops.cast(logits, "float32")
+    logits = wide(logits)
     # Not `maximum`, which rounds float64 to float32 on the PyTorch backend. NaN remains.
     return ops.where(logits < _LOWEST, _LOWEST, logits)
 

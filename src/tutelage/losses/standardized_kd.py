@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tutelage.losses.kd import KD
-from tutelage.losses.numerics import mean, safe_sqrt, wide
+from tutelage.losses.numerics import mean, safe_sqrt, wide_logits
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
@@ -38,7 +38,7 @@ class StandardizedKD(KD):
         super().__init__(temperature)
 
     def per_sample(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
-        teacher, student = wide(teacher_outputs), wide(student_outputs)
+        teacher, student = wide_logits(teacher_outputs), wide_logits(student_outputs)
         return super().per_sample(_standardized(teacher), _standardized(student))
 
 

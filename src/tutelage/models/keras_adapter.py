@@ -21,7 +21,7 @@ from tutelage.models.preprocessing import (
     refuse_outputs,
     unused_name,
 )
-from tutelage.models.probing import lowest_probability, probe, reason
+from tutelage.models.probing import probe, reason
 
 
 def from_keras(
@@ -92,7 +92,7 @@ def from_keras(
     outputs_seen = probe(name, functools.partial(loading.logits, made), images, classes)
     if activation:
         notes.append(f"it ends in {activation}: using the logits before the {activation}")
-    elif bound := lowest_probability(name, outputs_seen, notes):
+    elif bound := output_kind.lowest_probability(name, outputs_seen, notes):
         inputs = keras.Input(shape, dtype="uint8", name="images")
         # Ends in a layer, as checks inspect the last layer.
         last = layers.Identity(name="logits")

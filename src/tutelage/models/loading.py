@@ -189,11 +189,9 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     shape, count = _geometry(model, path)
     pictures = onnx_model.read_pictures(images, shape, path, top)
     outputs = logits(model, pictures).astype(np.float64)
-    if output_kind.smallest_probability(outputs) is None:
-        output_kind.refuse_sigmoid(str(path), outputs)
-        probabilities = softmax(outputs, axis=1)
-    else:
-        probabilities = outputs / outputs.sum(axis=1, keepdims=True)
+    if (bound := output_kind.lowest_probability(str(path), outputs, [])) is not None:
+        outputs = output_kind.log_of(outputs, bound)
+    probabilities = softmax(outputs, axis=1)
     names = class_names.read(path) or ()
     if len(names) != count:
         names = class_names.numbered(count)

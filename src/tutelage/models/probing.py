@@ -38,24 +38,6 @@ def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int)
     return outputs
 
 
-def lowest_probability(name: str, outputs: np.ndarray, notes: list[str]) -> float | None:
-    """The bound to clip a model's outputs at before their logarithm; None if they are logits.
-
-    Adds a note if they are probabilities; raises ModelError if they are a sigmoid's.
-    """
-    bound = output_kind.smallest_probability(outputs)
-    if bound is None:
-        output_kind.refuse_sigmoid(name, outputs)
-    else:
-        notes.append("it returns probabilities: using their logarithms as logits")
-    return bound
-
-
-def log_of(probabilities: np.ndarray, bound: float) -> np.ndarray:
-    """Logits of probabilities, clipped at a bound from `lowest_probability`."""
-    return np.log(np.maximum(probabilities, np.float32(bound)))
-
-
 def teacher_function(
     run: TeacherFunction,
     name: str,
@@ -77,10 +59,10 @@ def teacher_function(
         )
 
     outputs = probe(name, predict, images, classes)
-    bound = lowest_probability(name, outputs, notes)
+    bound = output_kind.lowest_probability(name, outputs, notes)
     if bound is None:
         return predict, notes
-    return lambda raw, precision: log_of(predict(raw, precision), bound), notes
+    return lambda raw, precision: output_kind.log_of(predict(raw, precision), bound), notes
 
 
 def reason(error: Exception) -> str:

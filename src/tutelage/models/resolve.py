@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from scipy.stats import binomtest
 
 from tutelage import storage
 from tutelage.errors import ModelError, RecipeError
@@ -211,45 +210,6 @@ def student(
     if not model.trainable_weights:
         raise ModelError(f"{name} has no trainable weights: set its `trainable` to True")
     return model, tuple(notes)
-
-
-def warn_if_at_chance(logits: np.ndarray, labels: np.ndarray) -> str | None:
-    """Warn of a teacher that is no better than always predicting the most frequent class.
-
-    Args:
-        logits: logits of shape (n, classes) of images it was not trained on.
-        labels: integers of shape (n,).
-
-    Returns:
-        A one-line warning with the accuracy, or None if that is above the frequency of the most
-        frequent class in a one-sided binomial test at 1 %.
-
-    Raises:
-        RecipeError: if there are no logits, or their number differs from the labels'.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from tutelage.models import resolve
-    >>> from tutelage.models.preprocessing import Preprocessing
-    >>> labels = np.arange(40) % 4
-    >>> resolve.warn_if_at_chance(np.eye(4)[labels], labels) is None
-    True
-    """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise RecipeError(
-            "expected logits of shape (n, classes) and labels of shape (n,), "
-            f"found {logits.shape} and {labels.shape}"
-        )
-    correct = int((logits.argmax(axis=1) == labels).sum())
-    share = np.unique(labels, return_counts=True)[1].max() / len(labels)
-    if binomtest(correct, len(labels), share, alternative="greater").pvalue < 0.01:
-        return None
-    return (
-        f"the teacher is right on {correct / len(labels):.1%} of {len(labels)} images, no better "
-        f"than always predicting the most frequent class ({share:.1%}): check the order of its "
-        "classes and its preprocessing (size, scale, mean, std)"
-    )
 
 
 def _check(images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:

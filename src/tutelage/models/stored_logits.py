@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.distillation import output_kind
 from tutelage.errors import LogitsError, ModelError, RecipeError
 from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
-from tutelage.models.probing import log_of, lowest_probability, reason
+from tutelage.models.probing import reason
 
 
 def image_hash(images: np.ndarray) -> str:
@@ -85,5 +86,5 @@ def read(
     if not np.isfinite(logits).all():
         raise LogitsError(f"{path} contains logits that are not finite: compute them again")
     logits = np.asarray(logits, np.float32)
-    bound = lowest_probability(str(path), logits, notes)
-    return logits if bound is None else log_of(logits, bound), index, notes
+    bound = output_kind.lowest_probability(str(path), logits, notes)
+    return logits if bound is None else output_kind.log_of(logits, bound), index, notes

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.evaluation.statistics import LEVEL, Difference, beats_chance, mcnemar, paired
+from tutelage.evaluation.chance import beats_chance
+from tutelage.evaluation.statistics import LEVEL, Difference, mcnemar, paired
 from tutelage.formatting import amount, images, p_value
 from tutelage.runs.run_reader import Record
 

@@ -201,6 +201,10 @@ def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
         raise Refused(415, f"expected an image ({KNOWN}), found none") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_many(pixels) from None
+    except MemoryError:
+        raise Refused(
+            503, "not enough memory for this image at present; send it later, or a smaller one"
+        ) from None
     except Exception as error:  # on a damaged file Pillow's decoders raise almost anything
         raise Refused(
             422, "expected a complete image, found one that is damaged or truncated; send it again"
