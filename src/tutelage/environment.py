@@ -41,7 +41,7 @@ def describe() -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "memory_gib": _memory(),
-            "accelerator": _accelerator(backend),
+            "accelerator": accelerator(),
             "system": f"{platform.system()} {platform.machine()}",
         },
     }
@@ -89,7 +89,11 @@ def _memory() -> float | None:
         return None
 
 
-def _accelerator(backend: str) -> str | None:
+def accelerator() -> str | None:
+    """The name of the GPU or other accelerator that Keras' backend computes on, if any."""
+    import keras
+
+    backend = keras.backend.backend()
     if backend == "torch":
         import torch
 

@@ -495,3 +495,35 @@ def test_option_after_help_answers_at_once() -> None:
     started_at = time.monotonic()
     assert command("--help").returncode == 0
     assert time.monotonic() - started_at < 30  # a bound that only a hang passes
+
+
+PEAK = """
+import resource, sys
+from tutelage.cli import main
+status = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs by system")
+def test_a_run_on_larger_images_takes_at_most_2_gb(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(600):
+        label = f"c{number % 4}"
+        (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        small.resize((100, 100)).save(tmp_path / "images" / label / f"{number}.jpg")
+    line = ["run", "distill", "--data", tmp_path / "images", "--epochs", "1", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *map(str, line)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env=os.environ | {"TUTELAGE_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "are processed in 5 parts" in done.stderr
+    assert float(done.stderr.splitlines()[-1]) <= 2.0

@@ -370,6 +370,11 @@ def test_given_again_it_gives_what_it_came_to(
         ({"data": (labeled(0, 1, 2), labeled(0, 1))}, DataError, "class 2"),
         ({"data": (labeled(0, 1)[0], np.array([0.0, 1.0]))}, DataError, "float64"),
         ({"data": Dataset("mine", ("a", "b", "c"), *gaps(), "", "")}, DataError, "'b'"),
+        (
+            {"settings": {"schedule.student.gradient_accumulation_steps": 1000}},
+            RecipeError,
+            r"student\.gradient_accumulation_steps: .* 1000",
+        ),
         ({"settings": {"loss.alpha": 0.5}, "unlabeled": "x"}, TutelageError, "expected a folder"),
         (
             {"settings": {"loss.alpha": 0.5}, "unlabeled": DIGITS.train.images[:9]},

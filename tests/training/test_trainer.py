@@ -23,8 +23,9 @@ from tutelage.models import zoo
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import callbacks, checkpoint, trainer
+from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batch_norm import recalibrate_batch_norm
-from tutelage.training.batches import steps_per_epoch
+from tutelage.training.batches import ViewedBatches, steps_per_epoch
 from tutelage.training.checkpoint import epochs_done
 from tutelage.training.schedules import TriangularSchedule
 from tutelage.training.trainer import DistillationTargets
@@ -244,7 +245,7 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
         distillation_losses=losses.KD(),
         alpha=0.9,
     )
-    distiller.compile(trainer._optimizer(SCHEDULE, len(TRAIN)))
+    distiller.compile(trainer._optimizer(SCHEDULE, len(TRAIN), parts=1))
     for epoch in range(SCHEDULE.epochs):
         order = augmentation.order(len(TRAIN), seed=0, epoch=epoch)
         for index in order.reshape(-1, SCHEDULE.batch_size):
@@ -383,3 +384,83 @@ print(before, megabytes("VmRSS"), megabytes("VmHWM"))
     before, after, most = map(float, done.stdout.split())
     assert most - before > 200  # feature maps
     assert after - before < (most - before) / 3
+
+
+def linear_network() -> keras.Model:
+    """A network that computes each image's output from that image alone."""
+    inputs = keras.Input((8, 8, 1), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 255, dtype="float32")(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=seeded(1))(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(4, kernel_initializer=seeded(2))(x))
+
+
+def seeded(seed: int) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed=seed)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_equal_parts_is_the_same_step(tmp_path: Path, optimizer: str, parts: int) -> None:
+    logits = known(tmp_path)
+    weight = keras.optimizers.schedules.PolynomialDecay(1.0, 15, 0.1)
+    runs = []
+    for accumulation in (1, parts):
+        model = linear_network()
+        targets = DistillationTargets(logits, [losses.KD()], [weight], alpha=0.5)
+        schedule = replace(SCHEDULE, optimizer=optimizer, gradient_accumulation_steps=accumulation)
+        seen: list[int] = []
+
+        class Watch(Progress):
+            def step(self, step: int, logs: object, seen: list[int] = seen) -> None:
+                seen.append(step)
+
+        rows = fit(
+            model,
+            tmp_path / f"{accumulation}.npz",
+            schedule=schedule,
+            targets=targets,
+            progress=Watch(),
+        )
+        assert seen == [step for step in range(1, 6) for _ in range(accumulation)] * 3
+        runs.append((values(model), rows))
+    (expected, history), (found, rows) = runs
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    for row, former in zip(rows, history, strict=True):
+        assert row["learning_rate"] == pytest.approx(former["learning_rate"])
+        assert row["loss"] == pytest.approx(former["loss"], rel=1e-4)
+
+
+def test_parts_of_a_step_hold_all_its_images_and_differ_by_at_most_one(tmp_path: Path) -> None:
+    batches = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0, parts=4)
+    whole = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0)
+    assert [len(batches[number][1]) for number in range(16)] == [2, 3, 2, 3] * 4
+    for step in range(4):
+        parts = [batches[4 * step + part] for part in range(4)]
+        for value, expected in zip(zip(*parts, strict=True), whole[step], strict=True):
+            np.testing.assert_array_equal(np.concatenate(value), expected)
+
+
+def test_a_run_killed_in_the_middle_of_a_step_ends_bit_identical(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, gradient_accumulation_steps=3)
+    whole, resumed = student(), student()
+    fit(whole, tmp_path / "whole.npz", schedule=schedule)
+    with pytest.raises(Killed):
+        fit(student(), tmp_path / "cut.npz", schedule=schedule, progress=KilledAt(2, 2))
+    fit(resumed, tmp_path / "cut.npz", schedule=schedule)
+    assert_identical(values(whole), values(resumed))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "teacher", "student"), [(32, 1, 1), (100, 5, 4), (128, 9, 6), (400, 16, 16)]
+)
+def test_activations_of_a_step_are_bounded(pixels: int, teacher: int, student: int) -> None:
+    images = np.zeros((1, pixels, pixels, 3), np.uint8)
+    shape = images.shape[1:]
+    models = [
+        zoo.build(name, images=images, classes=4, seed=0) for name in ("teacher-2m", "student-300k")
+    ]
+    assert [parts_per_step([model], shape, 128) for model in models] == [teacher, student]
+    assert parts_per_step(models, shape, 128) >= teacher
+    assert parts_per_step(models, shape, 5) == 1

@@ -226,7 +226,9 @@ class Distiller(keras.Model):
     ) -> tuple[Any, list[Any]]:
         """The weighted sum of all losses, and each loss if there are several; teacher means."""
         student = ModelOutput(y_pred, self._student_outputs.features)
-        total, each = 0.0, []
+        total, each, step = 0.0, [], self._steps
+        if step is not None and (parts := self.optimizer.gradient_accumulation_steps):
+            step = step // parts  # weights are scheduled by the optimizer's steps
         for i, weight in enumerate(self.distillation_loss_weights):
             values = [
                 branch.terms[i].value(output, student, y, sample_weight, training)
@@ -234,7 +236,7 @@ class Distiller(keras.Model):
             ]
             value = sum(values[1:], values[0]) / len(values)
             each.append(value)
-            total = total + (weight(self._steps) if callable(weight) else weight) * value
+            total = total + (weight(step) if callable(weight) else weight) * value
         if training and self._steps is not None:
             self._steps.assign(self._steps + 1)
         return total, each if len(each) > 1 else []

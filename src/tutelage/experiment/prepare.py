@@ -20,6 +20,7 @@ from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
 from tutelage.recipe import Recipe
+from tutelage.training.batches import images_per_step
 
 
 def prepare(
@@ -95,6 +96,14 @@ def check(experiment: Experiment) -> None:
     recipe = experiment.recipe
     batch_size = recipe.schedule.student.batch_size
     from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size)
+    for stage in experiment.stages:
+        images = images_per_step(stage.schedule, len(stage.train))
+        if (stage.schedule.gradient_accumulation_steps or 1) > images:
+            raise RecipeError(
+                f"schedule.{'teacher' if stage.role == 'teacher' else 'student'}."
+                f"gradient_accumulation_steps: expected at most the {images} images of a step, "
+                f"found {stage.schedule.gradient_accumulation_steps}"
+            )
     if experiment.unlabeled is not None:
         _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
     teacher, student = experiment.stage("teacher"), experiment.stage("student")

@@ -135,12 +135,20 @@ def batch_size(shape: tuple[int, ...], model: keras.Model | None = None) -> int:
     >>> loading.batch_size((32, 32, 3)), loading.batch_size((128, 128, 3))
     (250, 16)
     """
-    values = _MAPS * math.prod(shape[:2]) if model is None else _activations(model, shape)
+    values = _MAPS * math.prod(shape[:2]) if model is None else activations(model, shape)
     return max(1, min(BATCH, _ACTIVATIONS // (4 * values)))
 
 
-def _activations(model: keras.Model, shape: tuple[int, ...]) -> int:
-    """How many values the outputs of a model's layers have for one image of a shape."""
+def activations(model: keras.Model, shape: tuple[int, ...]) -> int:
+    """How many values the outputs of a model's layers have for one image.
+
+    Args:
+        model: the model.
+        shape: (height, width, channels) of the image.
+
+    Returns:
+        The number; 256 feature maps of the image's size if the model has no graph of layers.
+    """
     unknown, total = _MAPS * math.prod(n or 1 for n in shape[:2]), 0
     graph = private_api.graph(accelerate.stock(model))
     if not private_api.has_nodes(graph):
@@ -148,7 +156,7 @@ def _activations(model: keras.Model, shape: tuple[int, ...]) -> int:
     for node in private_api.nodes(graph):
         operation = node.operation
         if isinstance(operation, keras.Model):
-            total += _activations(operation, node.input_tensors[0].shape[1:])
+            total += activations(operation, node.input_tensors[0].shape[1:])
             continue
         sizes = [output.shape[1:] for output in node.outputs]
         if any(None in size for size in sizes):

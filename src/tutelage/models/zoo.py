@@ -64,7 +64,7 @@ ARCHITECTURES: dict[str, Architecture | MLP] = {
 }
 _WHITENING_IMAGES = 2000
 _WHITENING_BYTES = 2**29  # of patches at once
-_CHUNK = 1000
+_CHUNK_BYTES = 2**26  # of pixels as int64 at once
 
 
 def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
@@ -234,8 +234,9 @@ def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exact mean and standard deviation of each channel, computed in chunks."""
     channels = images.shape[-1]
     total, squares = np.zeros((2, channels), np.int64)
-    for start in range(0, len(images), _CHUNK):
-        pixels = images[start : start + _CHUNK].reshape(-1, channels).astype(np.int64)
+    step = max(1, _CHUNK_BYTES // (8 * images[0].size))
+    for start in range(0, len(images), step):
+        pixels = images[start : start + step].reshape(-1, channels).astype(np.int64)
         total += pixels.sum(axis=0)
         squares += (pixels**2).sum(axis=0)
     count = images.size // channels
@@ -263,7 +264,10 @@ def _whitening(
     Each appears with both signs, as the ReLU passes only one of them.
     """
     size, values = kernel.shape[:2], kernel[..., 0].size
-    step = max(1, _WHITENING_BYTES // (8 * values * images[0, :, :, 0].size))
+    needed = 8 * values * images[..., 0].size
+    # In one chunk where possible, as chunks change the rounding; else in small ones.
+    limit = _WHITENING_BYTES if needed <= _WHITENING_BYTES else _WHITENING_BYTES // 8
+    step = max(1, limit * len(images) // needed)
     count, squares = 0, np.zeros((values, values))
     for start in range(0, len(images), step):
         part = images[start : start + step] * scale + offset

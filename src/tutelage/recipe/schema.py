@@ -215,6 +215,10 @@ class Schedule:
     Args:
         epochs: passes over the training set, at least 1.
         batch_size: images per step, at least 1.
+        gradient_accumulation_steps: parts in which the images of a step are processed one after
+            the other, which takes less memory; 1 to `batch_size`. None: on a CPU, as few as keep
+            the activations within 512 MiB; on a GPU, 1. Batch normalization, and losses that
+            compare images, see one part at a time.
         optimizer: `sgd` with Nesterov momentum, or `muon`, which orthogonalizes its updates.
         learning_rate: peak rate, above 0.
         warmup: fraction of the steps in which the rate rises, from 0 to below 1.
@@ -236,6 +240,7 @@ class Schedule:
 
     epochs: Count
     batch_size: Count = 128
+    gradient_accumulation_steps: Count | None = None
     optimizer: Literal["sgd", "muon"] = "sgd"
     learning_rate: Positive
     warmup: Fraction = 0.2

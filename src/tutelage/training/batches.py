@@ -15,7 +15,10 @@ from tutelage.recipe import Schedule, Views
 
 
 class ViewedBatches(keras.utils.PyDataset):
-    """Batches of views; the last, incomplete batch of an epoch is dropped."""
+    """Batches of views; the last, incomplete step of an epoch is dropped.
+
+    The images of a step are one batch, or several whose sizes differ by at most one.
+    """
 
     def __init__(
         self,
@@ -24,12 +27,14 @@ class ViewedBatches(keras.utils.PyDataset):
         views: Views,
         seed: int,
         logits: LogitCache | GivenLogits | None = None,
+        parts: int = 1,
     ):
         super().__init__()
         self.part, self.views, self.seed, self.logits = part, views, seed, logits
         self.cutout, self.unlabeled = schedule.cutout, bool((part.labels < 0).any())
-        self.batch = min(schedule.batch_size, len(part))
-        self.steps = steps_per_epoch(schedule, len(part))
+        self.parts, batch = parts, images_per_step(schedule, len(part))
+        self.starts = np.arange(parts + 1) * batch // parts
+        self.batches = parts * steps_per_epoch(schedule, len(part))
         self.background = ThreadPoolExecutor(1, "views")
         self.begin(epoch=0)
 
@@ -40,20 +45,22 @@ class ViewedBatches(keras.utils.PyDataset):
         self.ahead: dict[int, Future[Any]] = {}
 
     def __len__(self) -> int:
-        return self.steps
+        return self.batches
 
-    def __getitem__(self, step: int) -> tuple[Any, ...]:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         # The next batch is prepared while this one is trained on. Keras' own workers would
         # carry batches over into the next epoch.
-        ready = self.ahead.pop(step, None)
-        batch = ready.result() if ready else self._batch(self.view, self._index(step))
-        if step + 1 < self.steps:
-            following = self._index(step + 1)
-            self.ahead[step + 1] = self.background.submit(self._batch, self.view, following)
+        ready = self.ahead.pop(number, None)
+        batch = ready.result() if ready else self._batch(self.view, self._index(number))
+        if number + 1 < self.batches:
+            following = self._index(number + 1)
+            self.ahead[number + 1] = self.background.submit(self._batch, self.view, following)
         return batch
 
-    def _index(self, step: int) -> np.ndarray:
-        return self.order[step * self.batch : (step + 1) * self.batch]
+    def _index(self, number: int) -> np.ndarray:
+        step, part = divmod(number, self.parts)
+        first = step * self.starts[-1]
+        return self.order[first + self.starts[part] : first + self.starts[part + 1]]
 
     def _batch(self, view: int, index: np.ndarray) -> tuple[Any, ...]:
         images = augmentation.view(
@@ -72,6 +79,11 @@ class ViewedBatches(keras.utils.PyDataset):
         return {"images": images, "teacher_logits": logits}, *labels
 
 
+def images_per_step(schedule: Schedule, images: int) -> int:
+    """Images of a training step, of a number of images."""
+    return min(schedule.batch_size, images)
+
+
 def steps_per_epoch(schedule: Schedule, images: int) -> int:
     """Training steps per epoch for a number of images."""
-    return images // min(schedule.batch_size, images)
+    return images // images_per_step(schedule, images)

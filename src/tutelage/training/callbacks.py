@@ -76,14 +76,18 @@ class EpochKeeper(keras.callbacks.Callback):
         if now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
             self._read_values(last=batch + 1)
             self.read = now
-        self.progress.step(batch + 1, self.values)
+        self.progress.step(self._step(batch), self.values)
+
+    def _step(self, batch: int) -> int:
+        return batch // self.batches.parts + 1
 
     def _read_values(self, last: int) -> None:
-        for step, logs in enumerate(self.unread, start=last + 1 - len(self.unread)):
+        for batch, logs in enumerate(self.unread, start=last - len(self.unread)):
             self.values = {name: float(value) for name, value in logs.items()}
             if not math.isfinite(self.values["loss"]):
                 raise TrainingError(
-                    f"the loss is {self.values['loss']} at step {step} of epoch {self.epoch + 1}: "
+                    f"the loss is {self.values['loss']} at step {self._step(batch)} of epoch "
+                    f"{self.epoch + 1}: "
                     "try a lower learning rate, or look for damaged images or labels; "
                     "earlier epochs are saved"
                 )

@@ -20,7 +20,8 @@ from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
-from tutelage.training.batches import ViewedBatches, steps_per_epoch
+from tutelage.training.accumulation import parts_per_step
+from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.optimizers import Muon
@@ -92,17 +93,26 @@ def fit(
         RunError: if the checkpoint is damaged or belongs to another training.
     """
     progress = progress or Progress()
-    trained = _compiled(model, len(train), schedule, precision, targets, seed)
+    parts = _parts(model, train, schedule, targets)
+    if parts > 1:
+        progress.note(
+            f"the {images_per_step(schedule, len(train))} images of a step are processed in "
+            f"{parts} parts, to bound memory: batch normalization and losses that compare images "
+            "see one part at a time"
+        )
+    trained = _compiled(model, len(train), schedule, precision, targets, seed, parts)
     optimizer = trained.optimizer
     optimizer.build(trained.trainable_variables)
     added = trained.own_variables if targets else []
     state = [*model.variables, *added, *optimizer.variables]
     history = checkpoints.restore(checkpoint, key, state)
-    batches = ViewedBatches(train, schedule, views, seed, targets.logits if targets else None)
+    batches = ViewedBatches(
+        train, schedule, views, seed, targets.logits if targets else None, parts
+    )
     keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
     try:
-        with freed_memory_kept(), threads_for(model, schedule.batch_size):
+        with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
             trained.fit(
                 batches,
                 validation_data=(validation.images, validation.labels),
@@ -130,15 +140,29 @@ def seconds_per_step(
 
     Arguments as in `fit`.
     """
-    trained = _compiled(model, len(train), schedule, precision)
-    batches = ViewedBatches(train, schedule, views, seed=0)
+    parts = _parts(model, train, schedule)
+    trained = _compiled(model, len(train), schedule, precision, parts=parts)
+    batches = ViewedBatches(train, schedule, views, seed=0, parts=parts)
     seconds = []
-    with freed_memory_kept(), threads_for(model, schedule.batch_size):
+    with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
         for step in range(_TIMED_STEPS + 1):
             started = time.monotonic()
             trained.train_on_batch(*batches[step % len(batches)])
             seconds.append(time.monotonic() - started)
-    return float(np.median(seconds[1:]))  # the first one also builds
+    return parts * float(np.median(seconds[1:]))  # the first one also builds
+
+
+def _parts(
+    model: keras.Model,
+    train: Part,
+    schedule: Schedule,
+    targets: DistillationTargets | None = None,
+) -> int:
+    if schedule.gradient_accumulation_steps is not None:
+        return schedule.gradient_accumulation_steps
+    models = [model] if targets is None or targets.teacher is None else [model, targets.teacher]
+    images = images_per_step(schedule, len(train))
+    return parts_per_step(models, train.images.shape[1:], images)
 
 
 def _compiled(
@@ -148,6 +172,7 @@ def _compiled(
     precision: str,
     targets: DistillationTargets | None = None,
     seed: int = 0,
+    parts: int = 1,
 ) -> keras.Model:
     trained = accelerate.accelerate(model, precision)
     if targets is not None:
@@ -161,21 +186,24 @@ def _compiled(
             seed=seed,
         )
     trained.compile(
-        optimizer=_optimizer(schedule, images),
+        optimizer=_optimizer(schedule, images, parts),
         loss=CrossEntropy(label_smoothing=schedule.label_smoothing),
         metrics=["accuracy"],
     )
     return trained
 
 
-def _optimizer(schedule: Schedule, images: int) -> keras.optimizers.Optimizer:
+def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
     steps = schedule.epochs * steps_per_epoch(schedule, images)
-    rate = TriangularSchedule(schedule.learning_rate, steps, schedule.warmup)
+    rate = TriangularSchedule(schedule.learning_rate, steps, schedule.warmup, parts)
     momentum, decay = schedule.momentum, schedule.weight_decay or None
+    accumulation = parts if parts > 1 else None
     if schedule.optimizer == "muon":
-        optimizer = Muon(rate, momentum, decay)
+        optimizer = Muon(rate, momentum, decay, gradient_accumulation_steps=accumulation)
     else:
-        optimizer = keras.optimizers.SGD(rate, momentum, momentum > 0, decay)
+        optimizer = keras.optimizers.SGD(
+            rate, momentum, momentum > 0, decay, gradient_accumulation_steps=accumulation
+        )
     if schedule.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
