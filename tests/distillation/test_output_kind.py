@@ -115,7 +115,8 @@ def test_logits_are_not_taken_for_probabilities(outputs: np.ndarray) -> None:
 def test_values_of_a_sigmoid_are_refused_with_the_way_out() -> None:
     with pytest.raises(ModelError, match="mine"):
         output_kind.refuse_sigmoid("mine", expit(LOGITS))
-    for logits in (LOGITS, np.zeros((4, 2)), np.tile([0.3, 0.7], (9, 1))):
+    within = np.array([[0.1, 0.8, 0.3], [0.7, 0.0, 0.2]])
+    for logits in (LOGITS, np.zeros((4, 2)), np.tile([0.3, 0.7], (9, 1)), within):
         output_kind.refuse_sigmoid("mine", logits)
 
 

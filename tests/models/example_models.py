@@ -64,8 +64,9 @@ def net(*head: keras.Layer, shape: tuple[Any, ...] = (8, 8, 1), dtype: str = "fl
     return keras.Sequential([keras.Input(shape, dtype=dtype), layers.Flatten(), *head])
 
 
-def conv_net(dtype: str = "float32") -> Any:
+def conv_net(dtype: str = "float32", seed: int = 1) -> Any:
     """A Keras net with what copies, fused layers or recalibrated normalization could get wrong."""
+    keras.utils.set_random_seed(seed)
     inputs = keras.Input((None, None, 1), dtype=dtype)
     x = layers.Rescaling(1 / 255)(inputs) if dtype == "uint8" else inputs
     x = layers.Conv2D(4, 3, activation="relu")(x)

@@ -96,16 +96,10 @@ def check(experiment: Experiment) -> None:
     recipe = experiment.recipe
     batch_size = recipe.schedule.student.batch_size
     from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size)
-    for stage in experiment.stages:
-        images = images_per_step(stage.schedule, len(stage.train))
-        if (stage.schedule.gradient_accumulation_steps or 1) > images:
-            raise RecipeError(
-                f"schedule.{'teacher' if stage.role == 'teacher' else 'student'}."
-                f"gradient_accumulation_steps: expected at most the {images} images of a step, "
-                f"found {stage.schedule.gradient_accumulation_steps}"
-            )
     if experiment.unlabeled is not None:
         _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
+    for stage in experiment.stages:
+        _check_parts(stage)
     teacher, student = experiment.stage("teacher"), experiment.stage("student")
     if teacher.given is not None and teacher.given.stored is not None:
         _check_stored(experiment, teacher.given, student)
@@ -137,6 +131,16 @@ def _teacher(
         resolve.teacher(s, images=images, classes=classes, preprocessing=entry) for s in source
     ]
     return ensemble(members, recipe.teacher.combine or "logits")
+
+
+def _check_parts(stage: StageSpec) -> None:
+    images = images_per_step(stage.schedule, len(stage.train))
+    if (parts := stage.schedule.gradient_accumulation_steps or 1) > images:
+        raise RecipeError(
+            f"schedule.{'teacher' if stage.role == 'teacher' else 'student'}."
+            f"gradient_accumulation_steps: expected at most the {images} images of a step, "
+            f"found {parts}"
+        )
 
 
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
