@@ -104,12 +104,30 @@ def test_a_damaged_file_without_a_suffix_is_an_image(tmp_path):
     assert "train/cat/raw" in refusal(load, "folder", written(tmp_path, files))
 
 
-@pytest.mark.parametrize("folders", [("train",), ("train", "test"), ("Training", "Testing")])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train",),
+        ("train", "test"),
+        ("Training", "Testing"),
+        ("train", "test1"),
+        ("Train", "test_2", "labels"),
+    ],
+)
 def test_parts_without_class_folders_are_not_classes(tmp_path, folders):
     files = {f"{f}/cat_{i}.png": encoded(noise(6, 6, 3)) for f in folders for i in range(9)}
     message = refusal(load, "folder", written(tmp_path, files))
     assert folders[0] in message
     assert "<class>/" in message
+
+
+def test_a_class_among_others_may_be_called_like_a_part(tmp_path):
+    names = ("car", "images", "train")
+    files = {f"{n}/{i}.png": encoded(noise(6, 6, 3)) for n in names for i in range(9)}
+    data = load("folder", written(tmp_path, files))
+    assert data.classes == ("car", "images", "train")
+    assert len(data.train) + len(data.test) == 27
+    assert "'train'" in data.notes[0]
 
 
 def test_two_folders_for_one_part_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """One image file."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -95,6 +96,33 @@ def test_gray_maps_of_any_depth_keep_their_brightness(bits):
     read, _ = decode(data, "it.pgm", None)
     assert read.shape == (4, 6, 1)
     np.testing.assert_allclose(read[..., 0], values * (255 / most), atol=1)
+
+
+# Pillow does not read the fourth combination.
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero"), [(8, False), (8, True), (12, False), (16, False), (16, True)]
+)
+def test_gray_tiffs_of_any_depth_keep_their_brightness(bits, white_is_zero):
+    values = np.linspace(0, 2**bits - 1, 24).astype(int).reshape(4, 6)
+    read, _ = decode(gray_tiff(values, bits, white_is_zero), "it.tif", None)
+    expected = values * (255 / (2**bits - 1))
+    np.testing.assert_allclose(read[..., 0], 255 - expected if white_is_zero else expected, atol=1)
+
+
+def gray_tiff(values, bits, white_is_zero):
+    """A TIFF file of one uncompressed strip, written by the specification."""
+    (height, width), order = values.shape, "little" if bits == 16 else "big"
+    if bits == 12:
+        text = "".join(f"{value:012b}" for value in values.ravel())
+        strip = int(text, 2).to_bytes(len(text) // 8, "big")
+    else:
+        strip = b"".join(int(value).to_bytes(bits // 8, order) for value in values.ravel())
+    photometric = 0 if white_is_zero else 1
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    tags |= {278: height, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -122,12 +123,12 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
             f"{tree.path}: expected images in <class>/ below {flat}, found them directly in "
             f"{flat}; move the images of each class to a folder with its name"
         )
+    notes = [] if nested else _part_names(tree, folders)
     parts = {folder: _part(folder) for folder in sorted(folders)} if nested else {}
     for part, count in Counter(parts.values()).items():
         if part and count > 1:
             same = ", ".join(folder for folder in parts if parts[folder] == part)
             raise DataError(f"{tree.path}: expected one {part} part, found {same}; merge them")
-    notes = []
     for folder, part in parts.items():
         if part == "validation" and "test" not in parts.values():
             parts[folder] = "test"
@@ -148,6 +149,26 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
                     "move it or remove it"
                 )
     return places, notes
+
+
+def _part_names(tree: Tree, folders: set[str]) -> list[str]:
+    """Notes on classes that are called like a part; raises DataError if they look like parts."""
+    notes = []
+    for folder in sorted(filter(_part, folders)):
+        others = sorted(folders - {folder})
+        if any(_numbered_part(other) for other in others):
+            raise DataError(
+                f"{tree.path}: expected images in <class>/ below {folder}, found them directly in "
+                f"{folder} and {', '.join(others)}; move the images of each class to a folder with "
+                f"its name, or classes that are called so to train/{folder}/ and so on"
+            )
+        notes.append(f"{folder}/ is the class {folder!r}, not a part: it has no class folders")
+    return notes
+
+
+def _numbered_part(folder: str) -> bool:
+    """Whether a name is that of a part with something behind it, such as `test1`."""
+    return bool(_part(re.match("[a-z]*", folder.casefold())[0]))  # type: ignore[index]
 
 
 def _part(folder: str) -> str:

@@ -8,10 +8,11 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from tutelage.data.archives import one_line
 from tutelage.errors import DataError, DataNotFoundError, RecipeError
@@ -169,7 +170,7 @@ def plain(image: Image.Image) -> Image.Image:
     if image.mode == "I" and image.format == "PPM":  # Pillow scales any PGM of over 8 bits to 16
         image = image.convert("I;16")
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _with_8_bits(image)
     if image.mode in ("I", "F"):
         raise DataError("expected an image with 8 or 16 bits, found 32; save it with 8 bits")
     if turned is not None:
@@ -180,6 +181,18 @@ def plain(image: Image.Image) -> Image.Image:
         red, green, blue = flat.split()
         return red if red.tobytes() == green.tobytes() == blue.tobytes() else flat
     return flat
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Convert a grayscale image of 12 or 16 bits."""
+    values = np.asarray(image)
+    if image.format == "TIFF":  # Pillow gives the file's values: of 12 bits, or with white as zero
+        tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
+        depth = tags[ExifTags.Base.BitsPerSample][0]
+        values = values << (16 - depth)
+        if tags[ExifTags.Base.PhotometricInterpretation] == 0:
+            values = ~values
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 def orientation(image: Image.Image) -> int:
