@@ -21,6 +21,7 @@ from tests.data.example_data import (
 )
 from tutelage.data.datasets import load
 from tutelage.data.image_file import decode
+from tutelage.progress import Progress
 
 
 def test_classes_may_stand_at_the_top(tmp_path):
@@ -37,6 +38,30 @@ def test_classes_may_stand_at_the_top(tmp_path):
     )
     np.testing.assert_array_equal(both.train.labels, [0] * 10 + [1] * 10)
     assert len(both.test) == 10
+
+
+def test_reading_many_images_reports_each(tmp_path):
+    shade = encoded(noise(2, 2, 3))
+    files = {f"{name}/{i}.png": shade for name in ("cat", "dog") for i in range(600)}
+    seen = []
+
+    class Watch(Progress):
+        def stage(self, name, epochs, done, steps, unit="epoch"):
+            seen.append((name, epochs, done, steps))
+
+        def step(self, step, logs):
+            seen.append(step)
+
+        def epoch(self, row):
+            seen.append(row["epoch"])
+
+    load("folder", written(tmp_path / "many", files), progress=Watch())
+    assert seen == [("reading images", 1, 0, 1200), *range(1, 1201), 1]
+    seen.clear()
+    load("folder", tmp_path / "many", progress=Watch())  # from the cache
+    few = {name: data for name, data in files.items() if name.endswith("9.png")}
+    load("folder", written(tmp_path / "few", few), progress=Watch())
+    assert not seen
 
 
 def test_a_class_may_be_called_train(tmp_path):

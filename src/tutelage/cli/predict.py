@@ -24,10 +24,10 @@ def evaluate(
     """Evaluate a model on the test set of a data set."""
     from tutelage.cli.console import ConsoleProgress
 
-    with ConsoleProgress():
+    with ConsoleProgress() as progress:
         from tutelage.evaluation import evaluate as evaluation  # takes seconds
 
-        figures = evaluation.evaluate(model, data, teacher)
+        figures = evaluation.evaluate(model, data, teacher, progress)
     if as_json:
         print(json.dumps(figures, indent=1))
     else:

@@ -173,8 +173,7 @@ def _run(
 
         folder = out or runner.default_folder(recipe)
         with resumable(progress, folder):
-            with progress.console.status("loading data"):  # shown only on a terminal
-                experiment = prepare(recipe, data=data)
+            experiment = prepare(recipe, data=data, progress=progress)
             data = experiment.data
             progress.note(f"{recipe.name} on {data.name}, {experiment.precision}, in {folder}")
             return runner.run(experiment, folder, progress, tensorboard=tensorboard), folder, data

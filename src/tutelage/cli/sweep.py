@@ -105,8 +105,7 @@ def sweep(
 
     folder = out or sweeps.default_folder(recipe, plan)
     with ConsoleProgress() as progress, resumable(progress, folder):
-        with progress.console.status("loading data"):  # shown only on a terminal
-            experiment = prepare(recipe)
+        experiment = prepare(recipe, progress=progress)
         progress.note(
             f"{recipe.name} on {experiment.data.name}, {experiment.precision}: "
             f"{plan.students(recipe)} students, in {folder}"

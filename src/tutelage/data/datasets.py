@@ -28,6 +28,7 @@ from tutelage.data.folder_layout import Layout
 from tutelage.data.image_file import checked_size
 from tutelage.data.splitting import TEST_FRACTION, TEST_SEED, split
 from tutelage.errors import DataError, RecipeError
+from tutelage.progress import Progress
 
 __all__ = [
     "GEOMETRY",
@@ -109,6 +110,7 @@ def load(
     *,
     size: tuple[int, int] | None = None,
     whole: bool = False,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Find a data set and read it into memory.
 
@@ -127,6 +129,7 @@ def load(
         size: (height, width) in pixels; images of another size are resized to it,
             bilinearly (Pillow's BILINEAR), without preserving the aspect ratio.
         whole: whether all images are the test set if the data has no test part.
+        progress: notified of each image while many are decoded.
 
     Returns:
         The data set, with uint8 images; without training images if there is only a test part.
@@ -150,7 +153,7 @@ def load(
         source = str(place)
         digest = finding.file_digest(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        content = _read(place, digest, size, names, whole)
+        content = _read(place, digest, size, names, whole, progress)
     official = KNOWN.get(content.fingerprint)
     if official is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
         official = "CIFAR-10"
@@ -206,6 +209,7 @@ def _read(
     size: tuple[int, int] | None,
     classes: tuple[str, ...],
     whole: bool,
+    progress: Progress | None,
 ) -> Content:
     if digest and (cached := image_cache.load(digest, size)):
         return cached
@@ -219,7 +223,7 @@ def _read(
             digest = image_folder.fingerprint(tree, layout)
             if cached := image_cache.load(digest, size):
                 return replace(cached, notes=layout.notes)
-        content = image_folder.read_tree(tree, layout, size)
+        content = image_folder.read_tree(tree, layout, size, progress)
     image_cache.save(digest, size, content)
     return content
 

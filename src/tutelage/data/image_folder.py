@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,12 +16,18 @@ from tutelage.data.folder_layout import Layout, where
 from tutelage.data.image_file import decode, strict_pillow
 from tutelage.environment import available_memory
 from tutelage.errors import DataError
+from tutelage.progress import Progress
 
 # Number of files in memory at once during decoding, and of those that tell the size of all.
 _BATCH, _FIRST = 1024, 64
 
 
-def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Content:
+def read_tree(
+    tree: Tree,
+    layout: Layout,
+    size: tuple[int, int] | None,
+    progress: Progress | None = None,
+) -> Content:
     """Decode the images of a tree.
 
     If every image is grayscale, the arrays have one channel, otherwise three.
@@ -30,6 +37,7 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
         layout: from `folder_layout.survey`; images are in its order.
         size: (height, width) in pixels that every image is resized to as in
             `decode`, or None if all have the same size.
+        progress: notified of each image, if there are more than 1,024.
 
     Returns:
         The content; its fingerprint covers the paths and bytes of the files, not pixels.
@@ -40,7 +48,10 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
     """
     pixels: dict[str, np.ndarray] = {}
     digests: dict[str, str] = {}
-    resized = False
+    resized, count = False, len(layout.places)
+    shown = progress if progress is not None and count > _BATCH else Progress()
+    shown.stage("reading images", 1, 0, count, "pass")
+    began = time.monotonic()
     with strict_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Archives are read from one thread and in their own order, a bounded batch at a time.
         names = (name for name in tree.files if name in layout.places)
@@ -52,8 +63,10 @@ def read_tree(tree: Tree, layout: Layout, size: tuple[int, int] | None) -> Conte
                 digests[layout.places[name].path] = hashlib.sha256(raw).hexdigest()
                 pixels[name] = picture
                 resized |= changed
+                shown.step(len(pixels), {})
             if len(pixels) == len(batch):
-                _refuse_too_many(tree, len(layout.places), pixels)
+                _refuse_too_many(tree, count, pixels)
+    shown.epoch({"epoch": 1, "seconds": time.monotonic() - began})
     _check_sizes(tree, pixels)
     shape = next(iter(pixels.values())).shape[:2]
     channels = max(picture.shape[2] for picture in pixels.values())

@@ -17,6 +17,7 @@ from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.evaluation import metrics
 from tutelage.models import class_names, loading, onnx_model, zoo
+from tutelage.progress import Progress
 
 
 def size_figures(model: keras.Model) -> dict[str, Any]:
@@ -27,7 +28,9 @@ def size_figures(model: keras.Model) -> dict[str, Any]:
     return figures
 
 
-def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    path: Path, data: str, teacher: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Evaluate a model file on a data set's test images.
 
     Of a folder without a test part, all images are used, unless it is the data of the model's own
@@ -38,6 +41,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
         path: a `.keras` file, or an `.onnx` file of `tutelage export`.
         data: the name or path of a data set.
         teacher: a model file to compare the logits with.
+        progress: notified of each image while many are decoded.
 
     Returns:
         `models` (metrics by file stem), `data`, and `notes` on the files, one line each; ready
@@ -50,7 +54,7 @@ def evaluate(path: Path, data: str, teacher: Path | None = None) -> dict[str, An
     notes = list[str]()
     model = _load(path, notes)
     teacher_model = None if teacher is None else (_load(teacher, notes), teacher)
-    dataset = named_data(data, path, whole=True)
+    dataset = named_data(data, path, whole=True, progress=progress)
     notes += dataset.notes
     test = dataset.test
     logits = _logits(model, path, dataset, notes)
@@ -103,7 +107,9 @@ def _logits(
     return outputs if index is None else outputs[:, index]
 
 
-def named_data(data: str, path: Path, whole: bool = False) -> datasets.Dataset:
+def named_data(
+    data: str, path: Path, whole: bool = False, progress: Progress | None = None
+) -> datasets.Dataset:
     """Load a data set by name or path, resized as in the run of a model file.
 
     Args:
@@ -111,6 +117,7 @@ def named_data(data: str, path: Path, whole: bool = False) -> datasets.Dataset:
         path: the model file.
         whole: whether to use all images of a folder without a test part for testing, unless the
             model was trained on it.
+        progress: notified of each image while many are decoded.
 
     Returns:
         The data set.
@@ -121,7 +128,7 @@ def named_data(data: str, path: Path, whole: bool = False) -> datasets.Dataset:
     is_name = data in datasets.NAMES and data != "folder"
     if is_name:
         return datasets.load(data, size=_size(path))
-    dataset = datasets.load("folder", data, size=_size(path), whole=whole)
+    dataset = datasets.load("folder", data, size=_size(path), whole=whole, progress=progress)
     if whole and not len(dataset.train) and dataset.fingerprint == _trained_on(path):
         return datasets.load("folder", data, size=_size(path))
     return dataset

@@ -92,7 +92,8 @@ def run(
     else:
         recipe = recipes.load(recipe, settings)
     folder = Path(out) if out is not None else runner.default_folder(recipe)
-    return _outcome(runner.run(prepare(recipe), folder, progress, tensorboard=tensorboard), folder)
+    experiment = prepare(recipe, progress=progress)
+    return _outcome(runner.run(experiment, folder, progress, tensorboard=tensorboard), folder)
 
 
 def compare(
@@ -177,6 +178,7 @@ def distill(
         teacher=None if recipes.is_path(teacher) else teacher,
         student=None if recipes.is_path(student) else student,
         unlabeled=unlabeled if isinstance(unlabeled, np.ndarray) else None,
+        progress=progress,
     )
     folder = (
         Path(out) if out is not None else Path("runs") / f"{loaded.name}-{experiment.key()[:8]}"

@@ -19,6 +19,7 @@ from tutelage.models import resolve
 from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
+from tutelage.progress import Progress
 from tutelage.recipe import Recipe
 from tutelage.training.batches import images_per_step
 
@@ -30,6 +31,7 @@ def prepare(
     teacher: Source | Sequence[Source] | None = None,
     student: Source | None = None,
     unlabeled: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> Experiment:
     """Load and split the data, load given models, and check that everything is compatible.
 
@@ -39,6 +41,7 @@ def prepare(
         teacher: overrides the recipe's; any source for `resolve.teacher`, or a list of them.
         student: overrides the recipe's; any source for `resolve.student`.
         unlabeled: overrides the recipe's; uint8 images of the data's shape.
+        progress: notified of each image while many are decoded.
 
     Returns:
         The experiment, ready for `runner.run`; nothing is trained or written yet.
@@ -51,7 +54,8 @@ def prepare(
     storage.cache_limit()  # a bad value is refused before the first epoch
     section = recipe.data
     if data is None:
-        data = datasets.load(section.name, section.path or None, size=section.size)
+        path = section.path or None
+        data = datasets.load(section.name, path, size=section.size, progress=progress)
     train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(

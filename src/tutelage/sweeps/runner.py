@@ -97,7 +97,7 @@ def sweep(
         prune=prune,
     )
     folder = out if out is not None else default_folder(recipe, plan)
-    experiment = prepare(recipe)
+    experiment = prepare(recipe, progress=progress)
     return run(experiment, plan, folder, workers=workers, storage_url=storage, progress=progress)
 
 
