@@ -29,6 +29,7 @@ def owners() -> dict[str, object]:
         "_standardize_inputs": functional,
         "_keras_history": net.outputs[0],
         "_inbound_nodes": net.layers[-1],
+        "_build_shapes_dict": net.layers[-1],
         "_flatten_layers": net,
         "_call_has_training_arg": net.layers[-1],
         "_compile_loss": net,
@@ -64,6 +65,12 @@ def test_what_they_give() -> None:
     assert [node.operation.name for node in private_api.nodes(graph)].count("b") == 1
     operation, (x,) = private_api.producer(net.outputs[0])
     assert (operation.name, x.shape) == ("b", (None, 4))
+    twin = keras.layers.Dense(2, name="b")
+    private_api.share_variables(twin, operation)
+    assert twin.kernel is operation.kernel
+    assert twin.bias is operation.bias
+    # A model's file and digest include it.
+    assert twin.get_build_config() == operation.get_build_config()
     names = [layer.name for layer in private_api.flat_layers(net, include_self=False)]
     assert {"a", "b"} <= set(names)
     assert net not in private_api.flat_layers(net, include_self=False)

@@ -43,6 +43,15 @@ def producer(tensor: Any) -> tuple[Any, Any]:
     return operation, operation._inbound_nodes[node].input_tensors
 
 
+def share_variables(layer: keras.Layer, other: keras.Layer) -> None:
+    """Give a layer that is not built the variables of a built one of the same class."""
+    for name, value in vars(other).items():
+        if isinstance(value, keras.Variable):
+            setattr(layer, name, value)
+    layer._build_shapes_dict = other._build_shapes_dict
+    layer.built = True
+
+
 def flat_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.Layer]:
     """A model's layers, including those of nested models."""
     return list(model._flatten_layers(include_self=include_self))

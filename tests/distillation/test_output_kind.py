@@ -192,3 +192,80 @@ def test_evaluate_and_predict_see_the_same_whatever_a_file_ends_in(tmp_path: Pat
         assert [c["name"] for c in now] == [c["name"] for c in plain]
         chances = [c["probability"] for c in now]
         assert chances == pytest.approx([c["probability"] for c in plain], abs=1e-3)
+
+
+def twice(z: keras.KerasTensor) -> keras.KerasTensor:
+    softmax_layer = layers.Softmax()
+    return softmax_layer(layers.Rescaling(3.0)(softmax_layer(layers.Dense(4)(z))))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halved(layers.Dense):
+    """A layer whose activation is not the last thing that it does."""
+
+    def call(self, x: object) -> object:
+        return super().call(x) / 2
+
+
+def softmax_over_images(x: object) -> object:
+    return ops.softmax(x, axis=0)
+
+
+softmax_over_images.__name__ = "softmax"
+
+
+class Doubled(keras.Model):
+    """A graph of layers whose `call` does something else."""
+
+    def call(self, x: object) -> object:
+        return 2 * super().call(x)
+
+
+def doubled(z: keras.KerasTensor) -> keras.KerasTensor:
+    inputs = keras.Input((8,))
+    return Doubled(inputs, layers.Dense(4, "softmax")(inputs))(z)
+
+
+NO_ENDS = {
+    "over images": lambda z: layers.Softmax(axis=0)(layers.Dense(4)(z)),
+    "over places": lambda z: layers.Flatten()(
+        layers.Conv2D(2, 1, activation="softmax")(layers.Reshape((2, 2, 2))(z))
+    ),
+    "map": lambda z: layers.Conv2D(2, 1, activation="softmax")(layers.Reshape((2, 2, 2))(z)),
+    "axis of a map": lambda z: layers.Softmax(axis=1)(layers.Reshape((4, 1, 2))(z)),
+    "LSTM": lambda z: layers.LSTM(4, activation="softmax")(layers.Reshape((2, 4))(z)),
+    "subclass": Halved(4, "softmax"),
+    "function of that name": layers.Dense(4, softmax_over_images),
+    "scaled": lambda z: layers.Rescaling(2.0)(layers.Dense(4, "softmax")(z)),
+    "pooled": lambda z: layers.GlobalAveragePooling2D()(
+        layers.Softmax()(layers.Reshape((2, 2, 2))(z))
+    ),
+    "model with a call of its own": doubled,
+}
+
+
+@pytest.mark.parametrize("end", NO_ENDS.values(), ids=NO_ENDS)
+def test_what_only_looks_like_a_last_softmax_is_kept(end: Callable[..., object]) -> None:
+    model = functional(end)
+    assert output_kind.logits_model(model) == (model, "")
+
+
+def test_of_a_softmax_in_the_middle_and_at_the_end_the_last_is_left_out() -> None:
+    model = functional(twice)
+    logits, activation = output_kind.logits_model(model)
+    dense = model.layers[2]
+    z = keras.Model(model.inputs, dense.output).predict(X, verbose=0)
+    assert activation == "softmax"
+    np.testing.assert_allclose(logits.predict(X, verbose=0), 3 * softmax(z, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [ENDS["fused"], ENDS["convolution"], ENDS["nested"]])
+def test_logits_are_those_of_the_weights_that_a_model_gets_later(
+    end: Callable[..., object],
+) -> None:
+    model = functional(end)
+    logits, _ = output_kind.logits_model(model)
+    later = np.random.default_rng(5)
+    model.set_weights([later.normal(size=w.shape) for w in model.get_weights()])
+    found = logits.predict(X, verbose=0)
+    np.testing.assert_allclose(softmax(found, axis=1), model.predict(X, verbose=0), atol=1e-6)

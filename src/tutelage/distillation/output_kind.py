@@ -16,53 +16,88 @@ from tutelage.errors import ModelError
 _SMALLEST = 1e-7
 _TOLERANCE = 0.01  # of the sum of a row, from computation in 16 bits
 _COARSEST = 0.1  # largest step of probabilities that count as rounded
-_ACTIVATIONS = {"softmax", "sigmoid"}
+_LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _KEEPS_KIND = (layers.Identity, layers.Flatten, layers.Reshape, layers.Dropout)
+_FUNCTIONS = {
+    None: "linear",
+    keras.activations.linear: "linear",
+    keras.activations.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+    ops.softmax: "softmax",
+    ops.sigmoid: "sigmoid",
+}
 
 
 def before_activation(output: Any) -> tuple[Any, str]:
     """The logits before the softmax or sigmoid that a graph of layers ends in.
+
+    Only stock layers count, and only a softmax over all values of an image's output.
 
     Args:
         output: the symbolic output of a model.
 
     Returns:
         The symbolic logits, and `"softmax"` or `"sigmoid"`; or `output` itself and `""`. A layer
-        with an activation of its own is copied without it, with its present weights.
+        with an activation of its own is replaced by one without it on the same variables.
     """
     head, inputs = private_api.producer(output)
     unchanged = output, ""
+    if len(inputs) != 1:
+        return unchanged
+    (x,) = inputs
     if isinstance(head, keras.Model):
-        graph = private_api.graph(head)
-        if not private_api.has_nodes(graph) or len(graph.outputs) != 1:
+        graph = _graph(head)
+        if graph is None:
             return unchanged
         inner, name = before_activation(graph.outputs[0])
-        return (keras.Model(graph.inputs, inner)(inputs), name) if name else unchanged
-    name = _activation(head)
-    if name in _ACTIVATIONS:
-        (x, *_) = inputs
-        if not isinstance(head, keras.Layer) or not hasattr(head, "kernel"):
+        return (keras.Model(graph.inputs, inner)(x), name) if name else unchanged
+    name = _activation(head, output.shape)
+    if name in {"softmax", "sigmoid"}:
+        if type(head) not in _LINEAR:
             return x, name
+        if any(v is not head.kernel and v is not head.bias for v in head.variables):
+            return unchanged  # quantized, or with LoRA's matrices
         linear = type(head).from_config(head.get_config() | {"activation": "linear"})
-        logits = linear(x)
-        linear.set_weights(head.get_weights())
-        return logits, name
-    if isinstance(head, _KEEPS_KIND) or (isinstance(head, layers.Activation) and name == "linear"):
-        inner, name = before_activation(inputs[0])
+        private_api.share_variables(linear, head)
+        return linear(x), name
+    if type(head) in _KEEPS_KIND or (type(head) is layers.Activation and name == "linear"):
+        inner, name = before_activation(x)
         return (head(inner), name) if name else unchanged
     return unchanged
 
 
-def _activation(operation: Any) -> str:
-    """The name of an operation's activation function, such as `softmax`."""
-    function = getattr(operation, "activation", None)
-    if function is not None:
-        return str(getattr(function, "__name__", type(function).__name__)).lower()
-    return type(operation).__name__.lower()  # a Softmax layer, or `keras.ops.softmax`
+def _activation(operation: Any, shape: tuple[int | None, ...]) -> str:
+    """`softmax`, `sigmoid` or `linear`: what an operation of Keras ends in; else empty.
+
+    Args:
+        operation: a layer, or an operation such as that of `keras.ops.softmax`.
+        shape: of its output, all of which a softmax must be over.
+    """
+    kind, name = type(operation), ""
+    if not kind.__module__.startswith("keras.") or "call" in vars(operation):
+        return ""
+    if kind in (*_LINEAR, layers.Activation):
+        function = operation.activation
+        if isinstance(function, keras.Layer):
+            return _activation(function, shape)
+        name = next((name for each, name in _FUNCTIONS.items() if each is function), "")
+    elif kind.__name__ in {"Softmax", "Sigmoid"}:
+        name = kind.__name__.lower()
+    over_all = getattr(operation, "axis", -1) in (-1, len(shape) - 1) and all(
+        size == 1 for size in shape[1:-1]
+    )
+    return name if name != "softmax" or over_all else ""
+
+
+def _graph(model: keras.Model) -> Any:
+    """The graph of layers that a model with one output computes; None if it does otherwise."""
+    graph = private_api.graph(model)
+    stock = type(model).call.__module__.startswith("keras.") and "call" not in vars(model)
+    return graph if stock and private_api.has_nodes(graph) and len(graph.outputs) == 1 else None
 
 
 def logits_model(model: keras.Model) -> tuple[keras.Model, str]:
-    """A model of the same layers that returns logits.
+    """A model of the same layers and variables that returns logits.
 
     Args:
         model: the model.
@@ -80,8 +115,8 @@ def logits_model(model: keras.Model) -> tuple[keras.Model, str]:
     >>> activation, logits.layers[-1].activation.__name__
     ('softmax', 'linear')
     """
-    graph = private_api.graph(model)
-    if not private_api.has_nodes(graph) or len(graph.outputs) != 1:
+    graph = _graph(model)
+    if graph is None:
         return model, ""
     logits, name = before_activation(graph.outputs[0])
     return (keras.Model(graph.inputs, logits, name=model.name), name) if name else (model, "")
