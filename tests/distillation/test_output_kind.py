@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax, rel_entr, softmax
 
 import tutelage
 from tutelage.distillation import output_kind
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, RecipeError
 from tutelage.evaluation.evaluate import evaluate
+from tutelage.kernels import accelerate
 
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 LOGITS = np.random.default_rng(1).normal(scale=4, size=(64, 10))
@@ -149,11 +151,91 @@ def test_a_distillers_softmax_teacher_teaches_its_logits(end: Callable[..., obje
     assert got == pytest.approx(fitted(plain, students[1]), abs=1e-6)
 
 
-def test_a_distillers_softmax_student_is_refused() -> None:
-    with pytest.raises(ModelError, match="softmax"):
+def test_a_distillers_teacher_teaches_with_the_weights_it_gets_later() -> None:
+    teachers = [functional(layers.Dense(4, "softmax")) for _ in range(2)]
+    student = functional(layers.Dense(4))
+    with pytest.warns(UserWarning, match="teacher"):
+        distiller = tutelage.Distiller(teacher=teachers[0], student=student, alpha=1.0)
+    assert distiller.teacher is teachers[0]
+    teachers[0].set_weights(teachers[1].get_weights())
+    distiller.compile("sgd")
+    found = distiller.evaluate(X, np.zeros(64), verbose=0, return_dict=True)["loss"]
+    p = softmax_at(4, np.log(teachers[1].predict(X, verbose=0)))
+    q = softmax_at(4, student.predict(X, verbose=0))
+    assert found == pytest.approx(16 * rel_entr(p, q).sum(axis=1).mean(), rel=1e-4)
+
+
+def softmax_at(temperature: float, logits: np.ndarray) -> np.ndarray:
+    return softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+
+
+@pytest.mark.parametrize("end", [ENDS["fused"], ENDS["nested"]], ids=["fused", "nested"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_distillers_softmax_student_learns_by_its_logits_and_keeps_its_softmax(
+    end: Callable[..., object], fast: bool, tmp_path: Path
+) -> None:
+    teacher, student = functional(layers.Dense(4)), functional(end)
+    plain = keras.models.clone_model(output_kind.logits_model(student)[0])
+    plain.set_weights(student.get_weights())
+    wanted = fitted(teacher, plain)
+    with pytest.warns(UserWarning, match="student"):
+        got = fitted(teacher, accelerate.accelerate(student) if fast else student)
+    assert got == pytest.approx(wanted, abs=1e-6)
+    z = plain.predict(X, verbose=0)
+    assert np.ptp(z) > 1
+    np.testing.assert_allclose(student.predict(X, verbose=0), softmax(z, axis=1), atol=1e-6)
+    with pytest.warns(UserWarning, match="student"):
+        distiller = tutelage.Distiller(teacher=teacher, student=student)
+    np.testing.assert_allclose(distiller.predict(X, verbose=0), z, atol=1e-5)
+    distiller.save(tmp_path / "student.keras")
+    saved = keras.saving.load_model(tmp_path / "student.keras")
+    np.testing.assert_allclose(saved.predict(X, verbose=0), softmax(z, axis=1), atol=1e-6)
+    keras.saving.save_model(distiller, tmp_path / "distiller.keras")
+    with pytest.warns(UserWarning, match="student"):
+        loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    np.testing.assert_allclose(loaded.predict(X, verbose=0), z, atol=1e-5)
+
+
+def test_a_distillers_sigmoid_student_is_refused() -> None:
+    with pytest.raises(ModelError, match="sigmoid"):
         tutelage.Distiller(
-            teacher=functional(layers.Dense(4)), student=functional(layers.Dense(4, "softmax"))
+            teacher=functional(layers.Dense(4)), student=functional(layers.Dense(4, "sigmoid"))
         )
+
+
+FROM_LOGITS = [
+    keras.losses.SparseCategoricalCrossentropy,
+    functools.partial(functools.partial, keras.losses.sparse_categorical_crossentropy),
+]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        keras.losses.categorical_crossentropy,
+        keras.losses.CategoricalCrossentropy(),
+        keras.losses.BinaryCrossentropy(),
+        [keras.losses.CategoricalFocalCrossentropy()],
+        *(made(from_logits=False) for made in FROM_LOGITS),
+    ],
+)
+def test_a_hard_loss_of_probabilities_is_refused(loss: object) -> None:
+    distiller = tutelage.Distiller(teacher=None, student=functional(layers.Dense(4)))
+    with pytest.raises(RecipeError, match=r"(?i)crossentropy.*set from_logits=True"):
+        distiller.compile(loss=loss)
+
+
+@pytest.mark.parametrize("made", FROM_LOGITS)
+def test_a_hard_loss_of_logits_is_their_cross_entropy(made: Callable[..., object]) -> None:
+    student = functional(layers.Dense(4))
+    distiller = tutelage.Distiller(teacher=None, student=student)
+    distiller.compile(loss=made(from_logits=True))
+    labels = np.arange(64) % 4
+    logs = distiller.evaluate(X, labels, verbose=0, return_dict=True)
+    expected = -log_softmax(student.predict(X, verbose=0), axis=1)[np.arange(64), labels].mean()
+    assert logs["hard_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.skipif(keras.config.backend() != "torch", reason="needs values within a step")

@@ -11,9 +11,20 @@ from keras import ops
 from tutelage import private_api
 from tutelage.distillation import training_state
 from tutelage.distillation.loss_means import LossMeans
-from tutelage.distillation.loss_terms import FeatureExtractor, ModelOutput, TeacherBranch
+from tutelage.distillation.loss_terms import (
+    FeatureExtractor,
+    ModelOutput,
+    TeacherBranch,
+    with_logits,
+)
 from tutelage.distillation.output_kind import refuse_probabilities
-from tutelage.distillation.validation import check, check_arguments, split_inputs, weights_of
+from tutelage.distillation.validation import (
+    check,
+    check_arguments,
+    check_hard_loss,
+    split_inputs,
+    weights_of,
+)
 from tutelage.errors import RecipeError
 from tutelage.losses import KD, CrossEntropy
 
@@ -29,9 +40,10 @@ class Distiller(keras.Model):
     mode, once per step, not at all if alpha is 0, and is not changed. The student's regularizers
     are added once. Sample and class weights apply to both terms.
 
-    Both return logits. Of a teacher that ends in softmax or sigmoid, the logits before it are used,
-    with a warning; such a student is refused. Probabilities of models that are no graph of layers,
-    or in `teacher_logits`, are refused in the first step (not within JAX's compiled steps).
+    Both return logits. Of a teacher that ends in softmax or sigmoid, or a student that ends in
+    softmax, the logits before it are used and predicted, with a warning; the student's file keeps
+    its softmax. Probabilities of models that are no graph of layers, or in `teacher_logits`, are
+    refused in the first step (not within JAX's compiled steps).
 
     Several losses are summed: `distillation_loss = sum_i weight_i * loss_i`; with several
     teachers it is their mean. Intermediate layers are read in the same pass; projections that a
@@ -48,7 +60,8 @@ class Distiller(keras.Model):
     Args:
         teacher: the model to learn from, for the same images and classes; a list of
             models; or None if logits are passed with the images.
-        student: the model to train, from a batch of images to logits (batch, classes).
+        student: the model to train, from a batch of images to logits (batch, classes), with or
+            without a softmax behind them.
         distillation_losses: a `keras.distillation.DistillationLoss` or a list of them, from
             `tutelage.losses`, from Keras or custom; `KD()` by default.
         distillation_loss_weights: weight of each loss, a number of at least 0 or a Keras learning
@@ -109,10 +122,11 @@ class Distiller(keras.Model):
         self.alpha, self.seed = float(alpha), seed
         distills = bool(alpha)  # else the teachers are not used
         used = losses if distills else []
-        self._branches = tuple(TeacherBranch(t, student, used, seed) for t in teachers)
+        logits = with_logits("student", student)
+        self._branches = tuple(TeacherBranch(t, logits, used, seed) for t in teachers)
         terms = [term for branch in self._branches for term in branch.terms]
         layers = [layer for term in terms for layer in term.student]
-        self._student_outputs = FeatureExtractor(student, layers)
+        self._student_outputs = FeatureExtractor(logits, layers)
         self._projections = [term.projection for term in terms if term.projection is not None]
         self.distillation_losses, self.distillation_loss_weights = tuple(losses), tuple(weights)
         self._steps = None
@@ -125,7 +139,7 @@ class Distiller(keras.Model):
     @property
     def teacher(self) -> keras.Model | list[keras.Model] | None:
         """The teacher: a model, a list of models, or None if logits are passed with the images."""
-        models = [branch.outputs.model for branch in self._branches if branch.outputs]
+        models = self._teachers()
         return models if len(models) > 1 else models[0] if models else None
 
     @property
@@ -149,7 +163,12 @@ class Distiller(keras.Model):
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
     ) -> None:
-        """As any Keras model's; `loss` is the hard loss, `CrossEntropy()` by default."""
+        """As any Keras model's; `loss` is the hard loss, `CrossEntropy()` by default.
+
+        Raises:
+            RecipeError: the loss is computed from probabilities.
+        """
+        check_hard_loss(loss)
         super().compile(optimizer, CrossEntropy() if loss is None else loss, *args, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -303,8 +322,10 @@ class Distiller(keras.Model):
         super().load_own_variables({name: store[name] for name in others})
 
     def _teacher_variables(self) -> list[Any]:
-        models = [branch.outputs.model for branch in self._branches if branch.outputs]
-        return [variable for model in models for variable in model.variables]
+        return [variable for model in self._teachers() for variable in model.variables]
+
+    def _teachers(self) -> list[keras.Model]:
+        return [branch.teacher for branch in self._branches if branch.teacher is not None]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, with models and losses serialized by Keras."""

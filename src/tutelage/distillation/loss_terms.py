@@ -141,11 +141,12 @@ class TeacherBranch:
 
     Args:
         teacher: the teacher, or None.
-        student: the student.
+        student: the student, which returns logits.
         losses: the distillation losses.
         seed: seed of the projections' initial weights.
 
     Attributes:
+        teacher: the teacher as given.
         terms: one per loss.
         outputs: extractor of the teacher's outputs, or None.
     """
@@ -157,8 +158,9 @@ class TeacherBranch:
         losses: Sequence[keras.distillation.DistillationLoss],
         seed: int,
     ) -> None:
+        self.teacher = teacher
         if teacher is not None:
-            teacher = _with_logits(teacher)
+            teacher = with_logits("teacher", teacher)
         self.terms = [LossTerm(loss, teacher, student, seed) for loss in losses]
         names = [name for term in self.terms for name in term.teacher]
         self.outputs = FeatureExtractor(teacher, names) if teacher is not None else None
@@ -172,17 +174,21 @@ class TeacherBranch:
         return ModelOutput(ops.stop_gradient(output.logits), features)
 
 
-def _with_logits(teacher: keras.Model) -> keras.Model:
-    """A teacher without the softmax or sigmoid it ends in, with a warning; others as they are."""
-    logits, activation = output_kind.logits_model(accelerate.stock(teacher))
+def with_logits(role: str, model: keras.Model) -> keras.Model:
+    """A model on the same variables without the softmax or sigmoid it ends in, with a warning.
+
+    Args:
+        role: `"teacher"` or `"student"`, for the warning.
+        model: the model, stock or from `accelerate`; one that ends in neither is returned.
+    """
+    logits, activation = output_kind.logits_model(accelerate.stock(model))
     if not activation:
-        return teacher
+        return model
     warnings.warn(
-        f"the teacher {teacher.name!r} ends in {activation}: using the logits before the "
-        f"{activation}, with the weights it has now",
-        stacklevel=4,
+        f"the {role} {model.name!r} ends in {activation}: using the logits before the {activation}",
+        stacklevel=3,
     )
-    return logits
+    return accelerate.alike(logits, model)
 
 
 def compares_layers(loss: keras.distillation.DistillationLoss) -> bool:

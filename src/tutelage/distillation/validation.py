@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 import keras
@@ -42,10 +44,10 @@ def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> N
         )
     _check_model("student", student)
     _, activation = output_kind.logits_model(accelerate.stock(student))
-    if activation:
+    if activation == "sigmoid":
         raise ModelError(
-            f"student must return logits, got a model that ends in {activation}; remove that "
-            "activation and put it behind the trained student, as the losses apply their own"
+            "student must return logits or end in softmax, got a model that ends in sigmoid, one "
+            "probability per class; remove the sigmoid, as the losses are of a softmax"
         )
     for teacher in teachers:
         if teacher is None and len(teachers) == 1:
@@ -54,6 +56,27 @@ def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> N
         _check_pair(student, teacher)
         for loss in losses:
             loss.validate_model_compatibility(accelerate.stock(teacher), accelerate.stock(student))
+
+
+def check_hard_loss(loss: Any) -> None:
+    """Check the loss given to `Distiller.compile`.
+
+    Raises:
+        RecipeError: it is computed from probabilities.
+    """
+    for each in keras.tree.flatten(loss):
+        found = keras.losses.get(each) if isinstance(each, str) else each
+        from_logits = getattr(found, "from_logits", None)
+        if inspect.isroutine(found) or isinstance(found, functools.partial):
+            argument = inspect.signature(found).parameters.get("from_logits")
+            from_logits = argument and argument.default
+        if from_logits is False:
+            name = getattr(getattr(found, "func", found), "__name__", type(found).__name__)
+            raise RecipeError(
+                f"loss must be computed from logits, got {name} with Keras' default of "
+                "from_logits=False; set from_logits=True, also for a student that ends in softmax, "
+                "or leave loss out for CrossEntropy()"
+            )
 
 
 def check_arguments(unknown: dict[str, Any]) -> None:
