@@ -191,7 +191,7 @@ def test_an_onnx_teacher_answers_as_its_graph_says(tmp_path: Path) -> None:
     logits = DIGITS.test.images.reshape(-1, 64) / 16 @ kernel
     right = (logits.argmax(axis=1) == DIGITS.test.labels).mean()
     assert found.results["models"]["teacher"]["accuracy"] == pytest.approx(right)
-    assert "teacher: it returns probabilities: using their logarithms as logits" in notes.told
+    assert "teacher: it ends in softmax: using the logits before the softmax" in notes.told
 
 
 def test_an_ensemble_answers_as_the_mean_of_its_members(

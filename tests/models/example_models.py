@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +100,23 @@ def flat(*head: torch.nn.Module, inputs: int = 64) -> torch.nn.Module:
 def onnx_file(
     path: Path,
     shape: tuple[int | str, ...] = ("n", 1, 8, 8),
+    end: Sequence[str] = (),
     *,
     kind: int = TensorProto.FLOAT,
-    softmax: bool = False,
     outputs: tuple[str, ...] = ("logits",),
     inputs: tuple[str, ...] = ("image",),
     last: tuple[str, ...] = (),
 ) -> Path:
-    """A file of [Cast], Flatten, Gemm and [Softmax], with the weights above."""
+    """A file of [Cast], Flatten, Gemm and the operators of `end`, with the weights above."""
     nodes = [
         helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["cast"], ["flat"]),
         helper.make_node("Gemm", ["flat", "w", "b"], ["linear"]),
-        helper.make_node("Softmax" if softmax else "Identity", ["linear"], ["logits"]),
+        *(
+            helper.make_node(name, [f"end{i}" if i else "linear"], [f"end{i + 1}"])
+            for i, name in enumerate(end)
+        ),
+        helper.make_node("Identity", [f"end{len(end)}" if end else "linear"], ["logits"]),
         helper.make_node("Identity", ["linear"], ["more"]),
         helper.make_node("Identity", ["cast"], ["maps"]),
     ]

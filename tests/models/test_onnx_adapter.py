@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
+from scipy.special import softmax
 
 from tests.models.example_models import (
     COLORS,
@@ -62,6 +64,59 @@ def test_an_onnx_file_of_colour_images_is_given_its_layout(
     teacher = teacher_of(tmp_path / "means.onnx", RGB_IMAGES, preprocessing=COLORS)
     expected = preprocessed(RGB_IMAGES, COLORS).mean((1, 2))
     np.testing.assert_allclose(logits_of(teacher, RGB_IMAGES), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        (["Softmax"], "softmax"),
+        (["LogSoftmax"], "log_softmax"),
+        (["Sigmoid"], "sigmoid"),
+        (["Identity", "Softmax", "Identity"], "softmax"),
+    ],
+)
+@pytest.mark.parametrize("external", [False, True])
+def test_the_logits_before_a_files_last_activation_are_used(
+    tmp_path: Path, end: list[str], name: str, external: bool
+) -> None:
+    path = onnx_file(tmp_path / "net.onnx", end=end)
+    if external:
+        onnx.save(
+            onnx.load(path), path, save_as_external_data=True, location="data", size_threshold=0
+        )
+    teacher = teacher_of(path, preprocessing=Preprocessing(scale=8))
+    expected = linear(GREY / np.float32(8))
+    assert softmax(expected.astype(np.float64), axis=1).min() < 1e-20
+    np.testing.assert_allclose(logits_of(teacher), expected, rtol=1e-4, atol=1e-3)
+    assert teacher.notes == (f"it ends in {name}: using the logits before the {name}",)
+
+
+def test_a_half_precision_files_logits_are_used(tmp_path: Path) -> None:
+    path = onnx_file(tmp_path / "net.onnx", end=["Softmax"])
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "Softmax":
+            node.input[0] = "half"
+        if node.output[0] == "logits":
+            node.op_type = "Cast"
+            node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+    cast = helper.make_node("Cast", ["linear"], ["half"], to=TensorProto.FLOAT16)
+    model.graph.node.insert(3, cast)
+    onnx.save(model, path)
+    teacher = teacher_of(path, preprocessing=Preprocessing(scale=8))
+    np.testing.assert_allclose(
+        logits_of(teacher), linear(GREY / np.float32(8)), rtol=2e-3, atol=0.05
+    )
+
+
+@pytest.mark.parametrize("end", [["Softmax", "Log", "Neg"], ["Softmax", "Neg"]])
+def test_an_operator_behind_the_activation_keeps_it(tmp_path: Path, end: list[str]) -> None:
+    path = onnx_file(tmp_path / "net.onnx", end=end)
+    teacher = teacher_of(path, preprocessing=SEEN)
+    p = softmax(linear(preprocessed(GREY, SEEN)), axis=1)
+    expected = -np.log(p) if "Log" in end else -p
+    np.testing.assert_allclose(logits_of(teacher), expected, rtol=1e-4, atol=1e-4)
+    assert teacher.notes == ()
 
 
 def test_onnx_files_that_do_not_fit_are_refused(

@@ -27,9 +27,16 @@ from tutelage.errors import ModelError
 from tutelage.models.preprocessing import Preprocessing
 
 
+class Other(torch.nn.Module):
+    """What changes no probabilities, but hides what they came from."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs()
+
+
 def test_other_models_probabilities_become_logarithms(tmp_path: Path) -> None:
-    path = onnx_file(tmp_path / "net.onnx", softmax=True)
-    module = flat(torch.nn.Softmax(1))
+    path = onnx_file(tmp_path / "net.onnx", end=("Softmax", "Abs"))
+    module = flat(torch.nn.Softmax(1), Other())
     x = GREY / np.float32(255)
     expected = {
         "onnx": log_softmax(linear(x), axis=1),
@@ -47,7 +54,7 @@ def test_a_sigmoid_is_left_out_where_it_is_known_and_refused_where_it_is_seen() 
     expected = logit(predicted(model, preprocessed(GREY, SEEN)).astype(np.float64))
     np.testing.assert_allclose(logits_of(teacher), expected, atol=1e-3)
     assert teacher.notes == ("it ends in sigmoid: using the logits before the sigmoid",)
-    module = flat(torch.nn.Sigmoid())
+    module = flat(torch.nn.Sigmoid(), Other())
     refused(ModelError, "sigmoid", module, preprocessing=Preprocessing(scale=9))
 
 

@@ -122,6 +122,18 @@ def logits_model(model: keras.Model) -> tuple[keras.Model, str]:
     return (keras.Model(graph.inputs, logits, name=model.name), name) if name else (model, "")
 
 
+def note_activation(name: str, notes: list[str]) -> None:
+    """Add a note, once, that the logits before a model's last activation are used.
+
+    Args:
+        name: the activation's name; empty if there is none.
+        notes: receives the note.
+    """
+    note = f"it ends in {name}: using the logits before the {name}"
+    if name and note not in notes:
+        notes.append(note)
+
+
 def smallest_probability(outputs: np.ndarray) -> float | None:
     """The lower bound to clip probabilities or percentages at; None if outputs are not any.
 

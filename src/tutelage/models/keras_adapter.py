@@ -90,9 +90,10 @@ def from_keras(
     logits, activation = output_kind.before_activation(output)
     made = keras.Model(inputs, logits, name=model.name)
     outputs_seen = probe(name, functools.partial(loading.logits, made), images, classes)
+    output_kind.note_activation(activation, notes)
     if activation:
-        notes.append(f"it ends in {activation}: using the logits before the {activation}")
-    elif bound := output_kind.lowest_probability(name, outputs_seen, notes):
+        return made, notes
+    if bound := output_kind.lowest_probability(name, outputs_seen, notes):
         inputs = keras.Input(shape, dtype="uint8", name="images")
         # Ends in a layer, as checks inspect the last layer.
         last = layers.Identity(name="logits")

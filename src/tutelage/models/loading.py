@@ -59,8 +59,7 @@ def load_logits_model(path: str | os.PathLike[str], notes: list[str]) -> keras.M
         ModelError: if the file doesn't exist, or is not a Keras model file.
     """
     model, activation = output_kind.logits_model(load_model(path))
-    if activation:
-        notes.append(f"it ends in {activation}: using the logits before the {activation}")
+    output_kind.note_activation(activation, notes)
     return model
 
 

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from tutelage.distillation.output_kind import note_activation
 from tutelage.errors import ModelError
 from tutelage.models.preprocessing import Preprocessing, input_size
 from tutelage.models.probing import TeacherFunction, teacher_function
+from tutelage.models.torch_activation import LastActivation
 
 
 def from_torch(
@@ -56,14 +58,16 @@ def from_torch(
         autocast = torch.autocast(
             reference.device.type, torch.bfloat16, enabled=precision == "bfloat16"
         )
-        with _evaluating(module), torch.inference_mode(), autocast:
+        with _evaluating(module), torch.inference_mode(), autocast, LastActivation() as last:
             outputs = module(x)
         if not isinstance(outputs, torch.Tensor):
             raise ModelError(
                 f"{name} returns {type(outputs).__name__}: expected one tensor, of logits; "
                 "wrap it in a module that returns only the logits"
             )
-        return outputs.float().cpu().numpy()
+        logits, activation = last.before(outputs)
+        note_activation(activation, notes)
+        return logits.float().cpu().numpy()
 
     return teacher_function(run, name, images, classes, preprocessing, size, "float32", notes)
 
