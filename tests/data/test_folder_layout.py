@@ -130,6 +130,13 @@ def test_a_class_among_others_may_be_called_like_a_part(tmp_path):
     assert "'train'" in data.notes[0]
 
 
+def test_files_of_no_known_kind_are_counted_and_named(tmp_path):
+    files = {f"cat/{i}.heif2": b"x" for i in range(5)}
+    message = refusal(load, "folder", written(tmp_path, files))
+    assert "5 files" in message
+    assert "cat/0.heif2" in message
+
+
 def test_two_folders_for_one_part_are_refused(tmp_path):
     message = refusal(load, "folder", written(tmp_path, laid_out(("train", "val", "valid"))))
     assert "val, valid" in message

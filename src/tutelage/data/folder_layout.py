@@ -81,7 +81,8 @@ def survey(tree: Tree) -> Layout:
     if not images:
         raise DataError(
             f"{tree.path}: expected images in train/<class>/ or <class>/, CIFAR-10's batches, "
-            "MNIST's idx files or arrays x_train and y_train, found none of them; "
+            "MNIST's idx files or arrays x_train and y_train, found none of them among "
+            f"{_listed(list(tree.files), len(tree.files))}; "
             "give the folder or archive that contains one"
         )
     places, chosen = _places(tree, images)
@@ -100,10 +101,15 @@ def image_names(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
         (images if known else others).append(name)
     if not others or not images:
         return images, ()
-    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
-    named = ", ".join(map(repr, others[:_NAMED]))
-    count = f"{len(others):,} of {len(tree.files):,}"
-    return images, (f"files skipped, as they are not images: {count} ({named}{more})",)
+    return images, (f"files skipped, as they are not images: {_listed(others, len(tree.files))}",)
+
+
+def _listed(names: list[str], total: int) -> str:
+    """The number of files and the first of their names."""
+    count = f"{len(names):,} of {total:,}" if len(names) < total else f"{total:,} files"
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    named = ", ".join(map(repr, names[:_NAMED]))
+    return f"{count} ({named}{more})" if names else count
 
 
 def where(tree: Tree, name: str) -> str:
