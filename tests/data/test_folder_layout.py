@@ -112,6 +112,7 @@ def test_a_damaged_file_without_a_suffix_is_an_image(tmp_path):
         ("Training", "Testing"),
         ("train", "test1"),
         ("Train", "test_2", "labels"),
+        ("train", "unlabeled"),
     ],
 )
 def test_parts_without_class_folders_are_not_classes(tmp_path, folders):
@@ -128,6 +129,34 @@ def test_a_class_among_others_may_be_called_like_a_part(tmp_path):
     assert data.classes == ("car", "images", "train")
     assert len(data.train) + len(data.test) == 27
     assert "'train'" in data.notes[0]
+
+
+@pytest.mark.parametrize("train", ["train", "Training"])
+@pytest.mark.parametrize("below", ["", "in/"])
+def test_folders_that_are_no_part_are_skipped_beside_classes_of_train(tmp_path, train, below):
+    files = {n.replace("train", train): data for n, data in laid_out(("train",)).items()}
+    expected = load("folder", written(tmp_path / "a", files))
+    beside = ("test1/0.png", "test1/1.png", "images/a/0.png", "unlabeled/deep/er/0.png")
+    files |= dict.fromkeys(beside, b"is not decoded")
+    for place in (
+        written(tmp_path / "b", {below + name: data for name, data in files.items()}),
+        zipped(tmp_path / "b.zip", {below + name: data for name, data in files.items()}),
+    ):
+        found = load("folder", place)
+        same(found, expected)
+        assert found.classes == ("cat", "dog")
+        assert "images/ (1), test1/ (2), unlabeled/ (1)" in found.notes[0]
+        assert load("folder", place).notes == found.notes  # from the cache
+
+
+@pytest.mark.parametrize("below", ["", "in/"])
+def test_a_part_without_images_is_noted(tmp_path, below):
+    files = {f"{below}{name}": data for name, data in laid_out(("train",)).items()}
+    assert not any("test/" in note for note in load("folder", written(tmp_path, files)).notes)
+    (tmp_path / below / "test" / "cat").mkdir(parents=True)
+    assert "test/ contains no images" in load("folder", tmp_path).notes
+    archive = zipped(tmp_path.parent / "a.zip", files | {f"{below}Val/readme.txt": b"none"})
+    assert "Val/ contains no images" in load("folder", archive).notes
 
 
 def test_files_of_no_known_kind_are_counted_and_named(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,8 +64,9 @@ def survey(tree: Tree) -> Layout:
 
     Parts are `train`, `val` and `test` (also `training`, `valid`, `validation`, `testing`, in any
     case). If there is no test part, `val` is the test set, as in ImageNet. A single enclosing
-    folder is ignored. Files are images by their suffix or, without one, by their content; others
-    are skipped, with a note.
+    folder is ignored. Images in other folders beside `train/<class>/`, such as Kaggle's unlabeled
+    `test1`, are skipped, with a note. Files are images by their suffix or, without one, by their
+    content; others are skipped, with a note.
 
     Args:
         tree: the opened folder or archive.
@@ -121,15 +122,24 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
     """The part and class of each image, and a note on the choice of the parts."""
     steps = {name: name.split("/") for name in images}
     wrapped = _wrapped(steps.values())
-    nested = any(len(path) - wrapped == 3 and _part(path[wrapped]) for path in steps.values())
-    folders = {path[wrapped] for path in steps.values() if len(path) - wrapped > 1}
+    below = {_part(path[wrapped]) for path in steps.values() if len(path) - wrapped == 3}
+    nested = any(below)
+    counts = Counter(path[wrapped] for path in steps.values() if len(path) - wrapped > 1)
+    folders = set(counts)
     if not nested and folders and all(map(_part, folders)):
         flat = ", ".join(sorted(folders))
         raise DataError(
             f"{tree.path}: expected images in <class>/ below {flat}, found them directly in "
             f"{flat}; move the images of each class to a folder with its name"
         )
-    notes = [] if nested else _part_names(tree, folders)
+    notes = _empty_parts(tree, steps) if nested else _part_names(tree, folders)
+    if "train" in below and (others := sorted(folder for folder in folders if not _part(folder))):
+        skipped = ", ".join(f"{folder}/ ({counts[folder]:,})" for folder in others)
+        notes.append(
+            f"images skipped beside train/<class>/, in folders that are no part: {skipped}"
+        )
+        steps = {n: path for n, path in steps.items() if path[wrapped] not in others}
+        folders.difference_update(others)
     parts = {folder: _part(folder) for folder in sorted(folders)} if nested else {}
     for part, count in Counter(parts.values()).items():
         if part and count > 1:
@@ -162,7 +172,7 @@ def _part_names(tree: Tree, folders: set[str]) -> list[str]:
     notes = []
     for folder in sorted(filter(_part, folders)):
         others = sorted(folders - {folder})
-        if any(_numbered_part(other) for other in others):
+        if any(_like_part(other) for other in others):
             raise DataError(
                 f"{tree.path}: expected images in <class>/ below {folder}, found them directly in "
                 f"{folder} and {', '.join(others)}; move the images of each class to a folder with "
@@ -172,9 +182,24 @@ def _part_names(tree: Tree, folders: set[str]) -> list[str]:
     return notes
 
 
-def _numbered_part(folder: str) -> bool:
-    """Whether a name is that of a part with something behind it, such as `test1`."""
-    return bool(_part(re.match("[a-z]*", folder.casefold())[0]))  # type: ignore[index]
+def _empty_parts(tree: Tree, images: Mapping[str, list[str]]) -> list[str]:
+    """Notes on folders that are called like a part and contain no images."""
+    wrapped, (first, *_) = _wrapped(images.values()), next(iter(images.values()))
+    paths = [name.split("/") for name in tree.folders]
+    paths += [name.split("/")[:-1] for name in tree.files]
+    beside = {
+        path[wrapped]
+        for path in paths
+        if len(path) > wrapped and (not wrapped or path[0] == first) and _part(path[wrapped])
+    }
+    empty = sorted(beside - {path[wrapped] for path in images.values()})
+    return [f"{folder}/ contains no images" for folder in empty]
+
+
+def _like_part(folder: str) -> bool:
+    """Whether a name is of unlabeled images or a part with something behind it, as `test1`."""
+    word = re.match("[a-z]*", folder.casefold())[0]  # type: ignore[index]
+    return bool(_part(word)) or word in {"unlabeled", "unlabelled"}
 
 
 def _part(folder: str) -> str:
