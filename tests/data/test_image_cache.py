@@ -11,10 +11,13 @@ from tests.data.example_data import (
     encoded,
     noise,
     picture_files,
+    refusal,
     same,
     tarred,
     written,
+    zipped,
 )
+from tutelage.data import image_file
 from tutelage.data.datasets import load
 
 
@@ -24,6 +27,27 @@ def test_decoded_images_are_read_from_the_cache(tmp_path, monkeypatch):
     assert len(cached(tmp_path)) == 1
     monkeypatch.setattr(Image, "open", None)  # nothing is decoded any more
     same(first, load("folder", path))
+
+
+@pytest.mark.parametrize("pack", [written, tarred, zipped])
+def test_a_split_that_can_not_be_is_refused_alike_with_and_without_the_cache(tmp_path, pack):
+    files = picture_files(parts=("train",)) | {"train/emu/0.png": encoded(noise(6, 6, 3))}
+    place = pack(tmp_path / "pets", files)
+    cold = refusal(load, "folder", place)
+    assert len(load("folder", place, whole=True).test) == 11
+    assert len(cached(tmp_path)) == 1
+    assert refusal(load, "folder", place) == cold
+    assert load("folder", place, whole=True).notes == load("folder", place, whole=True).notes
+
+
+@pytest.mark.parametrize("pack", [written, tarred, zipped])
+def test_a_pillow_that_can_not_read_a_format_refuses_it_whatever_the_cache_has(
+    tmp_path, monkeypatch, pack
+):
+    place = pack(tmp_path / "pets", picture_files())
+    load("folder", place)
+    monkeypatch.setattr(image_file, "FORMATS", ("JPEG",))
+    assert "0.png: expected an image" in refusal(load, "folder", place)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])

@@ -47,6 +47,7 @@ class Content:
         resized: whether any image was resized to the requested size.
         held_out: number of the last training images that the data sets aside for validation.
         notes: what was skipped, renamed or chosen in reading, one line each.
+        folders: each class's folder, for messages; none if the format has no folders.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +57,7 @@ class Content:
     resized: bool = False
     held_out: int = 0
     notes: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:

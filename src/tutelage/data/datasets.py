@@ -21,7 +21,6 @@ from tutelage.data import (
     image_folder,
     splitting,
 )
-from tutelage.data.archives import Tree
 from tutelage.data.content import Content, Part, class_name
 from tutelage.data.finding import KNOWN, NAMES
 from tutelage.data.folder_layout import Layout
@@ -62,6 +61,7 @@ class Dataset:
         source: its origin.
         held_out: number of the last training images that the data sets aside for validation.
         notes: what was skipped, renamed or chosen in reading, one line each.
+        folders: each class's folder, for messages; none if the data has no folders.
 
     Example:
         >>> digits = load("digits")
@@ -77,6 +77,7 @@ class Dataset:
     source: str
     held_out: int = 0
     notes: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     def split(self, fraction: float, seed: int, part: Part | None = None) -> tuple[Part, Part]:
         """Split validation images off the training images: the data's own, else a fraction.
@@ -101,7 +102,8 @@ class Dataset:
             )
         if self.held_out:
             return splitting.at(part, len(part) - self.held_out)
-        return split(part, fraction, seed, [f"{name!r} in {self.source}" for name in self.classes])
+        places = self.folders or (self.source,) * len(self.classes)
+        return split(part, fraction, seed, splitting.titles(self.classes, places))
 
 
 def load(
@@ -165,7 +167,8 @@ def load(
         notes += ("there is no test part: all images are the test set",)
     elif test is None:
         try:
-            train, test = split(train, TEST_FRACTION, TEST_SEED, list(map(repr, content.classes)))
+            titles = splitting.titles(content.classes, content.folders)
+            train, test = split(train, TEST_FRACTION, TEST_SEED, titles)
         except DataError as error:
             raise _unsplit(source, error) from error
         if path is not None:
@@ -176,7 +179,9 @@ def load(
         text = f"{size[0]}x{size[1]}"
         title = f"{title}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
-    return Dataset(title, content.classes, train, test, fingerprint, source, held_out, notes)
+    return Dataset(
+        title, content.classes, train, test, fingerprint, source, held_out, notes, content.folders
+    )
 
 
 def stand_in(name: str) -> Dataset:
@@ -211,36 +216,30 @@ def _read(
     whole: bool,
     progress: Progress | None,
 ) -> Content:
-    if digest and (cached := image_cache.load(digest, size)):
-        return cached
     with archives.open_tree(path) as tree:
         if content := formats.read_arrays(tree, classes):
             return content
+        # What a fresh reading refuses or notes does not depend on the cache.
         layout = folder_layout.survey(tree)
+        folders = tuple(folder_layout.where(tree, folder) for folder in layout.folders())
         if not (whole or layout.names("test")):
-            _check_test_split(tree, layout)
-        if not digest:
-            digest = image_folder.fingerprint(tree, layout)
-            if cached := image_cache.load(digest, size):
-                return replace(cached, notes=layout.notes)
-        content = image_folder.read_tree(tree, layout, size, progress)
-    image_cache.save(digest, size, content)
-    return content
+            _check_test_split(path, layout, folders)
+        digest = digest or image_folder.fingerprint(tree, layout)
+        content = image_cache.load(digest, size)
+        if content is None:
+            content = image_folder.read_tree(tree, layout, size, progress)
+            image_cache.save(digest, size, content)
+    return replace(content, notes=layout.notes, folders=folders)
 
 
-def _check_test_split(tree: Tree, layout: Layout) -> None:
+def _check_test_split(path: Path, layout: Layout, folders: tuple[str, ...]) -> None:
     """Raise DataError if no test part can be split off, before anything is decoded."""
-    names = layout.names("train")
-    labels = layout.labels(names)
-    folders = {label: name.rpartition("/")[0] for label, name in zip(labels, names, strict=True)}
-    titles = [
-        f"{name!r} ({folder_layout.where(tree, folders[label])})"
-        for label, name in enumerate(layout.classes)
-    ]
+    labels = np.array(layout.labels(layout.names("train")))
+    titles = splitting.titles(layout.classes, folders)
     try:
-        split(Part(np.arange(len(names)), np.array(labels)), TEST_FRACTION, TEST_SEED, titles)
+        split(Part(np.arange(len(labels)), labels), TEST_FRACTION, TEST_SEED, titles)
     except DataError as error:
-        raise _unsplit(str(tree.path), error) from error
+        raise _unsplit(str(path), error) from error
 
 
 def _unsplit(source: str, error: DataError) -> DataError:

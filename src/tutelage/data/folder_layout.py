@@ -58,6 +58,13 @@ class Layout:
         index = {label: number for number, label in enumerate(self.classes)}
         return [index[self.places[name].label] for name in names]
 
+    def folders(self) -> list[str]:
+        """The path of each class's folder: that of its training images, if there are any."""
+        first: dict[str, str] = {}
+        for name in self.names("train") or self.places:
+            first.setdefault(self.places[name].label, name.rpartition("/")[0])
+        return [first[label] for label in self.classes]
+
 
 def survey(tree: Tree) -> Layout:
     """Find the images of `<part>/<class>/`, or of `<class>/`, without decoding them.

@@ -11,19 +11,19 @@ import numpy as np
 import PIL
 
 from tutelage import storage
+from tutelage.data import image_file
 from tutelage.data.archives import one_line
 from tutelage.data.content import Content, Part
-from tutelage.data.image_file import OUT_OF_MEMORY
 from tutelage.errors import DataError
 
 # Increased when the same files are decoded to different arrays.
-_READER = 2
+_READER = 3
 
 log = logging.getLogger(__name__)
 
 
 def load(digest: str, size: tuple[int, int] | None) -> Content | None:
-    """Load decoded images from the cache; None if they are missing or damaged.
+    """Load what `save` was given, without notes and folders; None if it is missing or damaged.
 
     Args:
         digest: hash of the source's content.
@@ -45,12 +45,11 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
                 str(arrays["fingerprint"]),
                 bool(arrays["resized"]),
                 int(arrays["held_out"]),
-                tuple(arrays["notes"].tolist()),
             )
     except FileNotFoundError:
         return None
     except MemoryError:
-        raise DataError(OUT_OF_MEMORY) from None
+        raise DataError(image_file.OUT_OF_MEMORY) from None
     except Exception as error:  # a damaged file can make NumPy and zipfile raise anything
         log.warning("%s is damaged (%s): decoding the images again", path, one_line(error))
         return None
@@ -63,7 +62,6 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
         "fingerprint": np.array(content.fingerprint),
         "resized": np.array(content.resized),
         "held_out": np.array(content.held_out),
-        "notes": np.array(content.notes, dtype=np.str_),
     }
     for name, part in (("train", content.train), ("test", content.test)):
         if part is not None:
@@ -79,7 +77,7 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
 
 
 def _file(digest: str, size: tuple[int, int] | None) -> Path:
-    key = f"{_READER} {digest} {size} {PIL.__version__}"
+    key = f"{_READER} {digest} {size} {PIL.__version__} {image_file.FORMATS}"
     return (
         storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     )

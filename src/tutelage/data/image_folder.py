@@ -40,7 +40,8 @@ def read_tree(
         progress: notified of each image, if there are more than 1,024.
 
     Returns:
-        The content; its fingerprint covers the paths and bytes of the files, not pixels.
+        The content, without notes and folders; its fingerprint covers the paths and bytes of the
+        files, not pixels.
 
     Raises:
         DataError: if there is an unreadable image, images of different sizes without `size`, or
@@ -85,7 +86,6 @@ def read_tree(
         fingerprint=_digest(digests),
         resized=resized,
         held_out=len(validation),
-        notes=layout.notes,
     )
 
 

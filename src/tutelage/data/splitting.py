@@ -70,6 +70,13 @@ def split(part: Part, fraction: float, seed: int, names: Sequence[str] = ()) -> 
     return _take(part, rest), _take(part, chosen)
 
 
+def titles(classes: Sequence[str], places: Sequence[str]) -> list[str]:
+    """The classes' names for `split`, with the place of each class's images where known."""
+    if not any(places):
+        return list(map(repr, classes))
+    return [f"{name!r} ({place})" for name, place in zip(classes, places, strict=True)]
+
+
 def at(part: Part, index: int) -> tuple[Part, Part]:
     """The images before an index and the rest."""
     return _take(part, np.s_[:index]), _take(part, np.s_[index:])
