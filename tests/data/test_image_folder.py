@@ -174,9 +174,9 @@ def test_more_images_than_fit_in_memory_are_refused_at_once(tmp_path):
     script = """
 import resource, sys
 from pathlib import Path
-from tutelage.data import datasets, image_folder
+from tutelage.data import datasets, decoding
 from tutelage.errors import DataError
-image_folder._FIRST = 8
+decoding._FIRST = 8
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 250_000_000,) * 2)
 try:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.data import unlabeled
+from tutelage.data import decoding, unlabeled
 from tutelage.errors import DataError, DataNotFoundError
+from tutelage.progress import Progress
 
 
 def test_all_pictures_are_read_in_the_order_of_their_names(tmp_path):
@@ -37,10 +38,41 @@ def test_files_are_images_by_the_rules_of_labeled_ones(tmp_path):
     np.testing.assert_array_equal(unlabeled.read(archive, shape=(4, 4, 1))[0], found)
 
 
+def test_more_images_than_fit_in_memory_are_refused_before_one_is_decoded(tmp_path, monkeypatch):
+    for i in range(9):
+        (tmp_path / f"{i}.png").write_bytes(b"can't be decoded")
+    monkeypatch.setattr(decoding, "available_memory", lambda: 9 * 8 * 7 * 3 - 1)
+    with pytest.raises(DataError, match=r"9 images need .* data\.size"):
+        unlabeled.read(tmp_path, shape=(8, 7, 3))
+    monkeypatch.setattr(decoding, "available_memory", lambda: 9 * 8 * 7 * 3)
+    with pytest.raises(DataError, match=r"\.png: expected an image"):
+        unlabeled.read(tmp_path, shape=(8, 7, 3))
+
+
+def test_reading_many_reports_each(tmp_path):
+    first = tmp_path / "0.png"
+    Image.new("L", (4, 4), 9).save(first)
+    for i in range(1, 1025):
+        shutil.copy(first, tmp_path / f"{i}.png")
+    seen = []
+
+    class Watch(Progress):
+        def stage(self, name, epochs, done, steps, unit="epoch"):
+            seen.append((name, steps))
+
+        def step(self, step, logs):
+            seen.append(step)
+
+    found, _ = unlabeled.read(tmp_path, shape=(4, 4, 1), progress=Watch())
+    assert seen == [("reading images", 1025), *range(1, 1026)]
+    assert (found == 9).all()
+
+
 def test_what_holds_no_pictures_is_refused(tmp_path):
     with pytest.raises(DataNotFoundError, match="absent"):
         unlabeled.read(tmp_path / "absent", shape=(8, 8, 1))
-    with pytest.raises(DataError, match="pictures"):
+    (tmp_path / "a.txt").write_text("no picture")
+    with pytest.raises(DataError, match=r"1 file \('a.txt'\)"):
         unlabeled.read(tmp_path, shape=(8, 8, 1))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"broken.png"):

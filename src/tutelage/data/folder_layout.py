@@ -90,7 +90,7 @@ def survey(tree: Tree) -> Layout:
         raise DataError(
             f"{tree.path}: expected images in train/<class>/ or <class>/, CIFAR-10's batches, "
             "MNIST's idx files or arrays x_train and y_train, found none of them among "
-            f"{_listed(list(tree.files), len(tree.files))}; "
+            f"{listed(list(tree.files), len(tree.files))}; "
             "give the folder or archive that contains one"
         )
     places, chosen = _places(tree, images)
@@ -109,12 +109,13 @@ def image_names(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
         (images if known else others).append(name)
     if not others or not images:
         return images, ()
-    return images, (f"files skipped, as they are not images: {_listed(others, len(tree.files))}",)
+    return images, (f"files skipped, as they are not images: {listed(others, len(tree.files))}",)
 
 
-def _listed(names: list[str], total: int) -> str:
+def listed(names: list[str], total: int) -> str:
     """The number of files and the first of their names."""
-    count = f"{len(names):,} of {total:,}" if len(names) < total else f"{total:,} files"
+    count = f"{len(names):,} of {total:,}" if len(names) < total else f"{total:,} file"
+    count += "s" if len(names) == total != 1 else ""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     named = ", ".join(map(repr, names[:_NAMED]))
     return f"{count} ({named}{more})" if names else count

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
 
-from tutelage.data import archives, finding, folder_layout, image_file
+from tutelage.data import archives, decoding, finding, folder_layout, image_file
 from tutelage.errors import DataError
+from tutelage.progress import Progress
 
 
 def read(
-    path: str | os.PathLike[str], *, shape: tuple[int, ...]
+    path: str | os.PathLike[str], *, shape: tuple[int, ...], progress: Progress | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read all images in a folder or archive and its subfolders, ordered by path.
 
@@ -20,13 +22,14 @@ def read(
     Args:
         path: the folder or archive.
         shape: (height, width, channels) that they are resized and converted to.
+        progress: notified of each image while many are decoded.
 
     Returns:
         uint8 of shape (n, height, width, channels), and notes, one line each.
 
     Raises:
         DataNotFoundError: if there is no such folder.
-        DataError: if it contains no images, or one can't be read.
+        DataError: if it contains no images, one can't be read, or they won't fit in memory.
 
     Example:
 
@@ -41,16 +44,18 @@ def read(
     """
     place = finding.existing(path)
     height, width, channels = shape
-    images = []
-    with archives.open_tree(place) as tree, image_file.strict_pillow():
+    with archives.open_tree(place) as tree:
         names, notes = folder_layout.image_names(tree)
         if not names:
+            others = folder_layout.listed(list(tree.files), len(tree.files))
             raise DataError(
-                f"{place}: expected images ({', '.join(image_file.SUFFIXES)}), found none; "
-                "give the folder that contains them"
+                f"{place}: expected images ({', '.join(image_file.SUFFIXES)}), found none among "
+                f"{others}; give the folder that contains them"
             )
-        for name in sorted(names, key=lambda name: name.split("/")):
-            where = folder_layout.where(tree, name)
-            pixels, _ = image_file.decode(tree.files[name](), where, (height, width))
-            images.append(image_file.with_channels(pixels, channels))
-    return np.stack(images), tuple(f"{place}: {note}" for note in notes)
+        # Of images with another number of channels the first ones don't tell the size.
+        decoding.refuse_too_many(tree, len(names), len(names) * math.prod(shape))
+        pixels = decoding.decode_files(tree, names, (height, width), progress).pixels
+    images = np.empty((len(names), *shape), np.uint8)
+    for image, name in zip(images, sorted(names, key=lambda name: name.split("/")), strict=True):
+        image[:] = image_file.with_channels(pixels.pop(name), channels)
+    return images, tuple(f"{place}: {note}" for note in notes)

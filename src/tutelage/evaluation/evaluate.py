@@ -127,7 +127,7 @@ def named_data(
     """
     is_name = data in datasets.NAMES and data != "folder"
     if is_name:
-        return datasets.load(data, size=_size(path))
+        return datasets.load(data, size=_size(path), progress=progress)
     dataset = datasets.load("folder", data, size=_size(path), whole=whole, progress=progress)
     if whole and not len(dataset.train) and dataset.fingerprint == _trained_on(path):
         return datasets.load("folder", data, size=_size(path))

@@ -69,7 +69,7 @@ def prepare(
     notes = data.notes
     if unlabeled is None and section.unlabeled is not None:
         shape = train.images.shape[1:]
-        unlabeled, more = unlabeled_images.read(section.unlabeled, shape=shape)
+        unlabeled, more = unlabeled_images.read(section.unlabeled, shape=shape, progress=progress)
         notes += more
     experiment = Experiment(
         recipe=recipe,
