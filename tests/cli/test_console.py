@@ -211,6 +211,26 @@ def test_a_silence_is_broken_with_where_it_is(monkeypatch: pytest.MonkeyPatch) -
     assert len(file.getvalue().splitlines()) == len(lines) + 2  # silent again at the end
 
 
+def test_a_single_pass_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    progress, file = plain()
+    with progress:
+        progress.stage("reading images", epochs=1, done=0, steps=60_000, unit="pass")
+        progress.step(12_000, {})
+        time.sleep(0.3)
+        progress.epoch({"epoch": 1, "seconds": 61.0})
+    begun, *_, ended = file.getvalue().splitlines()
+    assert begun == "reading images: 12,000 of 60,000: still working after 0 s"
+    assert ended == "reading images: 60,000  1 min 01 s"
+    progress, file = terminal()
+    progress.stage("reading images", epochs=1, done=0, steps=60_000, unit="pass")
+    progress.step(12_000, {})
+    assert progress.bar is not None
+    progress.bar.refresh()
+    assert "reading images: 12,000 of 60,000" in shown(file)
+    progress.close()
+
+
 def test_a_bar_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_SILENCE", 0.05)
     progress, file = terminal()

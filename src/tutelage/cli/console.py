@@ -160,6 +160,7 @@ class ConsoleProgress(Progress):
         self.bar: bars.Progress | None = None
         self.task: bars.TaskID | None = None
         self.name, self.now, self.epochs, self.after = "", 0, 0, 0.0
+        self.single = False  # whether the stage is one pass, whose steps are counted
         self.said = self.heard = time.monotonic()  # of the last line, without and with the watch's
         self._ended = threading.Event()
 
@@ -180,7 +181,8 @@ class ConsoleProgress(Progress):
                 self.heard = now
                 text = f"still working after {duration(now - self.said)}"
                 if self.now < self.epochs:
-                    text = f"{self._title()}, step {self.at} of {self.steps}: {text}"
+                    step = "" if self.single else f", step {self.at} of {self.steps}"
+                    text = f"{self._title()}{step}: {text}"
                 self.console.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
@@ -194,9 +196,11 @@ class ConsoleProgress(Progress):
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.done, self.accuracy = time.monotonic(), done, ""
         self.at, self.after = 0, 0.0
+        self.single = unit == "pass" and epochs == 1
         plural = "" if epochs == 1 else "es" if unit.endswith("s") else "s"
         resumed = f"resuming after {unit} {done} of {epochs}"
-        self.note(f"{name}: {resumed if done else f'{epochs} {unit}{plural}'}")
+        if not self.single:
+            self.note(f"{name}: {resumed if done else f'{epochs} {unit}{plural}'}")
         if self.console.is_terminal:
             self.bar = bars.Progress(
                 bars.TextColumn("{task.description}"),
@@ -225,6 +229,11 @@ class ConsoleProgress(Progress):
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Show a finished epoch, which is saved on disk."""
+        if self.single:
+            self.now = 1
+            self.note(f"{self.name}: {self.steps:,}  {duration(row['seconds'])}")
+            self.close()
+            return
         self.now, self.at = int(row["epoch"]), 0
         spent = (time.monotonic() - self.began) / max(1, self.now - self.done)
         left = duration(spent * (self.epochs - self.now + self.after))
@@ -250,4 +259,6 @@ class ConsoleProgress(Progress):
         return self._title() if self.name else "the start"
 
     def _title(self) -> str:
+        if self.single:
+            return f"{self.name}: {self.at:,} of {self.steps:,}"
         return f"{self.name} {min(self.now + 1, self.epochs)}/{self.epochs}"
