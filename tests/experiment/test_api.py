@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,9 @@ def labeled(*labels: int) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((len(labels), 8, 8, 1), np.uint8), np.array(labels)
 
 
-def gaps() -> tuple[Part, Part]:
-    """Training and test parts without an image of class 1."""
-    return Part(*labeled(0, 2)), Part(*labeled(0, 2))
+def mine(classes: Sequence[str], arrays: tuple[np.ndarray, np.ndarray], **more: Any) -> Dataset:
+    """A data set made in Python, with the same images in both parts."""
+    return Dataset("mine", tuple(classes), Part(*arrays), Part(*arrays), "", "", **more)
 
 
 def distil(folder: Path, **given: Any) -> api.Outcome:
@@ -233,6 +233,23 @@ def test_arrays_as_keras_data_sets_come(tmp_path: Path, teacher: keras.Model, pa
     assert told["test"] == (360 if parts == 2 else 288)
 
 
+def test_a_data_set_made_in_python_follows_the_rules_of_files(
+    tmp_path: Path, teacher: keras.Model
+) -> None:
+    names = ("red\x1b[31m", *"123456789")
+    few = tuple(values[:200] for values in (DIGITS.train.images[..., 0], DIGITS.train.labels))
+    found = distil(tmp_path, teacher=teacher, data=mine(names, few)).results["data"]
+    assert found["classes"] == [r"red\x1b[31m", *"123456789"]
+    assert found["notes"] == [
+        r"class 'red\x1b[31m' is called red\x1b[31m, as its name can't be printed"
+    ]
+    # Without a fingerprint of its own, other images would be taken for those of the finished run.
+    assert found["fingerprint"].startswith("sha256:")
+    other = (255 - few[0], few[1])
+    with pytest.raises(RunError):
+        distil(tmp_path, teacher=teacher, data=mine(names, other))
+
+
 def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: keras.Model) -> None:
     (tmp_path / "pool" / "inner").mkdir(parents=True)
     for number, image in enumerate(DIGITS.train.images[:50]):
@@ -369,7 +386,35 @@ def test_given_again_it_gives_what_it_came_to(
         ({"data": (labeled(0, 1, 2), labeled(0, 1, 3))}, DataError, "class 3"),
         ({"data": (labeled(0, 1, 2), labeled(0, 1))}, DataError, "class 2"),
         ({"data": (labeled(0, 1)[0], np.array([0.0, 1.0]))}, DataError, "float64"),
-        ({"data": Dataset("mine", ("a", "b", "c"), *gaps(), "", "")}, DataError, "'b'"),
+        ({"data": mine("abc", labeled(0, 2))}, DataError, "mine: .* 'b'"),
+        ({"data": mine("abb", labeled(0, 1, 2))}, DataError, "mine: .* different names"),
+        ({"data": mine(("a\x1b", r"a\x1b"), labeled(0, 1))}, DataError, "mine: .* different names"),
+        ({"data": mine("a", labeled(0, 0))}, DataError, "mine: .* at least two classes"),
+        ({"data": mine("ab", labeled(0, 1, 2))}, DataError, "mine: .* label 2, which is not"),
+        ({"data": mine("ab", labeled(-1, 0, 1))}, DataError, "mine: .* label -1, which is not"),
+        (
+            {"data": mine("ab", (labeled(0, 1)[0] / 255, np.array([0, 1])))},
+            DataError,
+            "mine: training images: expected uint8 .* found float64",
+        ),
+        (
+            {"data": mine("ab", (labeled(0, 1)[0].repeat(2, axis=3), np.array([0, 1])))},
+            DataError,
+            "mine: training images: expected uint8 .* 1 or 3",
+        ),
+        (
+            {"data": mine("ab", (labeled(0, 1)[0], np.array([0.0, 1.0])))},
+            DataError,
+            "mine: training images: expected integer labels .* found float64",
+        ),
+        (
+            {"data": mine("ab", (labeled(0, 1, 1)[0], np.array([0, 1])))},
+            DataError,
+            "mine: training images: .* 3 images and 2 labels",
+        ),
+        ({"data": mine("ab", labeled(0, 1, 1), held_out=3)}, DataError, "held_out.* to 2, found 3"),
+        ({"data": mine("ab", labeled(0, 1, 1), held_out=-1)}, DataError, "held_out.* found -1"),
+        ({"data": mine("ab", labeled(0, 1, 1), held_out=1)}, DataError, "mine: .* 'a'"),
         (
             {"settings": {"schedule.student.gradient_accumulation_steps": 1000}},
             RecipeError,

@@ -79,7 +79,7 @@ def checked_part(images: np.ndarray, labels: np.ndarray, where: str) -> Part:
     if len(images) != len(labels) or not images.size:
         raise DataError(
             f"{where}: expected equal numbers of images and labels, at least one, found "
-            f"{len(images)} images and {len(labels)} labels; download the data again"
+            f"{len(images)} images and {len(labels)} labels; give one label for each image"
         )
     return Part(np.ascontiguousarray(images), labels.astype(np.int64))
 

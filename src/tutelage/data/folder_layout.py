@@ -12,6 +12,7 @@ from tutelage.data.archives import Tree
 from tutelage.data.content import class_name
 from tutelage.data.image_file import SUFFIXES, is_image
 from tutelage.errors import DataError
+from tutelage.formatting import printable
 
 # Names of the folders of parts, in any case.
 _PARTS = {
@@ -252,7 +253,7 @@ def _classes(tree: Tree, places: dict[str, Place]) -> tuple[tuple[str, ...], lis
     return classes, [
         f"the class of folder {folder!r} is called {label}, as its name can't be printed"
         for label, folder in changed
-        if not folder.isprintable()
+        if printable(folder) != folder
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +14,18 @@ import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data import splitting
-from tutelage.data.content import check_classes, checked_content, checked_part
+from tutelage.data.content import (
+    check_classes,
+    checked_content,
+    checked_part,
+    class_name,
+    fingerprint,
+)
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
+from tutelage.formatting import printable
 from tutelage.models import class_names, loading
 from tutelage.models.source import Source
 from tutelage.progress import Progress
@@ -198,8 +205,7 @@ def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
 
 def _dataset(data: Any) -> Dataset:
     if isinstance(data, Dataset):
-        check_classes(data.name, data.classes, data.train, data.test)
-        return data
+        return _checked(data)
     pairs = data if isinstance(data, tuple | list) else ()
     if len(pairs) == 2 and not isinstance(pairs[0], tuple | list):
         pairs = (pairs,)
@@ -219,6 +225,36 @@ def _dataset(data: Any) -> Dataset:
     if test is None:
         train, test = splitting.split(train, splitting.TEST_FRACTION, splitting.TEST_SEED)
     return Dataset("arrays", content.classes, train, test, content.fingerprint, "memory")
+
+
+def _checked(data: Dataset) -> Dataset:
+    """A data set made in Python, by the rules of files."""
+    train, test = (
+        checked_part(np.asarray(part.images), np.asarray(part.labels), f"{data.name}: {name}")
+        for name, part in (("training images", data.train), ("test images", data.test))
+    )
+    classes = tuple(map(class_name, data.classes))
+    check_classes(data.name, classes, train, test)
+    if not 0 <= data.held_out < len(train):
+        raise DataError(
+            f"{data.name}: expected held_out, the number of the last training images that are for "
+            f"validation, from 0 to {len(train) - 1}, found {data.held_out}; change it"
+        )
+    if data.held_out:
+        check_classes(data.name, classes, *splitting.at(train, len(train) - data.held_out))
+    notes = tuple(
+        f"class {name!r} is called {new}, as its name can't be printed"
+        for name, new in zip(data.classes, classes, strict=True)
+        if printable(str(name)) != name
+    )
+    return replace(
+        data,
+        classes=classes,
+        train=train,
+        test=test,
+        fingerprint=data.fingerprint or fingerprint(classes, train, test),
+        notes=data.notes + notes,
+    )
 
 
 def _number(text: str) -> Any:
