@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -96,6 +97,24 @@ def test_gray_maps_of_any_depth_keep_their_brightness(bits):
     read, _ = decode(data, "it.pgm", None)
     assert read.shape == (4, 6, 1)
     np.testing.assert_allclose(read[..., 0], values * (255 / most), atol=1)
+
+
+@pytest.mark.parametrize("clear", [None, 0, 0x8000])
+def test_gray_pngs_of_16_bits_keep_their_brightness_and_are_clear_on_white(clear):
+    values = np.linspace(0, 0xFFFF, 24).astype(">u2").reshape(4, 6)
+    values[1, 2] = 0x8000
+    known = b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear))
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 0, 0, 0, 0))
+    data += known + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    read, _ = decode(data, "it.png", None)
+    expected = np.where(values == clear, 255, values / 257) if known else values / 257
+    assert read.shape == (4, 6, 1)
+    np.testing.assert_allclose(read[..., 0], expected, atol=1)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 # Pillow does not read the fourth combination.

@@ -172,7 +172,10 @@ def plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = _with_8_bits(image)
     if image.mode in ("I", "F"):
-        raise DataError("expected an image with 8 or 16 bits, found 32; save it with 8 bits")
+        raise DataError(
+            "expected an image with 8 or 16 bits without sign, found 32 or a sign; "
+            "save it with 8 bits"
+        )
     if turned is not None:
         image = image.transpose(turned)
     gray = image.mode in ("1", "L", "LA", "La")
@@ -184,8 +187,10 @@ def plain(image: Image.Image) -> Image.Image:
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:
-    """Convert a grayscale image of 12 or 16 bits."""
-    values = np.asarray(image)
+    """Convert a grayscale image of 12 or 16 bits, with a transparent gray of PNG on white."""
+    values = np.array(image)
+    if isinstance(clear := image.info.get("transparency"), int):
+        values[values == clear] = 65535
     if image.format == "TIFF":  # Pillow gives the file's values: of 12 bits, or with white as zero
         tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
         depth = tags[ExifTags.Base.BitsPerSample][0]
