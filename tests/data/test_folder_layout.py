@@ -136,7 +136,13 @@ def test_a_class_among_others_may_be_called_like_a_part(tmp_path):
 def test_folders_that_are_no_part_are_skipped_beside_classes_of_train(tmp_path, train, below):
     files = {n.replace("train", train): data for n, data in laid_out(("train",)).items()}
     expected = load("folder", written(tmp_path / "a", files))
-    beside = ("test1/0.png", "test1/1.png", "images/a/0.png", "unlabeled/deep/er/0.png")
+    beside = (
+        "test1/0.png",
+        "test1/1.png",
+        "images/a/0.png",
+        "unlabeled/deep/er/0.png",
+        "zoo/0.png",
+    )
     files |= dict.fromkeys(beside, b"is not decoded")
     for place in (
         written(tmp_path / "b", {below + name: data for name, data in files.items()}),
@@ -145,7 +151,7 @@ def test_folders_that_are_no_part_are_skipped_beside_classes_of_train(tmp_path, 
         found = load("folder", place)
         same(found, expected)
         assert found.classes == ("cat", "dog")
-        assert "images/ (1), test1/ (2), unlabeled/ (1)" in found.notes[0]
+        assert "5 in images/ (1), test1/ (2), unlabeled/ (1) and 1 more" in found.notes[0]
         assert load("folder", place).notes == found.notes  # from the cache
 
 

@@ -24,7 +24,7 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
-# Number of skipped files that a note names.
+# Number of skipped files or folders that a note names.
 _NAMED = 3
 
 
@@ -143,9 +143,12 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
         )
     notes = _empty_parts(tree, steps) if nested else _part_names(tree, folders)
     if "train" in below and (others := sorted(folder for folder in folders if not _part(folder))):
-        skipped = ", ".join(f"{folder}/ ({counts[folder]:,})" for folder in others)
+        total = sum(counts[folder] for folder in others)
+        named = ", ".join(f"{folder}/ ({counts[folder]:,})" for folder in others[:_NAMED])
+        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
         notes.append(
-            f"images skipped beside train/<class>/, in folders that are no part: {skipped}"
+            "images skipped beside train/<class>/, as their folders are no part: "
+            f"{total:,} in {named}{more}"
         )
         steps = {n: path for n, path in steps.items() if path[wrapped] not in others}
         folders.difference_update(others)
