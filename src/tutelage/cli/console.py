@@ -146,7 +146,7 @@ def _mean(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Text:
     return Text(f"* {accuracy}", style="bold") if same else Text(accuracy)
 
 
-_SILENCE = 3.0  # seconds
+_SILENCE = 3.0  # seconds without a line, at most
 
 
 class ConsoleProgress(Progress):

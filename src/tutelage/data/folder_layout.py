@@ -117,9 +117,13 @@ def listed(names: list[str], total: int) -> str:
     """The number of files and the first of their names."""
     count = f"{len(names):,} of {total:,}" if len(names) < total else f"{total:,} file"
     count += "s" if len(names) == total != 1 else ""
+    return f"{count} ({_first_of(list(map(repr, names)))})" if names else count
+
+
+def _first_of(names: list[str]) -> str:
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    named = ", ".join(map(repr, names[:_NAMED]))
-    return f"{count} ({named}{more})" if names else count
+    return ", ".join(names[:_NAMED]) + more
 
 
 def where(tree: Tree, name: str) -> str:
@@ -144,11 +148,10 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
     notes = _empty_parts(tree, steps) if nested else _part_names(tree, folders)
     if "train" in below and (others := sorted(folder for folder in folders if not _part(folder))):
         total = sum(counts[folder] for folder in others)
-        named = ", ".join(f"{folder}/ ({counts[folder]:,})" for folder in others[:_NAMED])
-        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+        named = _first_of([f"{folder}/ ({counts[folder]:,})" for folder in others])
         notes.append(
             "images skipped beside train/<class>/, as their folders are no part: "
-            f"{total:,} in {named}{more}"
+            f"{total:,} in {named}"
         )
         steps = {n: path for n, path in steps.items() if path[wrapped] not in others}
         folders.difference_update(others)
