@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -30,13 +31,16 @@ def describe() -> dict[str, Any]:
     import keras
 
     backend = keras.backend.backend()
-    packages = ("tutelage", "keras", backend, "numpy", "scipy", "scikit-learn", "pillow")
+    packages = ("tutelage", "keras", "numpy", "scipy", "scikit-learn", "pillow")
+    # Of PyTorch's builds, such as 2.13.0+cu130, the installed package tells only 2.13.0.
+    build = {backend: str(importlib.import_module(backend).__version__)}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in packages},
+        | {package: importlib.metadata.version(package) for package in packages}
+        | build,
         "hardware": {
             "processor": _processor(),
             "cores": os.cpu_count(),

@@ -499,9 +499,13 @@ def test_option_after_help_answers_at_once() -> None:
 
 PEAK = """
 import resource, sys
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 from tutelage.cli import main
+import tutelage.experiment.runner
+loaded = peak()
 status = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, file=sys.stderr)
+print(peak() - loaded, file=sys.stderr)
 sys.exit(status)
 """
 
@@ -526,4 +530,5 @@ def test_a_run_on_larger_images_takes_at_most_2_gb(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "are processed in 5 parts" in done.stderr
-    assert float(done.stderr.splitlines()[-1]) <= 2.0
+    # Libraries take 0.56 GB with PyTorch's build for CPUs, 0.95 GB with that for CUDA.
+    assert float(done.stderr.splitlines()[-1]) <= 1.4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,9 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path) -> None:
     assert "adaptive_avg_pool2d" in onnx_graph.obstacle(model)
     model.save(tmp_path / "mine.keras")
     line = [sys.executable, "-m", "tutelage", "export", tmp_path / "mine.keras"]
-    done = subprocess.run([*line, "--data", "digits"], capture_output=True, text=True)
+    # As in a pipe, where C buffers what it prints; this variable would make it unbuffered.
+    piped = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([*line, "--data", "digits"], capture_output=True, text=True, env=piped)
     assert (done.returncode, done.stdout) == (2, "")
     last = done.stderr.splitlines()[-1]
     assert last.startswith("tutelage: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -106,6 +107,9 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.stdout.flush()
+        # C's own buffer, which would otherwise be written to the real output later.
+        ctypes.CDLL(None if os.name == "posix" else "ucrtbase").fflush(None)
         os.dup2(output, 1)
         os.close(output)
 
