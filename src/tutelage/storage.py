@@ -22,11 +22,19 @@ from tutelage.errors import RunError, TutelageError
 _NAMES = {
     "downloads": r"cifar-10-binary\.tar\.gz|mnist\.npz",
     "images": r"[0-9a-f]{32}\.npz",
+    "indices": r"[0-9a-f]{32}\.npz",
     "kernels": r"\w+-[0-9a-f]{16}\.so",
     "knowledge": r"[0-9a-f]{32}",
     "logits": r"[0-9a-f]{32}(-\d+)?",
+    "unpacked": r"[0-9a-f]{32}\.(bin|json)",
 }
-_EVICTED = ("images", "knowledge", "logits")  # large, and made anew in minutes
+_EVICTED = (
+    "images",
+    "indices",
+    "knowledge",
+    "logits",
+    "unpacked",
+)  # large, and made anew in minutes
 _DAY = 24 * 3600
 
 log = logging.getLogger(__name__)
@@ -89,8 +97,8 @@ class CacheEntry:
     """One file or folder of the cache.
 
     Attributes:
-        kind: its subfolder: `images`, `logits`, `kernels`, `downloads`, or `knowledge`, as
-            version 0.1 called the logits.
+        kind: its subfolder: `images`, `indices`, `logits`, `kernels`, `unpacked`, `downloads`, or
+            `knowledge`, as version 0.1 called the logits.
         path: the file or folder.
         bytes: its size.
         used: when it was last written or read, in seconds since 1970.

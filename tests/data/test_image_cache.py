@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.data.example_data import (
     cached,
@@ -17,7 +16,7 @@ from tests.data.example_data import (
     written,
     zipped,
 )
-from tutelage.data import image_file
+from tutelage.data import decoding, image_file
 from tutelage.data.datasets import load
 
 
@@ -25,7 +24,7 @@ def test_decoded_images_are_read_from_the_cache(tmp_path, monkeypatch):
     path = tarred(tmp_path / "pets.tar.xz", picture_files(), "w:xz")
     first = load("folder", path)
     assert len(cached(tmp_path)) == 1
-    monkeypatch.setattr(Image, "open", None)  # nothing is decoded any more
+    monkeypatch.setattr(decoding, "decode", None)  # nothing is decoded any more
     same(first, load("folder", path))
 
 

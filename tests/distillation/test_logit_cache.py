@@ -160,6 +160,7 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
         "cutout": 2,
         "precision": "bfloat16",
         "shape": (50, 4),
+        "transforms": {"hue": 0.1},
     }
     assert set(changed) == set(asdict(ORIGIN))
     for name, value in changed.items():
@@ -206,7 +207,7 @@ def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.M
     first, second = sorted(logit_cache.stored(), key=lambda entry: len(entry["origin"]))
     assert (first["origin"], first["views"]) == ({}, 0)
     assert second["views"] == 2
-    assert second["origin"] == json.loads(json.dumps(asdict(ORIGIN)))
+    assert second["origin"] == json.loads(json.dumps(ORIGIN.settings()))
     files = (logit_cache.home() / ORIGIN.key()).iterdir()
     assert second["bytes"] == sum(file.stat().st_size for file in files)
     storage.delete(storage.cached())

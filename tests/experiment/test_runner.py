@@ -329,13 +329,13 @@ def test_each_role_trains_on_its_own_shifts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, int]] = []
-    view, notes = augmentation.view, Notes()
+    changed, notes = augmentation.changed, Notes()
 
-    def noted(images: np.ndarray, index: np.ndarray, **settings: Any) -> np.ndarray:
+    def noted(*arrays: np.ndarray, **settings: Any) -> np.ndarray:
         seen.append((notes.name, settings["shift"]))
-        return view(images, index, **settings)
+        return changed(*arrays, **settings)
 
-    monkeypatch.setattr(augmentation, "view", noted)
+    monkeypatch.setattr(augmentation, "changed", noted)
     runner.run(resolved(views__shift=0, schedule__teacher__shift=2), tmp_path / "run", notes)
     assert set(seen) == {
         ("teacher", 2),

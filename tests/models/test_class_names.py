@@ -22,7 +22,7 @@ from tutelage.errors import LogitsError, ModelError
 from tutelage.evaluation import evaluate
 from tutelage.exporters import exporter
 from tutelage.losses import FitNet
-from tutelage.models import class_names, loading, resolve
+from tutelage.models import class_names, file_metadata, loading, resolve
 from tutelage.models.ensemble import ensemble
 from tutelage.models.onnx_model import ExportedModel
 from tutelage.server import models as served
@@ -57,7 +57,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     """A model's file, and that of the same model with its classes in another order."""
     for name, made, classes in (("own", model(), CLASSES), ("other", permuted(model()), OTHER)):
         made.save(tmp_path / f"{name}.keras")
-        class_names.write(tmp_path / f"{name}.keras", classes)
+        file_metadata.write(tmp_path / f"{name}.keras", classes)
     return tmp_path / "own.keras", tmp_path / "other.keras"
 
 
@@ -78,17 +78,17 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...]], str]:
 
 def test_names_stay_in_the_file_and_keras_reads_it_as_before(files: tuple[Path, Path]) -> None:
     own, other = files
-    assert (class_names.read(own), class_names.read(other)) == (CLASSES, OTHER)
+    assert (file_metadata.classes(own), file_metadata.classes(other)) == (CLASSES, OTHER)
     before = own.read_bytes()
-    class_names.write(own, OTHER)  # the file's own names stand
+    file_metadata.write(own, OTHER)  # the file's own names stand
     assert own.read_bytes() == before
     assert zipfile.ZipFile(own).testzip() is None
     loaded = keras.saving.load_model(own)
     np.testing.assert_array_equal(loaded.predict(GREY), model().predict(GREY))
     (own.parent / "results.json").write_text(json.dumps({"data": {"classes": ["x", "y", "z"]}}))
-    assert class_names.read(own) == CLASSES
+    assert file_metadata.classes(own) == CLASSES
     model().save(own)  # as of an older run
-    assert class_names.read(own) == ("x", "y", "z")
+    assert file_metadata.classes(own) == ("x", "y", "z")
 
 
 def test_placeholders_are_no_names(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_placeholders_are_no_names(tmp_path: Path) -> None:
     assert class_names.order("mine", CLASSES, class_names.numbered(3), []) is None
     assert class_names.order("mine", None, CLASSES, []) is None
     model().save(tmp_path / "one.keras")
-    class_names.write(tmp_path / "one.keras", class_names.numbered(3))
-    assert class_names.read(tmp_path / "one.keras") is None
+    file_metadata.write(tmp_path / "one.keras", class_names.numbered(3))
+    assert file_metadata.classes(tmp_path / "one.keras") is None
 
 
 def test_a_name_is_the_same_however_a_system_composes_its_letters() -> None:
@@ -138,7 +138,7 @@ def test_a_teacher_of_another_order_teaches_the_same(
             folder.mkdir()
             made.save(folder / "teacher.keras")
             if kind == "run folder":
-                class_names.write(folder / "teacher.keras", classes)
+                file_metadata.write(folder / "teacher.keras", classes)
             (folder / "results.json").write_text(json.dumps({"data": {"classes": classes}}))
     elif kind == "onnx":
         sources = [exporter.export(file, data=data(CLASSES))["file"] for file in files]
@@ -219,7 +219,7 @@ def test_evaluation_is_the_same_in_any_order(
         figures = found["models"][file.stem]
         assert (figures["accuracy"], figures["agreement"]) == (1, 1)
         assert figures["kl"] == pytest.approx(0, abs=1e-6)
-        turned = (class_names.read(file) != classes) + (classes != CLASSES)
+        turned = (file_metadata.classes(file) != classes) + (classes != CLASSES)
         assert len(found["notes"]) == turned
     with pytest.raises(ModelError, match="'emu' there and 'yak' here"):
         evaluate.evaluate(files[0].with_suffix(suffix), data(("cat", "dog", "yak", "emu")[:3]))
@@ -232,8 +232,8 @@ def test_export_keeps_the_model_s_own_names(
         for form in ("onnx", "keras"):
             out = file.with_name(f"{file.stem}-out{exporter.SUFFIXES[form]}")
             exporter.export(file, form=form, data=data(CLASSES), out=out)
-            names = ExportedModel(out).classes if form == "onnx" else class_names.read(out)
-            assert names == class_names.read(file)
+            names = ExportedModel(out).classes if form == "onnx" else file_metadata.classes(out)
+            assert names == file_metadata.classes(file)
     with pytest.raises(ModelError, match="'emu' there and 'gnu' here"):
         exporter.export(files[0], data=data(("cat", "dog", "gnu")))
 

@@ -38,7 +38,12 @@ def smallest(tmp_path: Path) -> Path:
 
 
 SCHEDULE = "expected one of schedule.teacher, schedule.student, schedule.precision"
-VIEWS = "expected one of views.flip, views.shift, views.distinct"
+VIEWS = (
+    "expected one of views.flip, views.shift, views.distinct, views.crop, views.crop_scale, "
+    "views.crop_ratio, views.flip_vertical, views.policy, views.policy_operations, "
+    "views.policy_magnitude, views.color_jitter, views.hue, views.erasing, views.mixup, "
+    "views.cutmix"
+)
 
 
 def refusal(source: str | Path, overrides: dict[str, object] | None = None) -> str:

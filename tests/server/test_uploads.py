@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from tutelage.data import image_file
+from tutelage.data.geometry import Geometry
 from tutelage.data.image_file import FORMATS
 from tutelage.server.uploads import BodyReader, Limits, Refused, read
 
 SHAPE = (4, 6, 3)
+INPUT = (Geometry((4, 6)), 3)
 RANDOM = np.random.default_rng(0)
 COLORS = RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
@@ -30,19 +32,20 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 def pixels(data: bytes, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
     """The picture as one model sees it."""
-    return read(data, [shape], pixels=10_000_000).seen[shape][0]
+    taken = (Geometry(shape[:2]), shape[2])
+    return read(data, [taken], pixels=10_000_000).seen[taken][0]
 
 
 def refusal(data: bytes, limit: int = 10_000) -> Refused:
     with pytest.raises(Refused) as caught:
-        read(data, [SHAPE], pixels=limit)
+        read(data, [INPUT], pixels=limit)
     return caught.value
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_give_the_pixels_themselves(format: str) -> None:
-    picture = read(encoded(Image.fromarray(COLORS), format), [SHAPE], pixels=24)
-    np.testing.assert_array_equal(picture.seen[SHAPE][0], COLORS)
+    picture = read(encoded(Image.fromarray(COLORS), format), [INPUT], pixels=24)
+    np.testing.assert_array_equal(picture.seen[INPUT][0], COLORS)
     assert (picture.width, picture.height) == (6, 4)
 
 
@@ -61,14 +64,18 @@ def test_it_is_resized_as_predict_resizes_it(tmp_path: Any) -> None:
     data = encoded(Image.fromarray(RANDOM.integers(0, 256, (50, 70, 3), dtype=np.uint8)))
     (tmp_path / "a.png").write_bytes(data)
     for channels in (1, 3):
-        expected = image_file.read_image(tmp_path / "a.png", size=(8, 5), channels=channels)
+        expected = image_file.read_image(
+            tmp_path / "a.png", geometry=Geometry((8, 5)), channels=channels
+        )
         np.testing.assert_array_equal(pixels(data, (8, 5, channels)), expected)
 
 
 def test_models_of_several_shapes_see_it_each_in_its_own() -> None:
-    shapes = [(4, 6, 3), (2, 2, 1), (9, 9, 3)]
-    seen = read(encoded(Image.fromarray(COLORS)), shapes, pixels=24).seen
-    assert {shape: found.shape for shape, found in seen.items()} == {s: (1, *s) for s in shapes}
+    inputs = [(Geometry((4, 6)), 3), (Geometry((2, 2)), 1), (Geometry((2, 2), "crop"), 1)]
+    seen = read(encoded(Image.fromarray(COLORS)), inputs, pixels=24).seen
+    for geometry, channels in inputs:
+        assert seen[geometry, channels].shape == (1, *geometry.size, channels)
+    assert (seen[inputs[1]] != seen[inputs[2]]).any()
     assert all(found.dtype == np.uint8 for found in seen.values())
 
 
@@ -88,9 +95,9 @@ def test_a_large_jpeg_is_said_to_have_its_true_size_upright(
     image = Image.new("RGB", (2000, 1000), "blue")
     image.paste("yellow", (0, 0, 1000, 1000))
     data = encoded(image, "JPEG", exif=exif)
-    picture = read(data, [(8, 8, 3)], pixels=2_000_000)
+    picture = read(data, [(Geometry((8, 8)), 3)], pixels=2_000_000)
     assert (picture.width, picture.height) == size
-    seen = picture.seen[8, 8, 3][0]
+    seen = picture.seen[Geometry((8, 8)), 3][0]
     yellow = seen[0] if orientation == 6 else seen[:, 0]
     assert (yellow[:, 0] > 200).all()
     assert (seen[-1, -1] < (60, 60, 256)).all()
@@ -142,7 +149,7 @@ def test_of_16_bits_the_upper_8_are_seen(format: str) -> None:
 
 def test_formats_are_those_that_training_reads() -> None:
     avif = encoded(Image.fromarray(np.repeat(COLORS, 8, axis=0).repeat(8, axis=1)), "AVIF")
-    trained_on, _ = image_file.decode(avif, "it.jpg", SHAPE[:2])
+    trained_on, _ = image_file.decode(avif, "it.jpg", Geometry((4, 6)))
     np.testing.assert_array_equal(pixels(avif), trained_on)
 
 

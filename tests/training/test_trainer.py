@@ -210,22 +210,22 @@ def test_student_sees_the_views_of_the_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[bytes]] = []
-    view = augmentation.view
+    changed = augmentation.changed
 
     def noted(*args: object, **kwargs: object) -> np.ndarray:
-        batch = view(*args, **kwargs)
+        batch = changed(*args, **kwargs)
         seen[-1].append(batch.tobytes())
         return batch
 
     targets = DistillationTargets(known(tmp_path), [losses.KD()], 1.0, alpha=0.9)
-    monkeypatch.setattr(augmentation, "view", noted)
+    monkeypatch.setattr(augmentation, "changed", noted)
     for name, teacher in (("baseline", None), ("student", targets)):
         seen.append([])
         fit(student(), tmp_path / f"{name}.npz", targets=teacher)
-    # Keras looks at the first batch once more before it begins, which also has the second made.
+    # Keras looks at the first batch once more before it begins.
     baseline, pupil = (list(dict.fromkeys(batches)) for batches in seen)
     assert baseline == pupil
-    assert (len(baseline), len(seen[0])) == (15, 17)
+    assert (len(baseline), len(seen[0])) == (15, 16)
 
 
 def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path) -> None:
@@ -260,18 +260,18 @@ def test_student_sees_as_many_views_as_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[int] = []
-    view = augmentation.view
+    changed = augmentation.changed
 
     def noted(*args: object, epoch: int, **kwargs: object) -> np.ndarray:
         shown.append(epoch)
-        return view(*args, epoch=epoch, **kwargs)
+        return changed(*args, epoch=epoch, **kwargs)
 
     targets = DistillationTargets(known(tmp_path, count=2), [losses.KD()], 1.0, alpha=0.9)
-    monkeypatch.setattr(augmentation, "view", noted)
+    monkeypatch.setattr(augmentation, "changed", noted)
     views = Views(flip=True, shift=1, distinct=2)
     fit(student(), tmp_path / "s.npz", targets=targets, views=views)
-    # Keras looks at the first batch once more, which also has the second made.
-    assert shown == [0] * (2 + 5) + [1] * 5 + [0] * 5
+    # Keras looks at the first batch once more.
+    assert shown == [0] * (1 + 5) + [1] * 5 + [0] * 5
     with pytest.raises(LogitsError, match=r"00002\.npy"):
         fit(student(), tmp_path / "t.npz", targets=targets)
 
@@ -433,8 +433,8 @@ def test_a_step_in_equal_parts_is_the_same_step(tmp_path: Path, optimizer: str, 
 
 
 def test_parts_of_a_step_hold_all_its_images_and_differ_by_at_most_one(tmp_path: Path) -> None:
-    batches = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0, parts=4)
-    whole = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0)
+    batches = ViewedBatches(TRAIN, 4, replace(SCHEDULE, batch_size=10), Views(), seed=0, parts=4)
+    whole = ViewedBatches(TRAIN, 4, replace(SCHEDULE, batch_size=10), Views(), seed=0)
     assert [len(batches[number][1]) for number in range(16)] == [2, 3, 2, 3] * 4
     for step in range(4):
         parts = [batches[4 * step + part] for part in range(4)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
+import io
+import json
 import lzma
 import os
 import posixpath
@@ -12,11 +15,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
+from tutelage import storage
 from tutelage.errors import DataError
 
 Reader = Callable[[], bytes]
@@ -34,20 +38,43 @@ _DAMAGE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes of a file, which any process can read; a negative length: to the file's end."""
+
+    path: str
+    start: int = 0
+    length: int = -1
+
+    def __call__(self) -> bytes:
+        """Read them; raises OSError, or EOFError if the file has become shorter."""
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            content = file.read(self.length)
+        if len(content) < self.length:
+            raise EOFError(f"{self.path} has become shorter")
+        return content
+
+
 @dataclass(frozen=True)
 class Tree:
     """The files of a folder or of an archive, read one by one on demand.
 
     Args:
         path: the folder or the archive.
-        files: the files' paths inside, with `/`, and functions that read them. Reading in
-            this order is fastest; use one thread only.
+        files: the files' paths inside, with `/`, and functions that read them: a `ByteRange` in
+            a folder or an archive without compression. Reading in this order is fastest; use one
+            thread only, except for byte ranges.
         folders: the paths of the folders inside.
     """
 
     path: Path
     files: dict[str, Reader]
     folders: frozenset[str]
+
+    def where(self, name: str) -> str:
+        """A file's name for messages."""
+        return str(self.path / name) if self.path.is_dir() else f"{self.path}: {name}"
 
 
 @contextlib.contextmanager
@@ -90,6 +117,48 @@ def open_tree(path: Path) -> Iterator[Tree]:
             ) from error
 
 
+def addressable(tree: Tree, names: Collection[str]) -> Tree:
+    """A tree whose files are byte ranges: of an archive that is compressed, of an unpacked copy.
+
+    The copy is a file of the cache, made once for the same archive.
+
+    Args:
+        tree: the opened folder or archive.
+        names: the files that are needed.
+
+    Returns:
+        A tree with these files.
+
+    Raises:
+        RunError: if the copy can't be written.
+    """
+    files = {name: tree.files[name] for name in names}
+    if all(isinstance(read, ByteRange) for read in files.values()):
+        return Tree(tree.path, files, tree.folders)
+    status = tree.path.stat()
+    key = f"{tree.path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    key += "".join(sorted(names))
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    path = storage.cache_folder() / "unpacked" / f"{digest}.bin"
+    listing = path.with_suffix(".json")
+    if not (path.is_file() and listing.is_file()):
+        storage.make_folder(path.parent)
+        places, start = dict[str, tuple[int, int]](), 0
+        with storage.replacing(path) as temporary, temporary.open("wb") as file:
+            for name in (name for name in tree.files if name in files):  # the order of reading
+                content = files[name]()
+                file.write(content)
+                places[name] = start, len(content)
+                start += len(content)
+        with storage.replacing(listing) as temporary:
+            temporary.write_text(json.dumps(places), encoding="utf-8")
+        storage.evict()
+    storage.mark_used(path)
+    found = json.loads(listing.read_text(encoding="utf-8"))
+    unpacked: dict[str, Reader] = {name: ByteRange(str(path), *found[name]) for name in names}
+    return Tree(tree.path, unpacked, tree.folders)
+
+
 def _walk(root: Path) -> Tree:
     def fail(error: OSError) -> None:
         raise error
@@ -102,7 +171,8 @@ def _walk(root: Path) -> Tree:
         folders.update((base / name).relative_to(root).as_posix() for name in inner)
         for name in sorted(names):
             if not _junk(name):
-                files[(base / name).relative_to(root).as_posix()] = (base / name).read_bytes
+                file = base / name
+                files[file.relative_to(root).as_posix()] = ByteRange(str(file))
     return Tree(root, files, frozenset(folders))
 
 
@@ -134,8 +204,7 @@ def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
         name = _member(path, member.name)
         if not (member.isfile() or member.isdir()):
             raise _refused(path, member.name, "is a link or a special file")
-        read = None if member.isdir() else partial(_read_member, archive, member)
-        _add(path, name, read, files, folders)
+        _add(path, name, None if member.isdir() else _reader(archive, member), files, folders)
     # tarfile takes a broken header, or a cut between two members, for the end; the
     # real end is two blocks of zeros. Reading to the end verifies the compressor's checksum.
     stream = archive.fileobj
@@ -146,6 +215,13 @@ def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
     while stream.read(1 << 20):
         pass
     return Tree(path, files, frozenset(folders))
+
+
+def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Reader:
+    # Of a compressed archive `fileobj` is the decompressor, and of a sparse member parts lack.
+    if isinstance(archive.fileobj, io.BufferedReader) and not member.issparse():
+        return ByteRange(str(archive.name), member.offset_data, member.size)
+    return partial(_read_member, archive, member)
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

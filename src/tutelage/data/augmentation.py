@@ -13,6 +13,9 @@ from tutelage.errors import RecipeError
 
 # One independent stream of random numbers per purpose.
 _FLIP, _ROW, _COLUMN, _ORDER, _CUT_ROW, _CUT_COLUMN = 1, 2, 3, 4, 5, 6
+_VERTICAL, _ERASED, _ERASED_AREA, _ERASED_RATIO, _ERASED_ROW, _ERASED_COLUMN = range(7, 13)
+# The area of an erased rectangle as a fraction of the image's, and its ratio of width to height.
+_ERASED_AREAS, _ERASED_RATIOS = (0.02, 1 / 3), (0.3, 3.3)
 
 
 def order(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -84,6 +87,56 @@ def view(
     >>> augmentation.view(images, np.array([1, 0]), seed=0, epoch=3, flip=True, shift=1).shape
     (2, 4, 4, 1)
     """
+    index = _checked_index(index, len(images))
+    return changed(
+        images, index, index, seed=seed, epoch=epoch, flip=flip, shift=shift, cutout=cutout
+    )
+
+
+def changed(
+    images: np.ndarray,
+    places: np.ndarray,
+    index: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    flip: bool,
+    shift: int,
+    cutout: int = 0,
+    flip_vertical: bool = False,
+    erasing: float = 0.0,
+) -> np.ndarray:
+    """As `view`, of images that are in an array at other places than their indices.
+
+    Args:
+        images: uint8 of shape (count, height, width, channels).
+        places: where the images are in it, integers of shape (n,).
+        index: the images' indices, which decide how they are changed, integers of shape (n,).
+        seed, epoch, flip, shift, cutout: as in `view`.
+        flip_vertical: whether to flip vertically at random.
+        erasing: probability that a rectangle is replaced by the image's mean color. Its area is
+            uniform in 0.02..1/3 of the image's, its width / height log-uniform in 0.3..3.3, its
+            place uniform; it is clipped to the image.
+
+    Returns:
+        uint8 of shape (n, height, width, channels).
+
+    Raises:
+        RecipeError: as in `view`.
+
+    Source: erasing, arXiv 1708.04896, algorithm 1.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from tutelage.data import augmentation
+    >>> image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    >>> settings = {"seed": 0, "epoch": 3, "flip": True, "shift": 1}
+    >>> first = augmentation.changed(image, np.array([0]), np.array([7]), **settings)
+    >>> again = augmentation.view(np.repeat(image, 8, axis=0), np.array([7]), **settings)
+    >>> bool((first == again).all())
+    True
+    """
     _check(seed, epoch)
     height, width = images.shape[1:3]
     for name, pixels in (("views.shift", shift), ("cutout", cutout)):
@@ -92,6 +145,38 @@ def view(
                 f"{name}: expected 0 to {min(height, width) - 1} pixels for images of "
                 f"{height}x{width}, found {pixels}; choose a smaller one"
             )
+    rows = np.broadcast_to(np.arange(height), (len(index), height))
+    columns = np.broadcast_to(np.arange(width), (len(index), width))
+    if flip:
+        flipped = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
+        columns = np.where(flipped[:, None], columns[:, ::-1], columns)
+    if flip_vertical:
+        flipped = _random(_VERTICAL, seed, epoch, index) & np.uint64(1) == 1
+        rows = np.where(flipped[:, None], rows[:, ::-1], rows)
+    if shift:
+        span = np.uint64(2 * shift + 1)
+        down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
+        right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
+        rows = _reflect(rows + down[:, None], height)
+        columns = _reflect(columns + right[:, None], width)
+    augmented = images[places[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if cutout:
+        down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
+        across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
+        color = images[places].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
+        hidden = down[:, :, None, None] & across[:, None, :, None]
+        augmented = np.where(hidden, color, augmented)
+    if erasing:
+        augmented = _erased(augmented, index, seed, epoch, erasing)
+    return augmented
+
+
+def uniform(stream: int, seed: int, epoch: int, index: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each index, float64: a stream of numbers for each purpose."""
+    return (_random(stream, seed, epoch, index) >> np.uint64(11)) * 2.0**-53
+
+
+def _checked_index(index: np.ndarray, count: int) -> np.ndarray:
     index = np.asarray(index)
     # A mask or a negative index would select images, but not their views.
     if index.ndim != 1 or index.dtype.kind not in "iu":
@@ -99,30 +184,34 @@ def view(
             f"index: expected integers of shape (n,), found {index.dtype} of shape {index.shape}; "
             "give the images' indices"
         )
-    if len(index) and not 0 <= index.min() <= index.max() < len(images):
+    if len(index) and not 0 <= index.min() <= index.max() < count:
         raise RecipeError(
-            f"index: expected 0 to {len(images) - 1}, as there are {len(images)} images, "
+            f"index: expected 0 to {count - 1}, as there are {count} images, "
             f"found {index.min()} to {index.max()}; give the images' indices"
         )
-    rows = np.broadcast_to(np.arange(height), (len(index), height))
-    columns = np.broadcast_to(np.arange(width), (len(index), width))
-    if flip:
-        flipped = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
-        columns = np.where(flipped[:, None], columns[:, ::-1], columns)
-    if shift:
-        span = np.uint64(2 * shift + 1)
-        down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
-        right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
-        rows = _reflect(rows + down[:, None], height)
-        columns = _reflect(columns + right[:, None], width)
-    augmented = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-    if cutout:
-        down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
-        across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
-        color = images[index].mean(axis=(1, 2), keepdims=True).round().astype(np.uint8)
-        hidden = down[:, :, None, None] & across[:, None, :, None]
-        augmented = np.where(hidden, color, augmented)
-    return augmented
+    return index
+
+
+def _erased(
+    images: np.ndarray, index: np.ndarray, seed: int, epoch: int, probability: float
+) -> np.ndarray:
+    height, width = images.shape[1:3]
+    draws = [
+        uniform(stream, seed, epoch, index)
+        for stream in (_ERASED, _ERASED_AREA, _ERASED_RATIO, _ERASED_ROW, _ERASED_COLUMN)
+    ]
+    area = height * width * (_ERASED_AREAS[0] + draws[1] * np.ptp(_ERASED_AREAS))
+    least, most = np.log(_ERASED_RATIOS)
+    ratio = np.exp(least + draws[2] * (most - least))
+    images = images.copy()
+    for number in np.flatnonzero(draws[0] < probability):
+        down = min(height, round(np.sqrt(area[number] / ratio[number])))
+        across = min(width, round(np.sqrt(area[number] * ratio[number])))
+        top = int(draws[3][number] * (height - down + 1))
+        left = int(draws[4][number] * (width - across + 1))
+        color = images[number].mean(axis=(0, 1)).round().astype(np.uint8)
+        images[number, top : top + down, left : left + across] = color
+    return images
 
 
 def _check(seed: int, epoch: int) -> None:

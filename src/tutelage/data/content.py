@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutelage.data.image_files import ImageFiles, joined
 from tutelage.errors import DataError
 from tutelage.formatting import printable
+
+Images = np.ndarray | ImageFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,7 @@ class Part:
     """One part of a data set: images and their labels.
 
     Args:
-        images: uint8 `(n, height, width, channels)`, 0..255; 1 or 3 channels.
+        images: uint8 `(n, height, width, channels)`, 0..255; 1 or 3 channels; or in files.
         labels: int64 `(n,)`, indices into the data set's class names.
 
     Example:
@@ -27,11 +30,24 @@ class Part:
         2
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, indices: np.ndarray | slice) -> Part:
+        """Some of the images; those in files stay there."""
+        images = self.images
+        kept = images.take(indices) if isinstance(images, ImageFiles) else images[indices]
+        return Part(kept, self.labels[indices])
+
+
+def concatenated(first: Images, second: Images) -> Images:
+    """Images one after the other, all in memory or all in files."""
+    if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
+        return joined([first, second])
+    return np.concatenate([first[:], second[:]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,16 @@ from tutelage.data import (
     folder_layout,
     formats,
     image_cache,
+    image_file,
     image_folder,
     splitting,
 )
+from tutelage.data.archives import Tree
 from tutelage.data.content import Content, Part, class_name
 from tutelage.data.finding import KNOWN, NAMES
 from tutelage.data.folder_layout import Layout
-from tutelage.data.image_file import checked_size
+from tutelage.data.geometry import Geometry
+from tutelage.data.image_files import ImageFiles
 from tutelage.data.splitting import TEST_FRACTION, TEST_SEED, split
 from tutelage.errors import DataError, RecipeError
 from tutelage.progress import Progress
@@ -48,9 +51,13 @@ GEOMETRY = {
 }
 
 
+# Images that take more when decoded stay in their files.
+_IN_MEMORY_BYTES = 2**30
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An image data set in memory.
+    """An image data set, in memory or in files.
 
     Args:
         name: the name; an official one only if the content matches.
@@ -110,7 +117,9 @@ def load(
     name: str,
     path: str | os.PathLike[str] | None = None,
     *,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, int] | Geometry | None = None,
+    in_memory: bool | None = None,
+    originals: bool = False,
     whole: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -129,12 +138,17 @@ def load(
         name: one of `NAMES`. With a path, used if the content is unknown.
         path: a folder or a file; its format is detected by its content.
         size: (height, width) in pixels; images of another size are resized to it,
-            bilinearly (Pillow's BILINEAR), without preserving the aspect ratio.
+            bilinearly (Pillow's BILINEAR), without preserving the aspect ratio, or as a
+            `Geometry` says.
+        in_memory: whether images are decoded now, or stay in their files as `ImageFiles` and are
+            decoded when they are used; None: decoded if they take at most 1 GiB.
+        originals: whether views are made of images before they are resized, for random crops:
+            `ImageFiles`, also in memory.
         whole: whether all images are the test set if the data has no test part.
         progress: notified of each image while many are decoded.
 
     Returns:
-        The data set, with uint8 images; without training images if there is only a test part.
+        The data set; without training images if there is only a test part.
 
     Raises:
         RecipeError: if the name or the size is invalid.
@@ -147,7 +161,7 @@ def load(
     """
     if name not in NAMES:
         raise RecipeError(f"data: expected one of {', '.join(NAMES)}, got {name!r}; choose one")
-    size = checked_size(size)
+    geometry = size if size is None or isinstance(size, Geometry) else Geometry(size)
     if name == "digits" and path is None:
         content, digest, source = _digits(), "", "scikit-learn"
     else:
@@ -155,7 +169,8 @@ def load(
         source = str(place)
         digest = finding.file_digest(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        content = _read(place, digest, size, names, whole, progress)
+        storing = _Storing(geometry, in_memory, originals)
+        content = _read(place, digest, storing, names, whole, progress)
     official = KNOWN.get(content.fingerprint)
     if official is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
         official = "CIFAR-10"
@@ -173,10 +188,10 @@ def load(
             raise _unsplit(source, error) from error
         if path is not None:
             notes += (f"there is no test part: {len(test):,} images, a fifth, are the test set",)
-    if size is not None and train.images.shape[1:3] != size:
-        train, test, resized = _resize(train, size), _resize(test, size), True
-    if size is not None and (resized or content.resized):
-        text = f"{size[0]}x{size[1]}"
+    if geometry is not None and train.images.shape[1:3] != geometry.size:
+        train, test, resized = _resize(train, geometry), _resize(test, geometry), True
+    if geometry is not None and (resized or content.resized):
+        text = geometry.text()
         title = f"{title}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
     return Dataset(
@@ -208,28 +223,81 @@ def stand_in(name: str) -> Dataset:
     return Dataset(f"{name} (not downloaded)", labels, noise(train), noise(test), "", "")
 
 
+@dataclass(frozen=True)
+class _Storing:
+    """The images' size, and whether they are decoded now: see `load`."""
+
+    geometry: Geometry | None
+    in_memory: bool | None
+    originals: bool
+
+
 def _read(
     path: Path,
     digest: str,
-    size: tuple[int, int] | None,
+    storing: _Storing,
     classes: tuple[str, ...],
     whole: bool,
     progress: Progress | None,
 ) -> Content:
+    geometry = storing.geometry
     with archives.open_tree(path) as tree:
         if content := formats.read_arrays(tree, classes):
+            if storing.in_memory is False:
+                raise DataError(
+                    f"{path}: expected image files, as data.in_memory is false, found arrays, "
+                    "which are always read into memory; leave it out"
+                )
             return content
         # What a fresh reading refuses or notes does not depend on the cache.
         layout = folder_layout.survey(tree)
-        folders = tuple(folder_layout.where(tree, folder) for folder in layout.folders())
+        folders = tuple(tree.where(folder) for folder in layout.folders())
         if not (whole or layout.names("test")):
             _check_test_split(path, layout, folders)
+        if storing.originals or _stay_in_files(tree, layout, storing):
+            content = image_folder.index_tree(tree, layout, geometry, progress)
+            content = _with_note(content, storing, progress)
+            return replace(content, notes=layout.notes + content.notes, folders=folders)
         digest = digest or image_folder.fingerprint(tree, layout)
-        content = image_cache.load(digest, size)
+        content = image_cache.load(digest, geometry)
         if content is None:
-            content = image_folder.read_tree(tree, layout, size, progress)
-            image_cache.save(digest, size, content)
+            content = image_folder.read_tree(tree, layout, geometry, progress)
+            image_cache.save(digest, geometry, content)
     return replace(content, notes=layout.notes, folders=folders)
+
+
+def _stay_in_files(tree: Tree, layout: Layout, storing: _Storing) -> bool:
+    if storing.in_memory is not None:
+        return not storing.in_memory
+    if storing.geometry is not None:
+        height, width = storing.geometry.size
+    else:  # all images have the size of the first one, or are refused
+        first = next(iter(layout.places))
+        try:
+            height, width = image_file.natural_size(tree.files[first]())
+        except Exception:  # a damaged file: reading it says how
+            return False
+    return 3 * height * width * len(layout.places) > _IN_MEMORY_BYTES
+
+
+def _with_note(content: Content, storing: _Storing, progress: Progress | None) -> Content:
+    """Images in files, or decoded in their original size if they are to be in memory."""
+    parts = [part for part in (content.train, content.test) if part is not None]
+    files = [part.images for part in parts if isinstance(part.images, ImageFiles)]
+    needed = sum(i.decoded_bytes() if storing.originals else i.size for i in files)
+    if storing.originals and (
+        storing.in_memory or (storing.in_memory is None and needed <= _IN_MEMORY_BYTES)
+    ):
+        decoded = [
+            Part(images.in_memory(progress or Progress()), part.labels)
+            for images, part in zip(files, parts, strict=True)
+        ]
+        return replace(content, train=decoded[0], test=decoded[1] if len(decoded) > 1 else None)
+    note = (
+        f"images stay in their files and are decoded when they are used; in memory they would "
+        f"take {needed / 1e9:.1f} GB (data.in_memory)"
+    )
+    return replace(content, notes=(*content.notes, note))
 
 
 def _check_test_split(path: Path, layout: Layout, folders: tuple[str, ...]) -> None:
@@ -263,10 +331,9 @@ def _stem(path: Path) -> str:
     return f"{stem} (unknown copy)" if stem.casefold() in official else stem
 
 
-def _resize(part: Part, size: tuple[int, int]) -> Part:
-    images = np.empty((len(part), *size, part.images.shape[3]), np.uint8)
-    for smaller, image in zip(images, part.images, strict=True):
+def _resize(part: Part, geometry: Geometry) -> Part:
+    images = np.empty((len(part), *geometry.size, part.images.shape[3]), np.uint8)
+    for smaller, image in zip(images, part.images[:], strict=True):
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-        smaller[:] = np.asarray(picture).reshape(smaller.shape)
+        smaller[:] = np.asarray(geometry.apply(picture)).reshape(smaller.shape)
     return Part(images, part.labels)

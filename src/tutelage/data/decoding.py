@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tutelage.data.archives import Tree
-from tutelage.data.folder_layout import where
+from tutelage.data.geometry import Geometry
 from tutelage.data.image_file import decode, strict_pillow
 from tutelage.environment import available_memory
 from tutelage.errors import DataError
@@ -41,7 +41,7 @@ class Decoded:
 def decode_files(
     tree: Tree,
     names: Collection[str],
-    size: tuple[int, int] | None,
+    geometry: Geometry | None,
     progress: Progress | None = None,
 ) -> Decoded:
     """Decode images of a tree.
@@ -49,7 +49,7 @@ def decode_files(
     Args:
         tree: the opened folder or archive.
         names: the images' paths in the tree; they are read in the tree's order.
-        size: (height, width) in pixels, or None, as in `image_file.decode`.
+        geometry: as in `image_file.decode`.
         progress: notified of each image, if there are more than 1,024.
 
     Returns:
@@ -67,8 +67,8 @@ def decode_files(
         paths = (name for name in tree.files if name in wanted)
         while batch := list(itertools.islice(paths, _BATCH if found.pixels else _FIRST)):
             data = [tree.files[name]() for name in batch]
-            labels = [where(tree, name) for name in batch]
-            decoded = pool.map(decode, data, labels, itertools.repeat(size))
+            labels = [tree.where(name) for name in batch]
+            decoded = pool.map(decode, data, labels, itertools.repeat(geometry))
             for name, raw, (picture, changed) in zip(batch, data, decoded, strict=True):
                 found.digests[name] = hashlib.sha256(raw).hexdigest()
                 found.pixels[name] = picture
@@ -94,6 +94,6 @@ def refuse_too_many(tree: Tree, count: int, needed: float, taken: int = 0) -> No
     if available is not None and needed - taken > available:
         raise DataError(
             f"{tree.path}: {count:,} images need about {needed / 1e9:.1f} GB of memory, but "
-            f"{available / 1e9:.1f} GB are available; set a smaller data.size "
-            "(--set data.size=[h,w]), or give fewer images"
+            f"{available / 1e9:.1f} GB are available; leave out data.in_memory, or set a smaller "
+            "data.size (--set data.size=[h,w])"
         )

@@ -140,7 +140,7 @@ def is_cifar10(content: Content) -> bool:
         return False
     digests = []
     for part, batches in ((content.train, 5), (content.test, 1)):
-        planes = part.images.transpose(0, 3, 1, 2).reshape(len(part), -1)
+        planes = part.images[:].transpose(0, 3, 1, 2).reshape(len(part), -1)
         records = np.concatenate([part.labels.astype(np.uint8)[:, np.newaxis], planes], axis=1)
         digests += [
             hashlib.sha256(batch.tobytes()).hexdigest()

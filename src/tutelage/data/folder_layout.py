@@ -126,11 +126,6 @@ def _first_of(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def where(tree: Tree, name: str) -> str:
-    """A file's name for messages."""
-    return str(tree.path / name) if tree.path.is_dir() else f"{tree.path}: {name}"
-
-
 def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[str]]:
     """The part and class of each image, and a note on the choice of the parts."""
     steps = {name: name.split("/") for name in images}
@@ -175,7 +170,7 @@ def _places(tree: Tree, images: Iterable[str]) -> tuple[dict[str, Place], list[s
                 places[name] = Place("/".join(path[wrapped:]), "train", label)
             case _:
                 raise DataError(
-                    f"{where(tree, name)}: expected every image in train/<class>/, val/<class>/ or "
+                    f"{tree.where(name)}: expected every image in train/<class>/, val/<class>/ or "
                     f"test/<class>/, or all in <class>/, found this one elsewhere; "
                     "move it or remove it"
                 )
@@ -271,6 +266,6 @@ def _refuse_empty(tree: Tree, places: dict[str, Place]) -> None:
         contains_parts = any(side == folder or side.startswith(f"{folder}/") for side in sides)
         if folder.rpartition("/")[0] in sides and not contains_parts:
             raise DataError(
-                f"{where(tree, folder)}: expected images of a class, found none; "
+                f"{tree.where(folder)}: expected images of a class, found none; "
                 "add images or remove the folder"
             )

@@ -14,22 +14,23 @@ from tutelage import storage
 from tutelage.data import image_file
 from tutelage.data.archives import one_line
 from tutelage.data.content import Content, Part
+from tutelage.data.geometry import Geometry
 from tutelage.errors import DataError
 
 # Increased when the same files are decoded to different arrays.
-_READER = 3
+_READER = 4
 
 log = logging.getLogger(__name__)
 
 
-def load(digest: str, size: tuple[int, int] | None) -> Content | None:
+def load(digest: str, geometry: Geometry | None) -> Content | None:
     """Load what `save` was given, without notes and folders; None if it is missing or damaged.
 
     Args:
         digest: hash of the source's content.
-        size: the requested size.
+        geometry: the requested size, and how images get it.
     """
-    path = _file(digest, size)
+    path = _file(digest, geometry)
     try:
         storage.mark_used(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -55,7 +56,7 @@ def load(digest: str, size: tuple[int, int] | None) -> Content | None:
         return None
 
 
-def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
+def save(digest: str, geometry: Geometry | None, content: Content) -> None:
     """Save decoded images for `load`; only warns if they can't be written."""
     arrays: dict[str, Any] = {
         "classes": np.array(content.classes),
@@ -66,7 +67,7 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
     for name, part in (("train", content.train), ("test", content.test)):
         if part is not None:
             arrays |= {f"{name}_images": part.images, f"{name}_labels": part.labels}
-    path = _file(digest, size)
+    path = _file(digest, geometry)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.replacing(path) as temporary:
@@ -76,8 +77,8 @@ def save(digest: str, size: tuple[int, int] | None, content: Content) -> None:
         log.warning("decoded images are not cached: %s", error)
 
 
-def _file(digest: str, size: tuple[int, int] | None) -> Path:
-    key = f"{_READER} {digest} {size} {PIL.__version__} {image_file.FORMATS}"
+def _file(digest: str, geometry: Geometry | None) -> Path:
+    key = f"{_READER} {digest} {geometry} {PIL.__version__} {image_file.FORMATS}"
     return (
         storage.cache_folder() / "images" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     )

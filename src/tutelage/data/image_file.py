@@ -15,6 +15,7 @@ import PIL
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from tutelage.data.archives import one_line
+from tutelage.data.geometry import Geometry
 from tutelage.errors import DataError, DataNotFoundError, RecipeError
 
 # AVIF depends on how Pillow was built, HEIF on the package pillow-heif having registered itself.
@@ -35,19 +36,19 @@ _TURNS = {
 }
 
 
-def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels: int) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, geometry: Geometry, channels: int) -> np.ndarray:
     """Read an image, upright, with a given size and number of channels.
 
     Args:
         path: an image file.
-        size: (height, width) in pixels; resized bilinearly (Pillow's BILINEAR).
+        geometry: the size, and how the image gets it.
         channels: 1 for grayscale, 3 for RGB.
 
     Returns:
         uint8 `(height, width, channels)`.
 
     Raises:
-        RecipeError: if the size or the number of channels is invalid.
+        RecipeError: if the number of channels is invalid.
         DataNotFoundError: if there is no such file.
         DataError: if it can't be read as an image.
 
@@ -56,14 +57,13 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
         >>> from PIL import Image
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "red.png"
         >>> Image.new("RGB", (4, 4), "red").save(file)
-        >>> read_image(file, size=(2, 3), channels=3).shape
+        >>> read_image(file, geometry=Geometry((2, 3)), channels=3).shape
         (2, 3, 3)
     """
     if channels not in (1, 3):
         raise RecipeError(
             f"channels: expected 1 or 3, got {channels!r}; choose a model with 1 or 3"
         )
-    height_width = checked_size(size)
     file = Path(path).expanduser()
     try:
         data = file.read_bytes()
@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], *, size: tuple[int, int], channels:
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror}); give an image file") from error
     with strict_pillow():
-        pixels, _ = decode(data, str(file), height_width)
+        pixels, _ = decode(data, str(file), geometry)
     return with_channels(pixels, channels)
 
 
@@ -85,14 +85,13 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return np.array(Image.fromarray(pixels).convert("L"))[..., np.newaxis]
 
 
-def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.ndarray, bool]:
+def decode(data: bytes, where: str, geometry: Geometry | None) -> tuple[np.ndarray, bool]:
     """Decode an image file, upright, with transparency on white.
 
     Args:
         data: the file's bytes.
         where: the file's name for error messages.
-        size: (height, width) in pixels; other sizes are resized bilinearly, with smoothing
-            when shrinking (Pillow's BILINEAR), without preserving the aspect ratio.
+        geometry: the size, and how the image gets it; None: its own.
 
     Returns:
         uint8 `(height, width, channels)`, 1 channel if the file is grayscale, else 3;
@@ -110,13 +109,35 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
         >>> pixels.shape, pixels[0, 0].tolist(), resized
         ((2, 4, 3), [255, 0, 0], False)
     """
+    picture = open_image(data, where, None if geometry is None else geometry.draft())
+    try:
+        sized = picture if geometry is None else geometry.apply(picture)
+        pixels = np.array(sized)
+    except MemoryError:
+        raise DataError(OUT_OF_MEMORY) from None
+    return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), sized is not picture
+
+
+def open_image(data: bytes, where: str, least: tuple[int, int] | None) -> Image.Image:
+    """Decode an image file as 8-bit grayscale or RGB, upright, with transparency on white.
+
+    Args:
+        data: the file's bytes.
+        where: the file's name for error messages.
+        least: (width, height) in pixels that a JPEG keeps if it is decoded at 1/2, 1/4 or 1/8 of
+            its size, which is faster; None: always at its own.
+
+    Returns:
+        The image.
+
+    Raises:
+        DataError: if the file can't be decoded, or is larger than Pillow's limit.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            image = plain(file)
-            resized = size is not None and image.size != size[::-1]
-            if size is not None and resized:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.array(image)
+            if least is not None:
+                file.draft(None, least)
+            return plain(file)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     except MemoryError:
@@ -133,7 +154,13 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None) -> tuple[np.nd
             f"{where}: expected an image, found a file that can't be read as one "
             f"({reason}); replace or remove it"
         ) from error
-    return (pixels[..., np.newaxis] if pixels.ndim == 2 else pixels), resized
+
+
+def natural_size(data: bytes) -> tuple[int, int]:
+    """The (height, width) of an image file that `open_image` reads, upright, in pixels."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        width, height = file.size
+        return (width, height) if orientation(file) >= 5 else (height, width)
 
 
 def is_image(data: bytes) -> bool:
@@ -215,15 +242,3 @@ def _on_white(image: Image.Image, mode: str) -> Image.Image:
     background = Image.new(mode, image.size, "white")
     background.paste(image.convert(mode), mask=image.getchannel("A"))
     return background
-
-
-def checked_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Validate a size in pixels or None; raises RecipeError."""
-    if size is None:
-        return None
-    if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise RecipeError(
-            f"data.size: expected (height, width) in pixels, each at least 1, got {size!r}; "
-            "change it"
-        )
-    return size[0], size[1]

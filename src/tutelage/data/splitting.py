@@ -67,7 +67,7 @@ def split(part: Part, fraction: float, seed: int, names: Sequence[str] = ()) -> 
             "add images or change the fraction"
         )
     rest, chosen = (np.sort(side) for side in sides)
-    return _take(part, rest), _take(part, chosen)
+    return part.take(rest), part.take(chosen)
 
 
 def titles(classes: Sequence[str], places: Sequence[str]) -> list[str]:
@@ -79,8 +79,4 @@ def titles(classes: Sequence[str], places: Sequence[str]) -> list[str]:
 
 def at(part: Part, index: int) -> tuple[Part, Part]:
     """The images before an index and the rest."""
-    return _take(part, np.s_[:index]), _take(part, np.s_[index:])
-
-
-def _take(part: Part, indices: np.ndarray | slice) -> Part:
-    return Part(part.images[indices], part.labels[indices])
+    return part.take(np.s_[:index]), part.take(np.s_[index:])

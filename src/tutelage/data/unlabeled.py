@@ -7,25 +7,29 @@ import os
 
 import numpy as np
 
-from tutelage.data import archives, decoding, finding, folder_layout, image_file
+from tutelage.data import archives, decoding, file_index, finding, folder_layout, image_file
+from tutelage.data.content import Images
+from tutelage.data.geometry import Geometry
+from tutelage.data.image_files import ImageFiles
 from tutelage.errors import DataError
 from tutelage.progress import Progress
 
 
 def read(
-    path: str | os.PathLike[str], *, shape: tuple[int, ...], progress: Progress | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+    path: str | os.PathLike[str], *, like: Images, progress: Progress | None = None
+) -> tuple[Images, tuple[str, ...]]:
     """Read all images in a folder or archive and its subfolders, ordered by path.
 
     Files are images by the rules of labeled ones; others are skipped, with a note.
 
     Args:
         path: the folder or archive.
-        shape: (height, width, channels) that they are resized and converted to.
+        like: the labeled images, whose size and channels they get; they stay in their files, or
+            are decoded, as those are.
         progress: notified of each image while many are decoded.
 
     Returns:
-        uint8 of shape (n, height, width, channels), and notes, one line each.
+        The images, and notes, one line each.
 
     Raises:
         DataNotFoundError: if there is no such folder.
@@ -34,15 +38,17 @@ def read(
     Example:
 
     >>> import tempfile
+    >>> import numpy as np
     >>> from PIL import Image
     >>> from tutelage.data import unlabeled
     >>> folder = tempfile.mkdtemp()
     >>> Image.new("RGB", (32, 32)).save(f"{folder}/one.png")
-    >>> images, notes = unlabeled.read(folder, shape=(8, 8, 1))
+    >>> images, notes = unlabeled.read(folder, like=np.zeros((1, 8, 8, 1), np.uint8))
     >>> images.shape, notes
     ((1, 8, 8, 1), ())
     """
     place = finding.existing(path)
+    shape = like.shape[1:]
     height, width, channels = shape
     with archives.open_tree(place) as tree:
         names, notes = folder_layout.image_names(tree)
@@ -52,10 +58,17 @@ def read(
                 f"{place}: expected images ({', '.join(image_file.SUFFIXES)}), found none among "
                 f"{others}; give the folder that contains them"
             )
+        noted = tuple(f"{place}: {note}" for note in notes)
+        ordered = sorted(names, key=lambda name: name.split("/"))
+        if isinstance(like, ImageFiles):
+            index = file_index.build(archives.addressable(tree, ordered), ordered, progress)
+            images = ImageFiles(index, like.geometry, channels)
+            kept = like.decoded is not None
+            return images.in_memory(progress or Progress()) if kept else images, noted
         # Of images with another number of channels the first ones don't tell the size.
         decoding.refuse_too_many(tree, len(names), len(names) * math.prod(shape))
-        pixels = decoding.decode_files(tree, names, (height, width), progress).pixels
-    images = np.empty((len(names), *shape), np.uint8)
-    for image, name in zip(images, sorted(names, key=lambda name: name.split("/")), strict=True):
+        pixels = decoding.decode_files(tree, names, Geometry((height, width)), progress).pixels
+    pooled = np.empty((len(names), *shape), np.uint8)
+    for image, name in zip(pooled, ordered, strict=True):
         image[:] = image_file.with_channels(pixels.pop(name), channels)
-    return images, tuple(f"{place}: {note}" for note in notes)
+    return pooled, noted

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tutelage import storage
-from tutelage.data import augmentation
+from tutelage.data.augmented_views import AugmentedViews
+from tutelage.data.content import Images
 from tutelage.distillation.answers import agree, sample
 from tutelage.errors import LogitsError
 from tutelage.progress import Progress
+from tutelage.recipe import Views
 
 _CHUNK = 2000  # images per call of the teacher, at most
 _CHUNK_BYTES = 64 * 2**20
@@ -37,6 +40,7 @@ class Origin:
         flip: whether views are flipped at random.
         shift: largest random shift, in pixels.
         cutout: side of the square cut out, in pixels.
+        transforms: the other settings of the recipe's views; none if there are none.
         precision: data type of the teacher's computation.
         shape: (images, classes), or (images, teachers, classes).
     """
@@ -49,10 +53,18 @@ class Origin:
     cutout: int
     precision: str
     shape: tuple[int, ...]
+    transforms: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """All of it, for JSON; without `transforms` if there are none, as in version 0.2."""
+        settings = asdict(self)
+        if not settings["transforms"]:
+            del settings["transforms"]
+        return settings
 
     def key(self) -> str:
         """The name of the origin's folder."""
-        text = json.dumps(asdict(self) | {"stored": "less each row's maximum"}, sort_keys=True)
+        text = json.dumps(self.settings() | {"stored": "less each row's maximum"}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -102,9 +114,10 @@ class LogitCache:
     def ask(
         self,
         teacher: TeacherOfViews,
-        images: np.ndarray,
+        images: Images,
         count: int,
         progress: Progress | None = None,
+        workers: int | None = 0,
     ) -> None:
         """Store the logits of the first `count` views, computing those that are missing.
 
@@ -113,6 +126,8 @@ class LogitCache:
             images: the training images that `origin` identifies.
             count: the number of views.
             progress: notified of each view as an epoch.
+            workers: processes that prepare views ahead; 0: a thread; None: as many as
+                `AugmentedViews.loader` chooses.
 
         Raises:
             LogitsError: if a logit is not finite, or too far below its row's maximum for float16.
@@ -125,20 +140,21 @@ class LogitCache:
             return
         storage.make_folder(self.folder)
         with storage.replacing(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps(asdict(self.origin), indent=1) + "\n")
-        size = max(1, min(_CHUNK, _CHUNK_BYTES // images[0].nbytes))
-        chunks = list(range(0, len(images), size))
+            temporary.write_text(json.dumps(self.origin.settings(), indent=1) + "\n")
+        size = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(images.shape[1:])))
+        chunks = [np.arange(i, min(i + size, len(images))) for i in range(0, len(images), size)]
         progress.stage("caching teacher logits", count, count - len(missing), len(chunks), "pass")
-        for done, number in enumerate(missing, start=count - len(missing) + 1):
-            began = time.monotonic()
-            logits = np.empty(self.origin.shape, np.float16)
-            for step, start in enumerate(chunks, start=1):
-                index = np.arange(start, min(start + size, len(images)))
-                logits[index] = _rounded(teacher(self._view(images, index, number)))
-                progress.step(step, {})
-            seconds = time.monotonic() - began
-            self._store(number, logits, seconds)
-            progress.epoch({"epoch": done, "seconds": seconds})
+        with self._views(images).loader(workers) as loader:
+            for done, number in enumerate(missing, start=count - len(missing) + 1):
+                began = time.monotonic()
+                logits = np.empty(self.origin.shape, np.float16)
+                batches = loader.batches((number, index) for index in chunks)
+                for step, (index, views) in enumerate(zip(chunks, batches, strict=True), start=1):
+                    logits[index] = _rounded(teacher(views))
+                    progress.step(step, {})
+                seconds = time.monotonic() - began
+                self._store(number, logits, seconds)
+                progress.epoch({"epoch": done, "seconds": seconds})
         storage.evict()
 
     def logits(self, number: int, index: np.ndarray) -> np.ndarray:
@@ -168,27 +184,21 @@ class LogitCache:
         """Seconds that the teacher took for the first `count` views, over all runs."""
         return sum(self._note(number)["seconds"] for number in range(count))
 
-    def agrees(self, teacher: TeacherOfViews, images: np.ndarray) -> bool:
+    def agrees(self, teacher: TeacherOfViews, images: Images) -> bool:
         """Whether a teacher gives the stored logits for a few images; True if none are stored."""
         index = sample(len(images))
         for file in sorted(self.folder.glob("[0-9]*.npy")):  # not those being written
             number = int(file.stem)
             if self._is_complete(number):
                 stored = np.load(file, mmap_mode="r")[index]
-                answers = teacher(self._view(images, index, number))
+                answers = teacher(self._views(images)(number, index))
                 return agree(answers, stored, self.origin.precision)
         return True
 
-    def _view(self, images: np.ndarray, index: np.ndarray, number: int) -> np.ndarray:
-        return augmentation.view(
-            images,
-            index,
-            seed=self.origin.seed,
-            epoch=number,
-            flip=self.origin.flip,
-            shift=self.origin.shift,
-            cutout=self.origin.cutout,
-        )
+    def _views(self, images: Images) -> AugmentedViews:
+        origin = self.origin
+        views = Views(flip=origin.flip, shift=origin.shift, **origin.transforms)
+        return AugmentedViews(images, views, origin.seed, origin.cutout)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}.npy"
@@ -234,9 +244,7 @@ def home() -> Path:
     return storage.cache_folder() / "logits"
 
 
-def find(
-    origin: Origin, teacher: TeacherOfViews, images: np.ndarray, progress: Progress
-) -> LogitCache:
+def find(origin: Origin, teacher: TeacherOfViews, images: Images, progress: Progress) -> LogitCache:
     """The cache of an origin whose logits are those that its teacher gives now.
 
     Args:
@@ -288,7 +296,7 @@ def _refuse_others(manifest: Path, origin: Origin) -> None:
         raise LogitsError(
             f"{manifest} is damaged: delete it with `tutelage cache --clear`"
         ) from error
-    wanted = asdict(origin)
+    wanted = origin.settings() | {"shape": origin.shape}
     different = [
         f"{name} is {found.get(name)!r} there and {value!r} here"
         for name, value in wanted.items()

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import datasets
+from tutelage.data import datasets, geometry
+from tutelage.data.geometry import Geometry
 from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.evaluation import metrics
-from tutelage.models import class_names, loading, onnx_model, zoo
+from tutelage.models import class_names, file_metadata, loading, onnx_model, zoo
 from tutelage.progress import Progress
 
 
@@ -99,7 +100,7 @@ def _logits(
         own, outputs = model.classes, loading.in_batches(model.logits, images)
     else:
         loading.check_fit(model, path, shape, len(classes))
-        own, outputs = class_names.read(path), loading.logits(model, images)
+        own, outputs = file_metadata.classes(path), loading.logits(model, images)
         bound = output_kind.lowest_probability(str(path), outputs, noticed)
         outputs = outputs if bound is None else output_kind.log_of(outputs, bound)
     index = class_names.order(path, own, classes, noticed)
@@ -143,7 +144,15 @@ def _trained_on(path: Path) -> str | None:
         return None  # not in a finished run's folder
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def _size(path: Path) -> Geometry | None:
     """The image size of the run that a model file belongs to, if it resizes images."""
     recipe = path.parent / "recipe.toml"
-    return recipes.load(recipe).data.size if recipe.is_file() else None
+    if recipe.is_file():
+        return geometry.from_recipe(recipes.load(recipe).data)
+    if path.suffix == ".onnx":
+        model = onnx_model.ExportedModel(path)
+        return file_metadata.geometry_of(model.about, model.geometry.size)
+    shape = getattr(loading.load_model(path), "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        return None
+    return file_metadata.geometry(path, shape[1:3])

@@ -22,6 +22,7 @@ from tutelage.data.content import (
     fingerprint,
 )
 from tutelage.data.datasets import Dataset
+from tutelage.data.image_files import ImageFiles
 from tutelage.errors import DataError, RecipeError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
@@ -205,7 +206,8 @@ def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
 
 def _dataset(data: Any) -> Dataset:
     if isinstance(data, Dataset):
-        return _checked(data)
+        in_files = isinstance(data.train.images, ImageFiles)  # checked when they were indexed
+        return data if in_files else _checked(data)
     pairs = data if isinstance(data, tuple | list) else ()
     if len(pairs) == 2 and not isinstance(pairs[0], tuple | list):
         pairs = (pairs,)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from tutelage import storage
-from tutelage.data import datasets
+from tutelage.data import datasets, geometry
 from tutelage.data import unlabeled as unlabeled_images
+from tutelage.data.content import Images
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.experiment import rehearsal
-from tutelage.experiment.spec import Experiment, StageSpec, preprocessing
+from tutelage.experiment.spec import Experiment, StageSpec, preprocessing, settings_of
 from tutelage.kernels import accelerate
 from tutelage.losses import LabeledLoss, from_recipe
 from tutelage.models import resolve
@@ -30,7 +31,7 @@ def prepare(
     data: Dataset | None = None,
     teacher: Source | Sequence[Source] | None = None,
     student: Source | None = None,
-    unlabeled: np.ndarray | None = None,
+    unlabeled: Images | None = None,
     progress: Progress | None = None,
 ) -> Experiment:
     """Load and split the data, load given models, and check that everything is compatible.
@@ -55,7 +56,14 @@ def prepare(
     section = recipe.data
     if data is None:
         path = section.path or None
-        data = datasets.load(section.name, path, size=section.size, progress=progress)
+        data = datasets.load(
+            section.name,
+            path,
+            size=geometry.from_recipe(section),
+            in_memory=section.in_memory,
+            originals=recipe.views.crop is not None,
+            progress=progress,
+        )
     train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
@@ -68,8 +76,8 @@ def prepare(
         precision = accelerate.hardware_precision()
     notes = data.notes
     if unlabeled is None and section.unlabeled is not None:
-        shape = train.images.shape[1:]
-        unlabeled, more = unlabeled_images.read(section.unlabeled, shape=shape, progress=progress)
+        like = train.images
+        unlabeled, more = unlabeled_images.read(section.unlabeled, like=like, progress=progress)
         notes += more
     experiment = Experiment(
         recipe=recipe,
@@ -162,10 +170,11 @@ def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
 
 
 def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) -> None:
-    if student.views.flip or student.views.shift or student.schedule.cutout:
+    if student.schedule.cutout or settings_of(student.views) != {"flip": False, "shift": 0}:
         raise DataError(
             f"{teacher.name} contains logits of unaugmented images, but the student would see "
-            "augmented ones: set views.flip=false, views.shift=0 and schedule.student.cutout=0"
+            "augmented ones: set views.flip=false, views.shift=0 and schedule.student.cutout=0, "
+            "and leave out the other views"
         )
     if experiment.unlabeled is not None:
         raise DataError(
@@ -174,7 +183,7 @@ def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) 
         )
 
 
-def _check_unlabeled(images: np.ndarray, recipe: Recipe, shape: tuple[int, ...]) -> None:
+def _check_unlabeled(images: Images, recipe: Recipe, shape: tuple[int, ...]) -> None:
     if recipe.loss.alpha < 1:
         raise RecipeError(
             "loss.alpha: expected 1, as unlabeled images have no hard loss, found "

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tutelage.data.content import Images
 from tutelage.data.datasets import Part
 from tutelage.distillation.logit_cache import GivenLogits
 from tutelage.errors import MissingExtraError, ModelError, TutelageError, extra
@@ -56,7 +57,7 @@ def rehearse(stage: StageSpec) -> None:
     check_file(model, name, part.images)
 
 
-def check_file(model: keras.Model, name: str, images: np.ndarray) -> None:
+def check_file(model: keras.Model, name: str, images: Images) -> None:
     """Check that a saved model can be read again and gives the same outputs.
 
     Args:

@@ -145,6 +145,7 @@ def _stage_plan(stage: StageSpec, teacher: StageSpec) -> dict[str, Any]:
         schedule=stage.schedule,
         views=stage.views,
         precision=stage.precision,
+        workers=stage.workers,
     )
     return figures | {"seconds": round(seconds, 1) + round(_seconds_of_logits(stage, teacher), 1)}
 
@@ -211,7 +212,7 @@ def _complete(
         network, history, seconds = _train(stage, folder, progress)
         entry |= {"seconds": seconds, "history": history}
         source = ""
-    folder.finish_stage(stage.name, entry, network, stage.classes)
+    folder.finish_stage(stage.name, entry, network, stage.classes, stage.geometry)
     if source:
         progress.note(f"{stage.name}: taken from {source}")
 

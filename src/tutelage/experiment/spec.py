@@ -12,7 +12,11 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
+from tutelage.data import geometry
+from tutelage.data.content import Images, concatenated
 from tutelage.data.datasets import Dataset, Part
+from tutelage.data.geometry import Geometry
+from tutelage.data.image_files import ImageFiles
 from tutelage.distillation.answers import sample
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
@@ -61,6 +65,7 @@ class StageSpec:
         source: a given model to train instead of the one in the recipe.
         given: a trained teacher, used as is.
         classes: the names of the classes.
+        geometry: how images get their size; None: they have it.
         unseen: indices of the classes without training images.
         train: the training images; a label of -1 means unlabeled.
         labeled: the labeled training images.
@@ -70,6 +75,7 @@ class StageSpec:
         seed: seed of image order and augmentation.
         weight_seed: seed of the initial weights.
         precision: training precision, `"float32"` or `"bfloat16"`.
+        workers: processes that prepare views ahead; None: chosen by the images and views.
         targets: distillation targets; None if it learns from labels alone.
         shared: whether the same model of a neighboring run may be copied.
     """
@@ -81,6 +87,7 @@ class StageSpec:
     source: Source | None
     given: Teacher | None
     classes: tuple[str, ...]
+    geometry: Geometry | None
     unseen: tuple[int, ...]
     train: Part
     labeled: Part
@@ -90,6 +97,7 @@ class StageSpec:
     seed: int
     weight_seed: int
     precision: str
+    workers: int | None
     targets: TargetSpec | None
     shared: bool
 
@@ -135,7 +143,7 @@ class Experiment:
         precision: training precision, `"float32"` or `"bfloat16"`.
         teacher: a given teacher, used instead of training one.
         student: a given student, any source for `resolve.student`.
-        unlabeled: additional unlabeled images for the student, uint8.
+        unlabeled: additional unlabeled images for the student, as those of `data`.
         whole: whether baseline and student also train on the validation images.
         notes: what was skipped, renamed or chosen in reading the data, one line each.
     """
@@ -147,7 +155,7 @@ class Experiment:
     precision: str
     teacher: Teacher | None = None
     student: Source | None = None
-    unlabeled: np.ndarray | None = None
+    unlabeled: Images | None = None
     whole: bool = False
     notes: tuple[str, ...] = ()
 
@@ -169,6 +177,7 @@ class Experiment:
             source=None,
             given=self.teacher,
             classes=self.data.classes,
+            geometry=geometry.from_recipe(recipe.data),
             unseen=(),
             train=self.train,
             labeled=self.train,
@@ -178,6 +187,7 @@ class Experiment:
             seed=recipe.seed,
             weight_seed=recipe.seed + _TEACHER_SEED,
             precision=self.precision,
+            workers=recipe.data.workers,
             targets=None,
             shared=True,
         )
@@ -256,8 +266,9 @@ class Experiment:
         settings = self.recipe.data
         train, held_out = self.data.split(settings.validation, settings.split_seed, indices)
         if validation:
-            return self.teacher.stored[held_out.images]
-        return self.teacher.stored[self._transferred(indices if self.whole else train).images]
+            return self.teacher.stored[held_out.images[:]]
+        images = self._transferred(indices if self.whole else train).images
+        return self.teacher.stored[images[:]]
 
     def _targets(self, teacher: StageSpec, views: Views) -> TargetSpec:
         loss, epochs = self.recipe.loss, self.recipe.schedule.student.epochs
@@ -273,19 +284,19 @@ class Experiment:
         if names is None:
             return part
         kept = np.isin(part.labels, [self.data.classes.index(name) for name in names])
-        return Part(part.images[kept], part.labels[kept])
+        return part.take(np.flatnonzero(kept))
 
     def _with_unlabeled(self, part: Part) -> Part:
         """Add the unlabeled images, if any; labels are then ignored for all images."""
         if self.unlabeled is None:
             return part
-        images = np.concatenate([part.images, self.unlabeled])
+        images = concatenated(part.images, self.unlabeled)
         return Part(images, np.full(len(images), -1))
 
     def _keys(self, kernels: list[str] | None) -> dict[str, str]:
         """Hash what each role depends on: a stage is trained again only if its hash changes."""
         recipe, tree = self.recipe, recipes.to_dict(self.recipe)
-        for name in ("path", "unlabeled"):
+        for name in ("path", "unlabeled", "in_memory", "workers"):
             tree["data"].pop(name, None)  # the content matters, not the location
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
@@ -293,7 +304,7 @@ class Experiment:
         views = replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
-            "views": asdict(views),
+            "views": _with_distinct(views),
             "seed": tree["seed"],
             "precision": self.precision,
             "backend": keras.backend.backend(),
@@ -308,7 +319,7 @@ class Experiment:
         baseline = common | {
             "model": self._student_digest or _architecture(recipe.student),
             "schedule": tree["schedule"]["student"],
-            "views": asdict(_with_shift(recipe.views, recipe.schedule.student)),
+            "views": _with_distinct(_with_shift(recipe.views, recipe.schedule.student)),
         }
         if self.whole:
             baseline["trained on"] = "all images"
@@ -316,7 +327,10 @@ class Experiment:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
         if self.unlabeled is not None:
-            student["pool"] = stored_logits.image_hash(self.unlabeled)
+            pool = self.unlabeled
+            student["pool"] = (
+                pool.digest() if isinstance(pool, ImageFiles) else stored_logits.image_hash(pool)
+            )
         return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}
 
     @cached_property
@@ -340,6 +354,17 @@ def preprocessing(network: Network) -> Preprocessing:
 
 def _with_shift(views: Views, schedule: Schedule) -> Views:
     return views if schedule.shift is None else replace(views, shift=schedule.shift)
+
+
+def settings_of(views: Views) -> dict[str, Any]:
+    """What decides how a view looks: the settings that are given, without their number."""
+    given = {name: value for name, value in asdict(views).items() if value is not None}
+    del given["distinct"]
+    return given
+
+
+def _with_distinct(views: Views) -> dict[str, Any]:
+    return settings_of(views) | {"distinct": views.distinct}
 
 
 def _architecture(network: Network) -> dict[str, Any]:

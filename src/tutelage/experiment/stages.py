@@ -12,9 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tutelage.data.content import Images
+from tutelage.data.image_files import ImageFiles
 from tutelage.distillation import logit_cache
 from tutelage.distillation.logit_cache import GivenLogits, Origin
-from tutelage.experiment.spec import StageSpec
+from tutelage.experiment.spec import StageSpec, settings_of
 from tutelage.losses import from_recipe
 from tutelage.models import loading
 from tutelage.models.digest import keras_digest
@@ -72,23 +74,31 @@ def targets(
         if from_recipe.reads_layers(spec.loss):
             return replace(distillation, teacher=model), 0.0
         digest, compute = keras_digest(model), partial(loading.logits, model)
+    views = settings_of(stage.views)
     origin = Origin(
         teacher=digest,
-        images=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
+        images=_hash(images),
         seed=stage.seed,
         flip=stage.views.flip,
         shift=stage.views.shift,
         cutout=stage.schedule.cutout,
         precision=stage.precision,
         shape=(len(images), *teachers, len(stage.classes)),
+        transforms={name: v for name, v in views.items() if name not in ("flip", "shift")},
     )
 
     def ask(views: np.ndarray) -> np.ndarray:
         return compute(views, stage.precision)
 
     cache = logit_cache.find(origin, ask, images, progress)
-    cache.ask(ask, images, spec.passes, progress)
+    cache.ask(ask, images, spec.passes, progress, stage.workers)
     return replace(distillation, logits=cache), cache.seconds(spec.passes)
+
+
+def _hash(images: Images) -> str:
+    if isinstance(images, ImageFiles):
+        return images.digest()
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 
 def train(
@@ -132,6 +142,7 @@ def train(
         checkpoint=checkpoint,
         key=key or stage.key,
         targets=targets,
+        workers=stage.workers,
         progress=progress,
         on_epoch=on_epoch,
     )

@@ -16,11 +16,12 @@ from scipy.special import log_softmax
 from tutelage import environment, storage
 from tutelage import recipe as recipes
 from tutelage._version import __version__
-from tutelage.data import datasets
+from tutelage.data import datasets, geometry
+from tutelage.data.content import Images
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
 from tutelage.evaluation import evaluate, metrics
-from tutelage.models import class_names, loading
+from tutelage.models import class_names, file_metadata, loading
 from tutelage.models.onnx_model import ABOUT, CLASSES, ExportedModel
 from tutelage.progress import Progress
 
@@ -29,7 +30,7 @@ with extra("export"):
 
     from tutelage.exporters import onnx_graph, onnx_operators, quantization
 
-ModelFunction = Callable[[np.ndarray], np.ndarray]
+ModelFunction = Callable[[Images], np.ndarray]
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "keras": ".keras"}
 PARITY = 1e-4  # allowed difference of logits from Keras', plus 1e-5 of the largest
@@ -104,7 +105,7 @@ def export(
         raise RecipeError(f"out: expected a name that ends in {SUFFIXES[form]}, found {target}")
     if target.resolve() == file.resolve():
         raise RecipeError(f"out: expected a file other than the model itself, {file}")
-    own, notes = class_names.read(file), list[str]()
+    own, notes = file_metadata.classes(file), list[str]()
     index = class_names.order(file, own, dataset.classes, notes)
     classes = own or dataset.classes  # of the outputs, which keep the model's order
     for note in notes:
@@ -123,6 +124,9 @@ def export(
         "shape": list(test.images.shape[1:]),
         **evaluate.size_figures(model),
     }
+    shape = test.images.shape[1:]
+    if resized := file_metadata.geometry(file, (shape[0], shape[1])):
+        results["images"] = resized.settings()
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / target.name
         if form == "onnx":
@@ -136,7 +140,7 @@ def export(
             _litert(model, made)
         else:
             model.save(made)
-            class_names.write(made, classes)
+            file_metadata.write(made, classes, resized)
         outputs = _opened(made, form)(test.images)
         if not np.isfinite(outputs).all():
             raise ModelError(f"{target}: its logits are not finite; no file is written")
@@ -187,7 +191,8 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
         return dataset, dataset.split(_HELD_OUT, seed=0)[1]
     if recipe_file.is_file():
         named = recipes.load(recipe_file).data
-        dataset = datasets.load(named.name, named.path or None, size=named.size)
+        size = geometry.from_recipe(named)
+        dataset = datasets.load(named.name, named.path or None, size=size)
         return dataset, dataset.split(named.validation, named.split_seed)[1]
     raise RecipeError(
         f"data: {file} is not in a run folder, so its training data is unknown; give it with --data"
@@ -196,7 +201,8 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
 
 def _quantized(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """Quantize a graph with the method that changes its outputs least."""
-    calibration, others = held_out.images[:_CALIBRATION], held_out.images[_CALIBRATION:][:_COMPARED]
+    calibration = held_out.images[:_CALIBRATION]
+    others = held_out.images[_CALIBRATION : _CALIBRATION + _COMPARED]
     others = others if len(others) else calibration
     wanted = log_softmax(onnx_graph.run(graph, others).astype(np.float64), axis=1)
     made, changes = {}, {}
@@ -210,8 +216,9 @@ def _quantized(graph: onnx.ModelProto, held_out: Part) -> tuple[onnx.ModelProto,
 
 def _describe(graph: onnx.ModelProto, classes: tuple[str, ...], results: dict[str, Any]) -> None:
     """Write a graph's metadata, with the metrics known so far."""
-    kept = ("name", "precision", "shape", "parameters", "macs", "data", "parity", "calibration")
-    about = {key: results[key] for key in kept if key in results} | {"version": __version__}
+    kept = ("name", "precision", "shape", "images", "parameters", "macs", "data", "parity")
+    about = {key: results[key] for key in (*kept, "calibration") if key in results}
+    about["version"] = __version__
     about["figures"] = results.get("models", {}).get("exported", {})
     del graph.metadata_props[:]
     onnx.helper.set_model_props(

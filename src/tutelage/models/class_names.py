@@ -1,64 +1,14 @@
-"""The names of a model's classes: kept in its file, and compared with those of the data."""
+"""The names of a model's classes, compared with those of the data."""
 
 from __future__ import annotations
 
-import json
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from tutelage.errors import ModelError
-
-MEMBER = "tutelage.json"  # of a `.keras` file, which is a zip archive; Keras skips it
-
-
-def write(path: Path, classes: Sequence[str]) -> None:
-    """Add the classes' names to a `.keras` file that has none.
-
-    Args:
-        path: the file, whole.
-        classes: the names, in the order of the model's outputs.
-
-    Example:
-
-    >>> import pathlib, tempfile
-    >>> import keras
-    >>> from tutelage.models import class_names
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.keras"
-    >>> keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
-    >>> class_names.write(path, ("cat", "dog"))
-    >>> class_names.read(path)
-    ('cat', 'dog')
-    """
-    with zipfile.ZipFile(path, "a") as file:
-        if MEMBER not in file.namelist():
-            # With a date of its own, the same content would not be the same file.
-            file.writestr(zipfile.ZipInfo(MEMBER), json.dumps({"classes": list(classes)}))
-
-
-def read(path: Path) -> tuple[str, ...] | None:
-    """The classes' names of a `.keras` file, from `results.json` beside an older run's file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The names in the order of the model's outputs; None where they are not known.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            return _names(json.loads(file.read(MEMBER))["classes"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        pass
-    try:
-        results = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
-        return _names(results["data"]["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -118,9 +68,3 @@ def order(
         "places): its outputs were put in the data's order by name"
     )
     return index
-
-
-def _names(content: object) -> tuple[str, ...] | None:
-    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        return None
-    return None if tuple(content) == numbered(len(content)) else tuple(content)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tutelage.data.content import Images
 from tutelage.errors import RecipeError
 from tutelage.models.resolve import Teacher
 
@@ -59,10 +60,10 @@ def ensemble(teachers: Sequence[Teacher], combine: str = "logits") -> Teacher:
     notes = [f"{teacher.name}: {note}" for teacher in teachers for note in teacher.notes]
     functions = [teacher.logits for teacher in teachers if teacher.logits is not None]
 
-    def member_logits(images: np.ndarray, precision: str) -> np.ndarray:
+    def member_logits(images: Images, precision: str) -> np.ndarray:
         return np.stack([compute(images, precision) for compute in functions], axis=1)
 
-    def logits(images: np.ndarray, precision: str) -> np.ndarray:
+    def logits(images: Images, precision: str) -> np.ndarray:
         each = member_logits(images, precision)
         if combine != "probabilities":
             return np.asarray(each.mean(axis=1))

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, ops
 
 from tutelage import private_api
+from tutelage.data.content import Images
 from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.models import loading
@@ -25,7 +26,7 @@ from tutelage.models.probing import probe, reason
 
 
 def from_keras(
-    model: keras.Model, name: str, images: np.ndarray, classes: int, preprocessing: Preprocessing
+    model: keras.Model, name: str, images: Images, classes: int, preprocessing: Preprocessing
 ) -> tuple[keras.Model, list[str]]:
     """Copy a Keras model into one that maps raw images to logits.
 

@@ -13,10 +13,14 @@ import numpy as np
 from scipy.special import softmax
 
 from tutelage import private_api
+from tutelage.data import view_loader
+from tutelage.data.content import Images
+from tutelage.data.geometry import Geometry
+from tutelage.data.image_files import ImageFiles
 from tutelage.distillation import output_kind
 from tutelage.errors import ModelError
 from tutelage.kernels import accelerate
-from tutelage.models import class_names, onnx_model
+from tutelage.models import class_names, file_metadata, onnx_model
 
 BATCH = 250  # images of a prediction, at most
 _ACTIVATIONS = 256 * 2**20  # bytes of activations of a prediction
@@ -99,19 +103,23 @@ def refuse_unfit(
         )
 
 
-def logits(model: keras.Model, images: np.ndarray, precision: str = "float32") -> np.ndarray:
+def logits(model: keras.Model, images: Images, precision: str = "float32") -> np.ndarray:
     """Compute a model's logits in inference mode.
 
     Args:
         model: a model from uint8 images to logits.
-        images: uint8 of shape (n, height, width, channels).
+        images: uint8 of shape (n, height, width, channels), in memory or in files.
         precision: precision of the computation; `"float32"` is reproducible on any machine.
 
     Returns:
         float32 of shape (n, classes).
     """
     size = batch_size(images.shape[1:], model)
-    outputs = accelerate.accelerate(model, precision).predict(images, batch_size=size, verbose=0)
+    fast = accelerate.accelerate(model, precision)
+    if isinstance(images, ImageFiles):
+        outputs = in_batches(fast.predict_on_batch, images, size)
+    else:
+        outputs = fast.predict(images, batch_size=size, verbose=0)
     return np.asarray(outputs, dtype=np.float32)
 
 
@@ -167,12 +175,12 @@ def activations(model: keras.Model, shape: tuple[int, ...]) -> int:
 
 
 def in_batches(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int | None = None
+    predict: Callable[[np.ndarray], np.ndarray], images: Images, size: int | None = None
 ) -> np.ndarray:
     """Outputs of a function for images, computed a batch at a time; by default, of `batch_size`."""
     size = size or batch_size(images.shape[1:])
-    parts = [predict(images[start : start + size]) for start in range(0, len(images), size)]
-    return np.concatenate(parts)
+    batches = view_loader.in_batches(images, size)
+    return np.concatenate([np.asarray(predict(batch)) for batch in batches])
 
 
 def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, Any]]:
@@ -194,12 +202,13 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
     """
     model = load_logits_model(path, [])
     shape, count = _geometry(model, path)
-    pictures = onnx_model.read_pictures(images, shape, path, top)
+    geometry = file_metadata.geometry(path, shape[:2]) or Geometry(shape[:2])
+    pictures = onnx_model.read_pictures(images, geometry, shape[2], path, top)
     outputs = logits(model, pictures).astype(np.float64)
     if (bound := output_kind.lowest_probability(str(path), outputs, [])) is not None:
         outputs = output_kind.log_of(outputs, bound)
     probabilities = softmax(outputs, axis=1)
-    names = class_names.read(path) or ()
+    names = file_metadata.classes(path) or ()
     if len(names) != count:
         names = class_names.numbered(count)
     return onnx_model.ranked(images, probabilities, names, top)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage.data.content import Images
 from tutelage.distillation import output_kind
 from tutelage.errors import ModelError, extra
 from tutelage.models import loading, onnx_model
@@ -20,7 +21,7 @@ _KEEPS_KIND = {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear"}
 
 
 def from_onnx(
-    path: Path, images: np.ndarray, classes: int, preprocessing: Preprocessing
+    path: Path, images: Images, classes: int, preprocessing: Preprocessing
 ) -> tuple[TeacherFunction, tuple[str, ...] | None, list[str]]:
     """Wrap an `.onnx` file to map raw images to logits with ONNX Runtime on the CPU.
 

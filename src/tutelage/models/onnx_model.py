@@ -12,7 +12,9 @@ import numpy as np
 from scipy.special import softmax
 
 from tutelage.data import image_file
+from tutelage.data.geometry import Geometry
 from tutelage.errors import ModelError, RecipeError, extra
+from tutelage.models import file_metadata
 
 # Metadata keys; the values are JSON.
 CLASSES = "classes"  # the classes' names, a list
@@ -31,6 +33,7 @@ class ExportedModel:
         name: name of the model, such as `student`.
         precision: `float32` or `int8`.
         shape: (height, width, channels) of its input images.
+        geometry: how an image gets that size.
         classes: the classes' names.
         about: all metadata of the file, including `parameters`, `macs`, `figures`, `data`.
 
@@ -79,7 +82,14 @@ class ExportedModel:
                 f"{self.path} has no metadata of tutelage export: expected a file written by it"
             ) from error
         self.shape: tuple[int, int, int] = (height, width, channels)
+        made = file_metadata.geometry_of(self.about, (height, width))
+        self.geometry = made or Geometry((height, width))
         self._input = self._session.get_inputs()[0].name
+
+    @property
+    def input(self) -> tuple[Geometry, int]:
+        """How an image becomes its input, and the channels."""
+        return self.geometry, self.shape[2]
 
     @property
     def bytes(self) -> int:
@@ -146,18 +156,19 @@ def predict(path: Path, images: Sequence[Path], top: int = 3) -> list[dict[str, 
         DataError: if an image can't be read.
     """
     file = ExportedModel(path)
-    pictures = read_pictures(images, file.shape, path, top)
+    pictures = read_pictures(images, file.geometry, file.shape[2], path, top)
     return ranked(images, file.probabilities(pictures), file.classes, top)
 
 
 def read_pictures(
-    images: Sequence[Path], shape: tuple[int, int, int], path: Path, top: int
+    images: Sequence[Path], geometry: Geometry, channels: int, path: Path, top: int
 ) -> np.ndarray:
-    """Read images in a model's input shape.
+    """Read images as a model's input.
 
     Args:
         images: the image files, at least one.
-        shape: (height, width, channels) of the model's input.
+        geometry: the size of the model's input, and how images get it.
+        channels: channels of the model's input.
         path: the model's file, for error messages.
         top: the number of classes to return, at least 1.
 
@@ -171,9 +182,11 @@ def read_pictures(
         raise RecipeError(
             f"expected at least 1 image and at least 1 class, found {len(images)} and {top}"
         )
-    if shape[2] not in (1, 3):
-        raise ModelError(f"{path} takes images of {shape[2]} channels: expected 1 or 3")
-    return np.stack([image_file.read_image(i, size=shape[:2], channels=shape[2]) for i in images])
+    if channels not in (1, 3):
+        raise ModelError(f"{path} takes images of {channels} channels: expected 1 or 3")
+    return np.stack(
+        [image_file.read_image(i, geometry=geometry, channels=channels) for i in images]
+    )
 
 
 def ranked(

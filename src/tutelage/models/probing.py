@@ -8,16 +8,17 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from tutelage.data.content import Images
 from tutelage.distillation import output_kind
 from tutelage.distillation.answers import sample
 from tutelage.errors import ModelError, TutelageError
 from tutelage.models import loading
 from tutelage.models.preprocessing import Preprocessing, prepared, refuse_outputs
 
-TeacherFunction = Callable[[np.ndarray, str], np.ndarray]
+TeacherFunction = Callable[[Images, str], np.ndarray]
 
 
-def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int) -> np.ndarray:
+def probe(name: str, predict: TeacherFunction, images: Images, classes: int) -> np.ndarray:
     """A model's outputs for a few evenly spaced images; raises if they can't be logits."""
     probes = images[sample(len(images))]
     try:
@@ -39,9 +40,9 @@ def probe(name: str, predict: TeacherFunction, images: np.ndarray, classes: int)
 
 
 def teacher_function(
-    run: TeacherFunction,
+    run: Callable[[np.ndarray, str], np.ndarray],
     name: str,
-    images: np.ndarray,
+    images: Images,
     classes: int,
     preprocessing: Preprocessing,
     size: tuple[int, int],
@@ -51,7 +52,7 @@ def teacher_function(
     """Make a function that computes logits of raw images by `run` on NHWC batches."""
     front = keras.Model(*prepared(name, images.shape[1:], preprocessing, size, dtype, set()))
 
-    def predict(raw: np.ndarray, precision: str) -> np.ndarray:
+    def predict(raw: Images, precision: str) -> np.ndarray:
         return loading.in_batches(
             lambda part: run(front.predict_on_batch(part), precision),
             raw,

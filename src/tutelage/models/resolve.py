@@ -11,9 +11,11 @@ import keras
 import numpy as np
 
 from tutelage import storage
+from tutelage.data.content import Images
 from tutelage.errors import ModelError, RecipeError
 from tutelage.models import (
     class_names,
+    file_metadata,
     keras_adapter,
     loading,
     onnx_adapter,
@@ -59,7 +61,7 @@ class Teacher:
 def teacher(
     source: Source,
     *,
-    images: np.ndarray,
+    images: Images,
     classes: tuple[str, ...],
     preprocessing: Preprocessing = _RAW,
 ) -> Teacher:
@@ -129,7 +131,7 @@ def teacher(
                 f"{name} is of an unknown kind: expected {_TEACHERS}; "
                 "for any other model, write a function that loads it and give its name"
             )
-        index = class_names.order(name, class_names.read(resolved), classes, named)
+        index = class_names.order(name, file_metadata.classes(resolved), classes, named)
         resolved = loading.load_model(resolved)
     if isinstance(resolved, keras.Model):
         model, notes = keras_adapter.from_keras(resolved, name, images, len(classes), preprocessing)
@@ -144,7 +146,7 @@ def teacher(
 def student(
     source: Source,
     *,
-    images: np.ndarray,
+    images: Images,
     classes: tuple[str, ...],
     preprocessing: Preprocessing = _RAW,
     seed: int,
@@ -195,7 +197,7 @@ def student(
     if isinstance(resolved, Path):
         if resolved.suffix != ".keras":
             raise RecipeError(f"{name} can't be a student: expected {_STUDENTS}")
-        own = class_names.read(resolved)
+        own = file_metadata.classes(resolved)
         resolved = loading.load_model(resolved)
     if not isinstance(resolved, keras.Model):
         raise RecipeError(f"{name} is a PyTorch module: expected {_STUDENTS}")
@@ -212,7 +214,7 @@ def student(
     return model, tuple(notes)
 
 
-def _check(images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
+def _check(images: Images, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise RecipeError(
             "images: expected uint8 of shape (n, height, width, channels), "

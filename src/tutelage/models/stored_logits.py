@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
+from tutelage.data import view_loader
+from tutelage.data.content import Images
 from tutelage.distillation import output_kind
 from tutelage.errors import LogitsError, ModelError, RecipeError
 from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import reason
 
+_BATCH = 256  # images hashed at once
 
-def image_hash(images: np.ndarray) -> str:
+
+def image_hash(images: Images) -> str:
     """Hash images and their order, for the manifest of stored logits.
 
     Args:
@@ -32,12 +36,13 @@ def image_hash(images: np.ndarray) -> str:
     'd760ac9ed879'
     """
     sha256 = hashlib.sha256(str(images.shape).encode())
-    sha256.update(np.ascontiguousarray(images, dtype=np.uint8).data)
+    for batch in view_loader.in_batches(images, _BATCH):
+        sha256.update(np.ascontiguousarray(batch, dtype=np.uint8).data)
     return sha256.hexdigest()
 
 
 def read(
-    path: Path, images: np.ndarray, classes: tuple[str, ...], preprocessing: Preprocessing
+    path: Path, images: Images, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Read the logits of a `.npy` file whose manifest matches the images and classes.
 

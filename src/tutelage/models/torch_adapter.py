@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from tutelage.data.content import Images
 from tutelage.distillation.output_kind import note_activation
 from tutelage.errors import ModelError
 from tutelage.models.preprocessing import Preprocessing, input_size
@@ -19,7 +20,7 @@ from tutelage.models.torch_activation import LastActivation
 def from_torch(
     module: torch.nn.Module,
     name: str,
-    images: np.ndarray,
+    images: Images,
     classes: int,
     preprocessing: Preprocessing,
 ) -> tuple[TeacherFunction, list[str]]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tutelage.data.content import Images
 from tutelage.errors import ModelError, RecipeError
 
 
@@ -64,10 +65,11 @@ ARCHITECTURES: dict[str, Architecture | MLP] = {
 }
 _WHITENING_IMAGES = 2000
 _WHITENING_BYTES = 2**29  # of patches at once
+_EXACT_BYTES, _SAMPLE_BYTES = 2**28, 2**27  # of images in normalization
 _CHUNK_BYTES = 2**26  # of pixels as int64 at once
 
 
-def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Model:
+def build(name: str, *, images: Images, classes: int, seed: int) -> keras.Model:
     """Build a named model; its initial weights depend only on the images and the seed.
 
     The images' mean and standard deviation per channel are built in as normalization. In
@@ -77,7 +79,8 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
 
     Args:
         name: one of `ARCHITECTURES`.
-        images: the training images, uint8 of shape (count, height, width, channels).
+        images: the training images, uint8 of shape (count, height, width, channels), in memory or
+            in files; if they take over 256 MiB, 2,000 evenly spaced ones count, at most 128 MiB.
         classes: number of classes, at least 2.
         seed: seed of the initial weights and of dropout, at least 0.
 
@@ -104,7 +107,8 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     architecture = ARCHITECTURES[name]
     height, width, channels = images.shape[1:]
     seeds = _seeds(seed)
-    mean, spread = _statistics(images)
+    sample = _sample(images)
+    mean, spread = _statistics(sample)
     scale = 1.0 / np.maximum(spread, 1.0)
     offset = -mean * scale
 
@@ -156,7 +160,7 @@ def build(name: str, *, images: np.ndarray, classes: int, seed: int) -> keras.Mo
     else:
         x = layers.GlobalAveragePooling2D(dtype="float32", name="pooling")(x)
     model = keras.Model(inputs, dense(x, classes, None, "logits"), name=name.replace("-", "_"))
-    _prime(model, images[:_WHITENING_IMAGES], scale, offset)
+    _prime(model, sample[:_WHITENING_IMAGES], scale, offset)
     return model
 
 
@@ -207,7 +211,7 @@ def _layer_macs(layer: keras.Layer) -> int:
     return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
-def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
+def _check(name: str, images: Images, classes: int, seed: int) -> None:
     if name not in ARCHITECTURES:
         raise RecipeError(f"model: expected one of {', '.join(ARCHITECTURES)}, found {name!r}")
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
@@ -228,6 +232,14 @@ def _check(name: str, images: np.ndarray, classes: int, seed: int) -> None:
             f"{name}: expected images of at least {smallest}x{smallest} pixels, "
             f"found {height}x{width}; set data.size to enlarge them"
         )
+
+
+def _sample(images: Images) -> np.ndarray:
+    """The images that normalization and whitening are computed from."""
+    if images.size <= _EXACT_BYTES:
+        return images[:]
+    count = min(_WHITENING_IMAGES, max(1, _SAMPLE_BYTES // math.prod(images.shape[1:])))
+    return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
 def _statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
+from tutelage.data.content import Images
+
 MISSED = 24
 TELLING = 6
 
@@ -68,7 +70,7 @@ def choose(logits: Mapping[str, np.ndarray], labels: np.ndarray, temperature: fl
     return Examples(missed, np.array(telling, np.int64), temperature)
 
 
-def save(path: Path, chosen: Examples, images: np.ndarray) -> None:
+def save(path: Path, chosen: Examples, images: Images) -> None:
     """Write the selected images and their indices.
 
     Args:

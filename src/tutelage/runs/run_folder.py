@@ -16,9 +16,10 @@ import filelock
 import numpy as np
 
 from tutelage import storage
+from tutelage.data.geometry import Geometry
 from tutelage.distillation.answers import agree
 from tutelage.errors import RunError
-from tutelage.models import class_names
+from tutelage.models import file_metadata
 from tutelage.training.tensorboard import EventLog
 
 _ANSWERS = "answers.npz"
@@ -97,7 +98,12 @@ class RunFolder:
         return names
 
     def finish_stage(
-        self, stage: str, entry: dict[str, Any], network: Any, classes: tuple[str, ...]
+        self,
+        stage: str,
+        entry: dict[str, Any],
+        network: Any,
+        classes: tuple[str, ...],
+        geometry: Geometry | None = None,
     ) -> None:
         """Store a stage's network with its classes' names, and record that the stage is done.
 
@@ -107,6 +113,7 @@ class RunFolder:
             network: a Keras model to save, or a `.keras` file to copy; None if the network is
                 not a Keras model and is not stored.
             classes: the names, in the order of the network's outputs.
+            geometry: how images got their size; None: they had it.
         """
         if network is not None:
             with storage.replacing(self.model(stage)) as temporary:
@@ -114,7 +121,7 @@ class RunFolder:
                     shutil.copyfile(network, temporary)
                 else:
                     network.save(temporary)
-                class_names.write(temporary, classes)
+                file_metadata.write(temporary, classes, geometry)
             entry = entry | {"sha256": storage.sha256(self.model(stage))}
         self.stages[stage] = entry
         self._write_manifest()

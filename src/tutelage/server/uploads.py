@@ -13,18 +13,17 @@ import PIL
 from PIL import Image
 
 from tutelage.data import image_file
+from tutelage.data.geometry import Geometry
 from tutelage.errors import DataError, TutelageError
 
 KNOWN = f"{', '.join(image_file.FORMATS[:-1])} or {image_file.FORMATS[-1]}"
 # Resizing needs memory proportional to the longer side.
 _SIDE = 20_000
-# A large JPEG is decoded at a fraction of its size, in multiples of the size that is needed. At
-# 4 the pixels differ by 1 of 255 from those of training, at 2 by up to 5.
-_DRAFT = 4
 # Total size of bodies in memory, in multiples of the largest allowed body.
 _BODIES = 8
 
-Shape = tuple[int, int, int]
+# What a model takes: the size of its images, how they get it, and their channels.
+Input = tuple[Geometry, int]
 
 
 class Refused(TutelageError, ValueError):
@@ -58,17 +57,17 @@ class Limits:
 
 
 class Picture(NamedTuple):
-    """An image, resized for each input shape.
+    """An image, resized for each model's input.
 
     Args:
         width: width of the uploaded image, upright.
         height: its height.
-        seen: by input shape (height, width, channels), uint8 of shape (1, *shape).
+        seen: by input, uint8 of shape (1, height, width, channels).
     """
 
     width: int
     height: int
-    seen: dict[Shape, np.ndarray]
+    seen: dict[Input, np.ndarray]
 
 
 class BodyReader:
@@ -158,20 +157,19 @@ def busy() -> Refused:
     return Refused(503, "too many images are waiting; try again in a second")
 
 
-def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
-    """Decode an image file and resize it to input shapes of models.
+def read(data: bytes, inputs: Collection[Input], pixels: int) -> Picture:
+    """Decode an image file and resize it as models take it.
 
     The result is upright, with transparency on white, in 8 bits; of an animation, the first
-    frame. It is resized as in `tutelage predict`, but a large JPEG is decoded at a fraction of
-    its size, at least twice the input size.
+    frame. It is resized as in training and `tutelage predict`.
 
     Args:
         data: the file's bytes.
-        shapes: (height, width, channels), 1 or 3 channels.
+        inputs: sizes and how images get them, each with 1 or 3 channels.
         pixels: maximum number of pixels, according to the file's header.
 
     Returns:
-        The image, resized to each shape.
+        The image, resized for each input.
 
     Raises:
         Refused: 400 if there are no bytes, 415 if they are not an image of a known format, 413 if
@@ -181,18 +179,20 @@ def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
 
     >>> import io
     >>> from PIL import Image
+    >>> from tutelage.data.geometry import Geometry
     >>> from tutelage.server import uploads
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (4, 2), "red").save(file, "PNG")
-    >>> picture = uploads.read(file.getvalue(), [(1, 1, 3)], pixels=8)
-    >>> picture.width, picture.height, picture.seen[1, 1, 3].tolist()
+    >>> taken = (Geometry((1, 1)), 3)
+    >>> picture = uploads.read(file.getvalue(), [taken], pixels=8)
+    >>> picture.width, picture.height, picture.seen[taken].tolist()
     (4, 2, [[[[255, 0, 0]]]])
     """
     if not data:
         raise Refused(400, "expected an image, found nothing; send the file's bytes as the body")
     try:
         with Image.open(io.BytesIO(data), formats=image_file.FORMATS) as image:
-            return _seen(image, shapes, pixels)
+            return _seen(image, inputs, pixels)
     except Refused:
         raise
     except DataError as error:
@@ -211,7 +211,7 @@ def read(data: bytes, shapes: Collection[Shape], pixels: int) -> Picture:
         ) from error
 
 
-def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture:
+def _seen(image: Image.Image, inputs: Collection[Input], pixels: int) -> Picture:
     width, height = image.size
     if width * height > pixels:
         raise _too_many(pixels, f"{width} x {height}")
@@ -221,16 +221,14 @@ def _seen(image: Image.Image, shapes: Collection[Shape], pixels: int) -> Picture
             f"expected an image of at most {_SIDE:,} pixels per side, found {width} x {height}; "
             "crop it or make it smaller",
         )
-    side = _DRAFT * max(max(shape[:2]) for shape in shapes)
     if image_file.orientation(image) in (5, 6, 7, 8):
         width, height = height, width
-    image.draft(image.mode, (side, side))
+    image.draft(None, max(geometry.draft() for geometry, _ in inputs))
     flat = image_file.plain(image)
     seen = {}
-    for shape in shapes:
-        size = (shape[1], shape[0])
-        sized = flat if flat.size == size else flat.resize(size, Image.Resampling.BILINEAR)
-        seen[shape] = np.array(sized.convert("RGB" if shape[2] == 3 else "L")).reshape(1, *shape)
+    for geometry, channels in inputs:
+        sized = geometry.apply(flat).convert("RGB" if channels == 3 else "L")
+        seen[geometry, channels] = np.array(sized).reshape(1, *geometry.size, channels)
     return Picture(width, height, seen)
 
 

@@ -72,12 +72,12 @@ class WorkerPool:
         self._metrics.in_hand.set(self._in_hand)
 
     def _work(self, data: bytes, top: int, preview: bool) -> dict[str, Any]:
-        shapes = dict.fromkeys(model.exported.shape for model in self._served.models)
-        picture = read(data, shapes, self._limits.pixels)
+        inputs = dict.fromkeys(model.exported.input for model in self._served.models)
+        picture = read(data, inputs, self._limits.pixels)
         results = []
         for model in self._served.models:
             start = time.perf_counter()
-            (probabilities,) = model.exported.probabilities(picture.seen[model.exported.shape])
+            (probabilities,) = model.exported.probabilities(picture.seen[model.exported.input])
             seconds = time.perf_counter() - start
             self._metrics.model.labels(model.title).observe(seconds)
             best = np.argsort(-probabilities, kind="stable")[:top]
@@ -100,8 +100,12 @@ class WorkerPool:
         details: dict[str, Any] = {"width": picture.width, "height": picture.height}
         if preview:
             details["seen"] = [
-                {"width": shape[1], "height": shape[0], "png": _inline(png(pixels[0]))}
-                for shape, pixels in picture.seen.items()
+                {
+                    "width": pixels.shape[2],
+                    "height": pixels.shape[1],
+                    "png": _inline(png(pixels[0])),
+                }
+                for pixels in picture.seen.values()
             ]
         return {"models": results, "picture": details}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from keras import ops
 
 from tutelage import private_api
 from tutelage.data import augmentation
-from tutelage.data.content import Part
+from tutelage.data.content import Images, Part
 from tutelage.kernels import accelerate
 from tutelage.models import loading
 from tutelage.progress import Progress
@@ -22,12 +23,13 @@ if keras.backend.backend() == "torch":
     import torch
 
 _IMAGES = 5_000
+_BYTES = 2**28  # of those images, which are kept in memory
 _REPORT_SECONDS = 1.0
 
 
 def recalibrate_batch_norm(
     model: keras.Model,
-    images: np.ndarray,
+    images: Images,
     *,
     seed: int,
     validation: Part | None = None,
@@ -36,9 +38,9 @@ def recalibrate_batch_norm(
     """Measure the moving statistics of batch normalization again, on images without augmentation.
 
     In training they follow the augmented views of the last few batches. Here they become the mean
-    and variance over 5,000 training images, layer by layer in the order of execution, each fed by
-    those already measured. A layer used several times gets the statistics of all its inputs; a
-    frozen layer keeps its own. Nothing else of the model changes.
+    and variance over 5,000 training images, fewer if they take over 256 MiB, layer by layer in the
+    order of execution, each fed by those already measured. A layer used several times gets the
+    statistics of all its inputs; a frozen layer keeps its own. Nothing else of the model changes.
 
     Args:
         model: a trained model from uint8 images to logits.
@@ -54,7 +56,8 @@ def recalibrate_batch_norm(
     Source: section 3 of arXiv 2105.07576 ("PreciseBN"), which uses batches in training mode.
     """
     progress = progress or Progress()
-    images = images[augmentation.order(len(images), seed=seed, epoch=0)[:_IMAGES]]
+    chosen = augmentation.order(len(images), seed=seed, epoch=0)
+    images = images[chosen[: min(_IMAGES, _BYTES // math.prod(images.shape[1:]))]]
     uses = _uses(model, images[:1])
     if not uses:
         return True

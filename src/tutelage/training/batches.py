@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from tutelage.data import augmentation
-from tutelage.data.datasets import Part
+from tutelage.data import view_loader
+from tutelage.data.augmented_views import AugmentedViews
+from tutelage.data.content import Part
+from tutelage.data.image_files import ImageFiles
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.recipe import Schedule, Views
 
@@ -17,66 +21,105 @@ from tutelage.recipe import Schedule, Views
 class ViewedBatches(keras.utils.PyDataset):
     """Batches of views; the last, incomplete step of an epoch is dropped.
 
-    The images of a step are one batch, or several whose sizes differ by at most one.
+    The images of a step are one batch, or several whose sizes differ by at most one. Batches are
+    prepared ahead while they are asked for in order.
+
+    Args:
+        part: the training images; a label of -1 means unlabeled.
+        classes: number of classes.
+        schedule: batch size and cutout.
+        views: the augmentation.
+        seed: seed of image order and augmentation.
+        logits: the teacher's logits of each view, if they are known.
+        parts: batches of a step.
+        workers: number of worker processes; None: chosen by the images and views.
     """
 
     def __init__(
         self,
         part: Part,
+        classes: int,
         schedule: Schedule,
         views: Views,
         seed: int,
         logits: LogitCache | GivenLogits | None = None,
         parts: int = 1,
+        workers: int | None = None,
     ):
         super().__init__()
-        self.part, self.views, self.seed, self.logits = part, views, seed, logits
-        self.cutout, self.unlabeled = schedule.cutout, bool((part.labels < 0).any())
+        self.part, self.classes, self.logits = part, classes, logits
+        self.distinct, self.unlabeled = views.distinct, bool((part.labels < 0).any())
         self.parts, batch = parts, images_per_step(schedule, len(part))
         self.starts = np.arange(parts + 1) * batch // parts
         self.batches = parts * steps_per_epoch(schedule, len(part))
-        self.background = ThreadPoolExecutor(1, "views")
-        self.begin(epoch=0)
+        self.augmented = AugmentedViews(part.images, views, seed, schedule.cutout)
+        self.mixed = views.mixup is not None or views.cutmix is not None
+        self.loader = self.augmented.loader(workers)
+        self.waited = 0.0  # seconds in which the model waited for a batch in this epoch
+        self._show(epoch=0)
 
     def begin(self, epoch: int) -> None:
         # Called explicitly: Keras also opens and closes the data to inspect one batch.
-        self.view = epoch % (self.views.distinct or epoch + 1)
-        self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
-        self.ahead: dict[int, Future[Any]] = {}
+        self._show(epoch)
+        self.waited = 0.0
+        requests = ((self.view, self._index(number)) for number in range(self.batches))
+        self.ahead, self.following = self.loader.batches(requests), 0
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.ahead = iter(())
+        self.loader.close()
 
     def __len__(self) -> int:
         return self.batches
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
-        # The next batch is prepared while this one is trained on. Keras' own workers would
-        # carry batches over into the next epoch.
-        ready = self.ahead.pop(number, None)
-        batch = ready.result() if ready else self._batch(self.view, self._index(number))
-        if number + 1 < self.batches:
-            following = self._index(number + 1)
-            self.ahead[number + 1] = self.background.submit(self._batch, self.view, following)
-        return batch
+        index = self._index(number)
+        if number == self.following:
+            began = time.monotonic()
+            images = next(self.ahead)
+            self.waited += time.monotonic() - began
+            self.following += 1
+        else:
+            images = self.augmented(self.view, index)
+        if self.unlabeled:
+            labels: tuple[np.ndarray, ...] = ()
+        elif (mixed := self.augmented.mixing(self.view, index)) is None:
+            labels = (self.part.labels[index],)
+        else:
+            both = self.part.labels[np.stack([index, mixed.partner])]
+            labels = (mixed.labels(both, self.classes),)
+        if self.logits is None:
+            return images, *labels
+        return {"images": images, "teacher_logits": self.logits.logits(self.view, index)}, *labels
+
+    def _show(self, epoch: int) -> None:
+        self.view = epoch % (self.distinct or epoch + 1)
+        self.order = self.augmented.order(epoch, self.view)
+        self.ahead, self.following = iter(()), -1  # batches are computed when asked for
 
     def _index(self, number: int) -> np.ndarray:
         step, part = divmod(number, self.parts)
         first = step * self.starts[-1]
         return self.order[first + self.starts[part] : first + self.starts[part + 1]]
 
-    def _batch(self, view: int, index: np.ndarray) -> tuple[Any, ...]:
-        images = augmentation.view(
-            self.part.images,
-            index,
-            seed=self.seed,
-            epoch=view,
-            flip=self.views.flip,
-            shift=self.views.shift,
-            cutout=self.cutout,
-        )
-        labels = () if self.unlabeled else (self.part.labels[index],)
-        if self.logits is None:
-            return images, *labels
-        logits = self.logits.logits(view, index)
-        return {"images": images, "teacher_logits": logits}, *labels
+
+class StoredBatches(keras.utils.PyDataset):
+    """Batches of images in files without augmentation, in order, for validation."""
+
+    def __init__(self, images: ImageFiles, labels: np.ndarray, size: int):
+        super().__init__()
+        self.images, self.labels, self.batch_size = images, labels, size
+        self.ahead: Iterator[np.ndarray] = iter(())
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        start = number * self.batch_size
+        if number == 0:
+            self.ahead = view_loader.in_batches(self.images, self.batch_size)
+        return next(self.ahead), self.labels[start : start + self.batch_size]
 
 
 def images_per_step(schedule: Schedule, images: int) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tutelage.data.datasets import Part
+from tutelage.data.content import Part
+from tutelage.data.image_files import ImageFiles
 from tutelage.distillation.distiller import Distiller
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.kernels import accelerate
@@ -21,7 +22,12 @@ from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
 from tutelage.training.accumulation import parts_per_step
-from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
+from tutelage.training.batches import (
+    StoredBatches,
+    ViewedBatches,
+    images_per_step,
+    steps_per_epoch,
+)
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.optimizers import Muon
@@ -62,6 +68,7 @@ def fit(
     checkpoint: Path,
     key: str,
     targets: DistillationTargets | None = None,
+    workers: int | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[list[EpochLog]], None] = lambda rows: None,
 ) -> list[EpochLog]:
@@ -82,6 +89,7 @@ def fit(
         checkpoint: file of the state after the last finished epoch.
         key: identifies the training; a checkpoint with another key is refused.
         targets: distillation targets; None to learn from labels alone.
+        workers: processes that prepare views ahead, as in `AugmentedViews.loader`.
         progress: notified of each step and epoch.
         on_epoch: called with the history so far after an epoch is saved to disk.
 
@@ -106,17 +114,16 @@ def fit(
     added = trained.own_variables if targets else []
     state = [*model.variables, *added, *optimizer.variables]
     history = checkpoints.restore(checkpoint, key, state)
-    batches = ViewedBatches(
-        train, schedule, views, seed, targets.logits if targets else None, parts
-    )
+    classes = model.output_shape[-1]
+    logits = targets.logits if targets else None
+    batches = ViewedBatches(train, classes, schedule, views, seed, logits, parts, workers)
     keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
     try:
         with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
             trained.fit(
                 batches,
-                validation_data=(validation.images, validation.labels),
-                validation_batch_size=loading.batch_size(validation.images.shape[1:], model),
+                **_validation(model, validation, batches),
                 epochs=schedule.epochs,
                 initial_epoch=len(history),
                 shuffle=False,  # views have a seeded order
@@ -125,7 +132,18 @@ def fit(
             )
     finally:
         early.restore()
+        batches.close()
     return history
+
+
+def _validation(model: keras.Model, part: Part, batches: ViewedBatches) -> dict[str, Any]:
+    """The arguments of `fit` for the validation images."""
+    size = loading.batch_size(part.images.shape[1:], model)
+    # Metrics have one form of labels in training and validation.
+    labels = np.eye(batches.classes)[part.labels] if batches.mixed else part.labels
+    if isinstance(part.images, ImageFiles):
+        return {"validation_data": StoredBatches(part.images, labels, size)}
+    return {"validation_data": (part.images, labels), "validation_batch_size": size}
 
 
 def seconds_per_step(
@@ -135,6 +153,7 @@ def seconds_per_step(
     schedule: Schedule,
     views: Views,
     precision: str,
+    workers: int | None = None,
 ) -> float:
     """Median seconds per training step over a few steps; changes the model's weights.
 
@@ -142,13 +161,16 @@ def seconds_per_step(
     """
     parts = _parts(model, train, schedule)
     trained = _compiled(model, len(train), schedule, precision, parts=parts)
-    batches = ViewedBatches(train, schedule, views, seed=0, parts=parts)
+    classes = model.output_shape[-1]
+    batches = ViewedBatches(train, classes, schedule, views, 0, parts=parts, workers=workers)
+    batches.begin(epoch=0)
     seconds = []
     with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
         for step in range(_TIMED_STEPS + 1):
             started = time.monotonic()
             trained.train_on_batch(*batches[step % len(batches)])
             seconds.append(time.monotonic() - started)
+    batches.close()
     return parts * float(np.median(seconds[1:]))  # the first one also builds
 
 
