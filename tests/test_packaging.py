@@ -54,7 +54,7 @@ def optional(*extras: str) -> dict[str, Requirement]:
 
 
 SHOWN = optional("serve", "sweep", "report", "export")  # in the README
-OTHERS = optional("jax", "postgres", "tensorboard")
+OTHERS = optional("jax", "postgres", "tensorboard", "parquet")
 OPTIONAL = optional(*EXTRAS)
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
@@ -139,6 +139,7 @@ def test_an_extra_adds_to_the_core_and_all_is_all_of_them():
 
 def test_without_the_extras_a_command_names_the_one_it_needs(tmp_path):
     (tmp_path / "net.onnx").touch()
+    (tmp_path / "list.parquet").write_bytes(b"PAR1")
     owners = importlib.metadata.packages_distributions()
     absent = [
         m for m, names in owners.items() if OPTIONAL.keys() & set(map(canonicalize_name, names))
@@ -151,10 +152,16 @@ def test_without_the_extras_a_command_names_the_one_it_needs(tmp_path):
         "export .": "export",
         "sweep digits --alpha 0.9": "sweep",
         "run digits --tensorboard": "tensorboard",
+        "run distill --data list.parquet": "parquet",
     }
     code = f"""
 import os, sys
-sys.modules.update(dict.fromkeys({absent}))
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {absent}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent)
 os.chdir({str(tmp_path)!r})
 import tutelage
 from tutelage import cli

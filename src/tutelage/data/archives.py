@@ -25,6 +25,8 @@ from tutelage.errors import DataError
 
 Reader = Callable[[], bytes]
 
+# Files that list images with their labels, by their suffix.
+LISTS = (".csv", ".parquet")
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -79,7 +81,7 @@ class Tree:
 
 @contextlib.contextmanager
 def open_tree(path: Path) -> Iterator[Tree]:
-    """Open a folder, a .zip (or .npz) or a .tar, plain or compressed.
+    """Open a folder, a .zip (or .npz) or a .tar, plain or compressed; a list has itself alone.
 
     The kind of archive is detected by its content. Hidden files and those of macOS and
     Windows (`.DS_Store` and the like) are skipped.
@@ -97,6 +99,8 @@ def open_tree(path: Path) -> Iterator[Tree]:
         try:
             if path.is_dir():
                 tree = _walk(path)
+            elif path.suffix.casefold() in LISTS:
+                tree = Tree(path, {path.name: ByteRange(str(path))}, frozenset())
             elif _head(path) == b"PK":
                 tree = _zip_tree(path, stack.enter_context(zipfile.ZipFile(path)))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tutelage import storage
 from tutelage.data import (
     archives,
     cifar10,
@@ -20,6 +22,7 @@ from tutelage.data import (
     image_cache,
     image_file,
     image_folder,
+    labeled_lists,
     splitting,
 )
 from tutelage.data.archives import Tree
@@ -163,16 +166,16 @@ def load(
         raise RecipeError(f"data: expected one of {', '.join(NAMES)}, got {name!r}; choose one")
     geometry = size if size is None or isinstance(size, Geometry) else Geometry(size)
     if name == "digits" and path is None:
-        content, digest, source = _digits(), "", "scikit-learn"
+        content, source = _digits(), "scikit-learn"
     else:
         place = finding.find(name) if path is None else finding.existing(path)
         source = str(place)
-        digest = finding.file_digest(place)
+        finding.check_official(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
         storing = _Storing(geometry, in_memory, originals)
-        content = _read(place, digest, storing, names, whole, progress)
+        content = _read(place, storing, names, whole, progress)
     official = KNOWN.get(content.fingerprint)
-    if official is None and (digest in finding.OFFICIAL.values() or finding.is_cifar10(content)):
+    if official is None and finding.is_cifar10(content):
         official = "CIFAR-10"
     title = official or (f"{name} (unknown copy)" if name != "folder" else _stem(place))
     train, test, fingerprint, resized = content.train, content.test, content.fingerprint, False
@@ -234,14 +237,14 @@ class _Storing:
 
 def _read(
     path: Path,
-    digest: str,
     storing: _Storing,
     classes: tuple[str, ...],
     whole: bool,
     progress: Progress | None,
 ) -> Content:
     geometry = storing.geometry
-    with archives.open_tree(path) as tree:
+    with contextlib.ExitStack() as stack:
+        tree = stack.enter_context(archives.open_tree(path))
         if content := formats.read_arrays(tree, classes):
             if storing.in_memory is False:
                 raise DataError(
@@ -250,15 +253,20 @@ def _read(
                 )
             return content
         # What a fresh reading refuses or notes does not depend on the cache.
-        layout = folder_layout.survey(tree)
-        folders = tuple(tree.where(folder) for folder in layout.folders())
+        folders: tuple[str, ...] = ()
+        if listed := labeled_lists.find(tree, stack):
+            tree, layout = listed
+        else:
+            layout = folder_layout.survey(tree)
+            folders = tuple(tree.where(folder) for folder in layout.folders())
         if not (whole or layout.names("test")):
             _check_test_split(path, layout, folders)
         if storing.originals or _stay_in_files(tree, layout, storing):
             content = image_folder.index_tree(tree, layout, geometry, progress)
             content = _with_note(content, storing, progress)
             return replace(content, notes=layout.notes + content.notes, folders=folders)
-        digest = digest or image_folder.fingerprint(tree, layout)
+        packed = path.is_file() and not listed
+        digest = storage.sha256(path) if packed else image_folder.fingerprint(tree, layout)
         content = image_cache.load(digest, geometry)
         if content is None:
             content = image_folder.read_tree(tree, layout, geometry, progress)
@@ -303,7 +311,7 @@ def _with_note(content: Content, storing: _Storing, progress: Progress | None) -
 def _check_test_split(path: Path, layout: Layout, folders: tuple[str, ...]) -> None:
     """Raise DataError if no test part can be split off, before anything is decoded."""
     labels = np.array(layout.labels(layout.names("train")))
-    titles = splitting.titles(layout.classes, folders)
+    titles = splitting.titles(layout.classes, folders or [""] * len(layout.classes))
     try:
         split(Part(np.arange(len(labels)), labels), TEST_FRACTION, TEST_SEED, titles)
     except DataError as error:

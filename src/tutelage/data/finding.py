@@ -116,22 +116,21 @@ def _download(url: str, digest: str, folder: Path) -> Path:
     return Path(pooch.retrieve(url, f"sha256:{digest}", fname=file, path=folder))
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of an archive, "" for a folder; raises DataError if an official one differs."""
-    if path.is_dir():
-        return ""
+def check_official(path: Path) -> None:
+    """Raise DataError if a file has the name of an official archive, but another content."""
+    if path.is_dir() or path.name not in OFFICIAL:
+        return
     try:
         digest = storage.sha256(path)
     except OSError as error:
         raise DataError(
             f"{path}: can't be read ({error.strerror}); check its permissions and the disk"
         ) from error
-    if digest != OFFICIAL.get(path.name, digest):
+    if digest != OFFICIAL[path.name]:
         raise DataError(
             f"{path}: expected the official archive of this name, found one with another checksum; "
             "delete it and download it again"
         )
-    return digest
 
 
 def is_cifar10(content: Content) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tutelage.errors import DataError
 from tutelage.formatting import printable
 
 # Names of the folders of parts, in any case.
-_PARTS = {
+PARTS = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -98,6 +98,41 @@ def survey(tree: Tree) -> Layout:
     classes, renamed = _classes(tree, places)
     ordered = dict(sorted(places.items(), key=lambda item: item[1].path))
     return Layout(ordered, classes, (*notes, *chosen, *renamed))
+
+
+def arranged(
+    tree: Tree, places: dict[str, Place], order: Sequence[str], notes: Sequence[str]
+) -> Layout:
+    """The layout of images whose parts and classes are listed.
+
+    Args:
+        tree: the images.
+        places: each image's place by its path in the tree, with its class as listed.
+        order: the names of the classes, where their order is known; else they are sorted, by
+            value if they are numbers.
+        notes: notes so far.
+
+    Returns:
+        The layout. If there is no test part, validation images are the test set.
+
+    Raises:
+        DataError: as `survey`.
+    """
+    notes, parts = list(notes), {place.part for place in places.values()}
+    if "test" not in parts and "validation" in parts:
+        notes.append("there is no test part: the validation images are the test set")
+        for name, place in places.items():
+            if place.part == "validation":
+                places[name] = place._replace(part="test")
+    classes, renamed = _classes(tree, places)
+    if all(name.isdecimal() for name in classes):
+        classes = tuple(sorted(classes, key=int))
+    if order := [class_name(name) for name in order]:
+        classes = tuple(name for name in order if name in classes)
+        if absent := [name for name in order if name not in classes]:
+            notes.append(f"classes without images are left out: {_first_of(absent)}")
+    ordered = dict(sorted(places.items(), key=lambda item: item[1].path))
+    return Layout(ordered, classes, (*notes, *renamed))
 
 
 def image_names(tree: Tree) -> tuple[list[str], tuple[str, ...]]:
@@ -213,7 +248,7 @@ def _like_part(folder: str) -> bool:
 
 
 def _part(folder: str) -> str:
-    return _PARTS.get(folder.casefold(), "")
+    return PARTS.get(folder.casefold(), "")
 
 
 def _wrapped(paths: Iterable[list[str]]) -> bool:

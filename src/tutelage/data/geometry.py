@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from tutelage.errors import RecipeError
-from tutelage.recipe import Data
+
+if TYPE_CHECKING:  # a machine that only serves has no recipes
+    from tutelage.recipe import Data
 
 RESIZES = ("stretch", "crop")
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size while its sides stay this many times the result.

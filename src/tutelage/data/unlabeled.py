@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 
 import numpy as np
 
-from tutelage.data import archives, decoding, file_index, finding, folder_layout, image_file
+from tutelage.data import (
+    archives,
+    decoding,
+    file_index,
+    finding,
+    folder_layout,
+    image_file,
+    labeled_lists,
+)
 from tutelage.data.content import Images
 from tutelage.data.geometry import Geometry
 from tutelage.data.image_files import ImageFiles
@@ -18,7 +27,7 @@ from tutelage.progress import Progress
 def read(
     path: str | os.PathLike[str], *, like: Images, progress: Progress | None = None
 ) -> tuple[Images, tuple[str, ...]]:
-    """Read all images in a folder or archive and its subfolders, ordered by path.
+    """Read all images in a folder or archive and its subfolders, or of a list, ordered by path.
 
     Files are images by the rules of labeled ones; others are skipped, with a note.
 
@@ -50,8 +59,14 @@ def read(
     place = finding.existing(path)
     shape = like.shape[1:]
     height, width, channels = shape
-    with archives.open_tree(place) as tree:
-        names, notes = folder_layout.image_names(tree)
+    with contextlib.ExitStack() as stack:
+        tree = stack.enter_context(archives.open_tree(place))
+        notes: tuple[str, ...]
+        if listed := labeled_lists.find(tree, stack):
+            tree, notes = listed[0], ("labels are not used",)
+            names = list(tree.files)
+        else:
+            names, notes = folder_layout.image_names(tree)
         if not names:
             others = folder_layout.listed(list(tree.files), len(tree.files))
             raise DataError(
