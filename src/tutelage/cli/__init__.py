@@ -21,6 +21,7 @@ from tutelage.cli.report import report
 from tutelage.cli.run import distill, run
 from tutelage.cli.serve import serve
 from tutelage.cli.sweep import sweep
+from tutelage.cli.views import views
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "distill": distill,
     "compare": compare,
     "sweep": sweep,
+    "views": views,
     "report": report,
     "evaluate": evaluate,
     "predict": predict,

@@ -9,11 +9,18 @@ import numpy as np
 from tutelage import storage
 from tutelage.data import datasets, geometry
 from tutelage.data import unlabeled as unlabeled_images
+from tutelage.data.augmented_views import AugmentedViews
 from tutelage.data.content import Images
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.experiment import rehearsal
-from tutelage.experiment.spec import Experiment, StageSpec, preprocessing, settings_of
+from tutelage.experiment.spec import (
+    Experiment,
+    StageSpec,
+    preprocessing,
+    settings_of,
+    with_shift,
+)
 from tutelage.kernels import accelerate
 from tutelage.losses import LabeledLoss, from_recipe
 from tutelage.models import resolve
@@ -55,15 +62,7 @@ def prepare(
     storage.cache_limit()  # a bad value is refused before the first epoch
     section = recipe.data
     if data is None:
-        path = section.path or None
-        data = datasets.load(
-            section.name,
-            path,
-            size=geometry.from_recipe(section),
-            in_memory=section.in_memory,
-            originals=recipe.views.crop is not None,
-            progress=progress,
-        )
+        data = _load(recipe, progress)
     train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
@@ -92,6 +91,35 @@ def prepare(
     )
     check(experiment)
     return experiment
+
+
+def training_views(
+    recipe: Recipe, role: str, progress: Progress | None = None
+) -> tuple[AugmentedViews, np.ndarray, tuple[str, ...]]:
+    """The augmented training images of a recipe.
+
+    Args:
+        recipe: the recipe.
+        role: `"teacher"` or `"student"`.
+        progress: notified of each image while many are decoded.
+
+    Returns:
+        The views, the images' labels, and the names of the classes.
+
+    Raises:
+        DataError: if the data can't be found or read.
+        ModelError: if the views don't match the images.
+    """
+    data = _load(recipe, progress)
+    train, _ = data.split(recipe.data.validation, recipe.data.split_seed)
+    _check_views(recipe, train.images.shape[1:3])
+    schedule = recipe.schedule.teacher if role == "teacher" else recipe.schedule.student
+    views = with_shift(recipe.views, schedule)
+    return (
+        AugmentedViews(train.images, views, recipe.seed, schedule.cutout),
+        train.labels,
+        data.classes,
+    )
 
 
 def check(experiment: Experiment) -> None:
@@ -128,6 +156,18 @@ def check(experiment: Experiment) -> None:
         rehearsal.check_file(teacher.given.model, teacher.given.name, experiment.validation.images)
     if student.source is not None:
         rehearsal.rehearse(student)
+
+
+def _load(recipe: Recipe, progress: Progress | None) -> Dataset:
+    section = recipe.data
+    return datasets.load(
+        section.name,
+        section.path or None,
+        size=geometry.from_recipe(section),
+        in_memory=section.in_memory,
+        originals=recipe.views.crop is not None,
+        progress=progress,
+    )
 
 
 def _teacher(

@@ -168,7 +168,7 @@ class Experiment:
         """The stages in training order: teacher, baseline, students."""
         keys, recipe = self._keys(accelerate.compiled_parts()), self.recipe
         labeled, student = self._transferred(self.train), recipe.schedule.student
-        views = _with_shift(recipe.views, student)
+        views = with_shift(recipe.views, student)
         teacher = StageSpec(
             name="teacher",
             role="teacher",
@@ -183,7 +183,7 @@ class Experiment:
             labeled=self.train,
             validation=self.validation,
             schedule=recipe.schedule.teacher,
-            views=replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0),
+            views=replace(with_shift(recipe.views, recipe.schedule.teacher), distinct=0),
             seed=recipe.seed,
             weight_seed=recipe.seed + _TEACHER_SEED,
             precision=self.precision,
@@ -301,7 +301,7 @@ class Experiment:
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
             schedule.pop("shift", None)  # part of the views
-        views = replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
+        views = replace(with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},
             "views": _with_distinct(views),
@@ -319,7 +319,7 @@ class Experiment:
         baseline = common | {
             "model": self._student_digest or _architecture(recipe.student),
             "schedule": tree["schedule"]["student"],
-            "views": _with_distinct(_with_shift(recipe.views, recipe.schedule.student)),
+            "views": _with_distinct(with_shift(recipe.views, recipe.schedule.student)),
         }
         if self.whole:
             baseline["trained on"] = "all images"
@@ -352,7 +352,8 @@ def preprocessing(network: Network) -> Preprocessing:
     return Preprocessing(network.size, network.scale or 1.0, network.mean or (), network.std or ())
 
 
-def _with_shift(views: Views, schedule: Schedule) -> Views:
+def with_shift(views: Views, schedule: Schedule) -> Views:
+    """The views of a model, whose schedule may override the shift."""
     return views if schedule.shift is None else replace(views, shift=schedule.shift)
 
 
