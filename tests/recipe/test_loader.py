@@ -349,7 +349,9 @@ def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Pa
     assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
     assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
     assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"
-    assert refusal(tmp_path / "digits") == f"no recipe '{tmp_path / 'digits'}'{ending}"
+    assert refusal(tmp_path / "digits") == (
+        f"no recipe '{tmp_path / 'digits'}'{ending}; did you mean digits?"
+    )
 
 
 def test_a_path_of_the_operating_system_that_fails_is_told_in_one_line() -> None:
