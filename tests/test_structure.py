@@ -34,6 +34,7 @@ WITHOUT_FRAMEWORK = [
     "evaluation.metrics",
     "evaluation.statistics",
     "formatting",
+    "models.architectures",
     "models.onnx_model",
     "recipe",
     "report.html",

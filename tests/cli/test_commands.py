@@ -66,9 +66,10 @@ def test_help_and_usage_errors_load_neither_keras_nor_torch() -> None:
         "import sys; from tutelage.cli import main\n"
         "codes = [main(a) for a in (['--help'], ['run', '--help'], ['run'], ['rnu'], [],\n"
         "         ['run', 'digits', '--set', 'loss.alpha=3'], ['run', 'nothing.toml'],\n"
-        "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'])]\n"
+        "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'],\n"
+        "         ['models'], ['models', 'x'], ['losses', 'x'])]\n"
         "heavy = [n for n in ('keras', 'torch', 'sklearn') if n in sys.modules]\n"
-        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2], codes\n"
+        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2, 2], codes\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -130,6 +131,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
         (["knowledge"], "cache"),
+        (["models", "studnt-300k"], "did you mean student-300k?"),
+        (["models", "k*"], "teacher-2m"),
+        (["models", "--size", "32"], "--size"),
+        (["models", "--size", "32,32,0"], "--size"),
+        (["models", "--size", "32,4097"], "--size"),
+        (["models", "--classes", "1"], "--classes"),
+        (["losses", "fitnett"], "did you mean fitnet?"),
+        (["losses", "student*"], "standardized-kd"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),
         (["predict", "absent.keras", "x.png"], "absent.keras"),
     ],
@@ -188,6 +197,29 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert cli.main([str(word) for word in line] + ["--student", "digits-student", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["recipe"]["teacher"]["file"]
     assert told == [str(one), str(two)]
+
+
+def test_models_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(recipe.MODELS)
+    assert cli.main(["models", "*student*", "--size", "8,8,1", "--classes", "10", "--json"]) == 0
+    rows = {row["name"]: row["parameters"] for row in json.loads(capsys.readouterr().out)}
+    assert rows == {"student-300k": 308_106, "digits-student": 1_254}
+    assert cli.main(["models", "*2m", "--size", "4,4"]) == 0
+    shown = capsys.readouterr().out
+    assert "needs 8x8" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_losses_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["losses", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(recipe.LOSSES)
+    assert cli.main(["losses", "?kd"]) == 0
+    shown = capsys.readouterr().out
+    assert "distance_weight = 25" in shown
+    assert "2303.13005" in shown  # nkd
+    assert "fitnet" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

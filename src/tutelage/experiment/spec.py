@@ -17,6 +17,7 @@ from tutelage.distillation.answers import sample
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
 from tutelage.models import loading, resolve, stored_logits, zoo
+from tutelage.models.architectures import ARCHITECTURES
 from tutelage.models.digest import keras_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
@@ -345,7 +346,7 @@ def _with_shift(views: Views, schedule: Schedule) -> Views:
 def _architecture(network: Network) -> dict[str, Any]:
     # The name alone would not distinguish versions of a model.
     name = str(network.model)
-    return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
+    return {"model": name, "architecture": asdict(ARCHITECTURES[name])}
 
 
 def hash_of(tree: Any) -> str:

@@ -159,8 +159,7 @@ def _read(source: str | os.PathLike[str]) -> bytes:
             return (resources.files("tutelage.recipe") / "presets" / f"{source}.toml").read_bytes()
         return Path(source).read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        near = suggestions.nearest(Path(source).name, BUNDLED)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = suggestions.did_you_mean(Path(source).name, BUNDLED)
         raise RecipeError(
             f"no recipe {str(source)!r}: expected {', '.join(BUNDLED)} "
             f"or the path of a .toml file{hint}"

@@ -1,9 +1,12 @@
-"""Wording of recipe errors: the closest key, the expected and the actual value."""
+"""Wording of recipe errors: the closest key or name, the expected and the actual value."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable
 from typing import Any
+
+from tutelage.errors import RecipeError
 
 Schema = dict[str, Any]
 
@@ -59,6 +62,41 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
     allowed = {other: max(1, len(other) // 4) for other in distances}
     least = min(distances.values(), default=0)
     return [other for other, n in distances.items() if n == least <= allowed[other]]
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` for the names that a word may be a misspelling of, else ""."""
+    near = nearest(word, known) if isinstance(word, str) else []
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def matching(pattern: str, known: Iterable[str], noun: str) -> list[str]:
+    """The names that match a pattern with the wildcards `*`, `?` and `[...]`.
+
+    Args:
+        pattern: the pattern.
+        known: the names.
+        noun: what they are names of, for the message.
+
+    Returns:
+        The names, in order.
+
+    Raises:
+        RecipeError: no name matches.
+
+    Example:
+
+    >>> from tutelage.recipe import suggestions
+    >>> suggestions.matching("*kd", ["kd", "dkd", "rkd", "dist"], "loss")
+    ['kd', 'dkd', 'rkd']
+    """
+    names = list(known)
+    if found := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
+        return found
+    raise RecipeError(
+        f"no {noun} {pattern!r}: expected one of {', '.join(names)}, or a pattern such as "
+        f"{names[0][:3]}*{did_you_mean(pattern, names)}"
+    )
 
 
 def _inside(section: list[str], keys: dict[str, Schema]) -> list[str]:
