@@ -172,7 +172,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
     [
         ("seed", [-1, 2**31, 1.0, True, "1"], "an integer from 0 to 2147483647"),
         ("data.split_seed", [-1, 2**31], "an integer from 0 to 2147483647"),
-        ("data.name", ["cifar", 3], "one of digits, mnist, cifar10, folder"),
+        ("data.name", ["imagenet", 3], "one of digits, mnist, cifar10, folder"),
         ("data.path", [3, True], "a string"),
         ("data.validation", [0, 0.5, "0.1", True], "a number above 0 and below 0.5"),
         ("data.size", [32, [32], [32, 32, 3], [0, 1], [1, 4097], [1.0, 2], [True, 2], "32"],
@@ -186,7 +186,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
         ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
         ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
-        ("schedule.precision", ["float16"], "one of auto, float32, bfloat16"),
+        ("schedule.precision", ["double"], "one of auto, float32, bfloat16"),
         ("schedule.teacher.epochs", [0, 1.5, True], "an integer of at least 1"),
         ("schedule.student.batch_size", [0], "an integer of at least 1"),
         ("schedule.student.learning_rate", [0], "a finite number above 0"),
@@ -203,6 +203,36 @@ def test_an_impossible_value_is_told_with_what_was_expected(
     for value in values:
         found = str(value).lower() if isinstance(value, bool) else repr(value)
         assert mistake(key, value) == f"expected {expected}, found {found}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("teacher.model", "teachr-2m", "teacher-2m"),
+        ("student.model", "student", "student-300k"),
+        ("loss.name", "attention-tranfser", "attention-transfer"),
+        ("loss.name", "nkdd", "nkd"),
+        ("data.name", "cifar", "cifar10"),
+        ("schedule.precision", "bflaot16", "bfloat16"),
+        # Names of another list are no suggestions.
+        ("teacher.model", "rkd", None),
+        ("teacher.model", "digits", "digits-teacher or digits-student"),
+        ("student.model", "mnist", None),
+        ("loss.name", "mlp-300", None),
+        ("loss.name", "temperature", None),
+    ],
+)
+def test_a_misspelled_name_leads_to_the_nearest_one_of_its_list(
+    key: str, value: str, meant: str | None
+) -> None:
+    told = mistake(key, value)
+    assert f", found {value!r}" in told
+    assert told.partition("; did you mean ")[2] == (f"{meant}?" if meant else "")
+
+
+def test_a_misspelled_loss_of_several_leads_to_the_nearest_one() -> None:
+    told = refusal("digits", {"loss.more": [{"name": "rkd"}, {"name": "fitnett"}]})
+    assert told.endswith("did you mean fitnet?")
 
 
 @pytest.mark.parametrize(

@@ -239,8 +239,9 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
         elif detail["type"] == "value_error":
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
-            expected = suggestions.expected(_keys()[key])
-            mistakes[dotted] = f"expected {expected}, found {suggestions.value_at(tree, path)}"
+            expected, found = suggestions.expected(_keys()[key]), suggestions.value_at(tree, path)
+            hint = suggestions.did_you_mean(detail["input"], suggestions.names(_keys()[key]))
+            mistakes[dotted] = f"expected {expected}, found {found}{hint}"
     return mistakes
 
 

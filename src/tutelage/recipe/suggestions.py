@@ -137,12 +137,17 @@ def value_at(tree: Any, path: list[str | int]) -> str:
     return str(tree).lower() if isinstance(tree, bool) else " ".join(repr(tree).split())
 
 
+def names(schema: Schema) -> list[str]:
+    """The names that a JSON schema allows; none if it allows other values."""
+    schema = _some(schema)
+    return schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+
+
 def expected(schema: Schema) -> str:
     """Describe the values that a JSON schema allows."""
     schema = _some(schema)
-    if "const" in schema or "enum" in schema:
-        names = schema.get("enum") or [schema["const"]]
-        return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
+    if choices := names(schema):
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
     if schema["type"] == "array" and "items" in schema:
         kind = schema["items"]
         few = " of at least one" if schema.get("minItems") else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias, get_args
 
 from tutelage.errors import RecipeError
-from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, with_seeds
+from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, suggestions, with_seeds
 
 Search: TypeAlias = Literal["grid", "random", "guided"]
 _MOST = 1000  # maximum number of values in a range
@@ -260,8 +259,7 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     methods = tuple(dict.fromkeys(name.strip() for name in names))
     for name in methods:
         if name not in LOSSES:
-            near = difflib.get_close_matches(name, LOSSES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = suggestions.did_you_mean(name, LOSSES)
             raise RecipeError(f"method: expected some of {', '.join(LOSSES)}, found {name!r}{hint}")
     return methods
 
