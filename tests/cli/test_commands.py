@@ -115,7 +115,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["distill", "--teacher", "a.keras", "--data", "digits", "--alpha", "2"], "loss.alpha"),
         (["distill", "--teacher", "a.keras", "--data", "digits"], "no teacher at a.keras"),
         (["distill", "--teacher", "no.such:net", "--data", "digits"], "can't import no.such"),
-        (["distill", "--teacher", "json:nets", "--data", "digits"], "json has no function nets"),
+        (
+            ["distill", "--teacher", "json:nets", "--data", "digits"],
+            "has no function or class nets",
+        ),
+        (["distill", "--teacher", "teachr-2m", "--data", "digits"], "did you mean teacher-2m?"),
+        (
+            ["distill", "--teacher", "t.keras", "--train-teacher", "--data", "digits"],
+            "teacher.model",
+        ),
+        (["run", "digits", "--teacher", "teacher-2m"], "teacher.model"),
         (
             ["distill", "--teacher", "digits-teacher", "--student", "s.h5", "--data", "digits"],
             "s.h5 can't be a student",
@@ -184,6 +193,12 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert "teacher: loaded from mine:teacher" in plan
     assert "student: 650 parameters" in plan
     assert not (tmp_path / "runs").exists()
+    training = [*line, "--teacher", "mine:student", "--train-teacher", "--dry-run"]
+    del training[1:3]
+    assert cli.main(training) == 0
+    plan = capsys.readouterr().out
+    assert 'model = "mine:student"' in plan
+    assert "teacher: 650 parameters" in plan
     assert cli.main(line) == 0
     shown = capsys.readouterr()
     assert "student: it ends in softmax" in shown.err

@@ -181,7 +181,8 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.teacher.shift", [-1, 33, 1.5], "an integer from 0 to 32"),
         ("views.flip", [1, "true"], "true or false"),
         ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
-        ("teacher.model", ["resnet"], "one of " + ", ".join(recipe.MODELS)),
+        ("teacher.model", ["resnet", 3, ["a:b"]],
+         "one of " + ", ".join(recipe.MODELS) + ", package.module:function"),
         ("loss.name", ["hinton"], "one of " + ", ".join(NAMES)),
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
         ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
@@ -347,12 +348,23 @@ def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_image
     with pytest.raises(ValueError, match="found neither"):
         recipe.schema._known(recipe.Network())
     assert refusal("digits", {"student.scale": 255}) == (
-        "digits.toml: 1 mistake: student: scale applies only to a model from a file, found "
-        "scale = 255.0 with model digits-student"
+        "digits.toml: 1 mistake: student: scale applies only to a model of your own, from a file "
+        "or a function, found scale = 255.0 with model digits-student"
     )
     wrong = refusal("digits", {"teacher.std": [0], "teacher.file": "t.onnx", "teacher.mean": 3})
     assert "teacher.std: expected a list, each a finite number above 0, found [0]" in wrong
     assert "teacher.mean: expected a list, each a finite number, found 3" in wrong
+
+
+def test_a_network_of_ones_own_is_a_model_with_preprocessing() -> None:
+    given = {"teacher.model": "my.networks:large", "teacher.scale": 255, "student.model": "nets:s"}
+    told = recipe.load("digits", given)
+    assert (told.teacher.own, told.teacher.scale) == ("my.networks:large", 255.0)
+    assert told.student.own == "nets:s"
+    assert recipe.load("digits").teacher.own is None
+    assert recipe.load("digits", {"teacher.file": "t:net"}).teacher.own is None
+    for file in ("t.keras", "runs/digits-1"):
+        assert mistake("teacher.model", file).endswith(f"found {file!r}; give a file as `file`")
 
 
 @pytest.mark.parametrize(

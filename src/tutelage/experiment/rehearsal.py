@@ -12,12 +12,11 @@ import numpy as np
 
 from tutelage.data.datasets import Part
 from tutelage.distillation.logit_cache import GivenLogits
-from tutelage.errors import MissingExtraError, ModelError, TutelageError, extra
+from tutelage.errors import MissingExtraError, ModelError, TutelageError, extra, reason
 from tutelage.experiment import stages
 from tutelage.experiment.spec import StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
-from tutelage.models.probing import reason
 
 _IMAGES = 8  # of a rehearsal: more would only take longer
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.distillation import output_kind
-from tutelage.errors import LogitsError, ModelError, RecipeError
+from tutelage.errors import LogitsError, ModelError, RecipeError, reason
 from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
-from tutelage.models.probing import reason
 
 
 def image_hash(images: np.ndarray) -> str:

@@ -317,7 +317,8 @@ def _best(experiment: Experiment, best: TrialResult, teacher: Path) -> Experimen
     recipe = replace(recipe, loss=setting.loss(recipe.loss))
     images, classes = experiment.data.train.images, experiment.data.classes
     trained = experiment.teacher or resolve.teacher(teacher, images=images, classes=classes)
-    return replace(experiment, recipe=recipe, teacher=trained).on_all_images()
+    best_experiment = replace(experiment, recipe=recipe, teacher=trained, teacher_network=None)
+    return best_experiment.on_all_images()
 
 
 def _finished(path: Path, *keys: str) -> dict[str, Any] | None:
