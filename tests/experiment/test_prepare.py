@@ -1,7 +1,9 @@
-"""Networks of one's own that a run trains, as its teacher and as its student."""
+"""Networks and losses of one's own in a run."""
 
 from __future__ import annotations
 
+import json
+import linecache
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,9 +16,10 @@ import pytest
 
 import tutelage
 from tutelage import recipe
-from tutelage.errors import ModelError, RecipeError, RunError
+from tutelage.data import datasets
+from tutelage.errors import ModelError, RecipeError, RunError, TutelageError
 from tutelage.experiment.prepare import prepare
-from tutelage.models import loading
+from tutelage.models import loading, stored_logits
 from tutelage.progress import EpochLog, Progress
 
 SCHEDULE = {"epochs": 2, "batch_size": 64, "learning_rate": 0.05}
@@ -215,6 +218,162 @@ def test_what_a_run_can_not_train_is_refused(code: Callable[..., str], tmp_path:
     # A name of the other kind leads to the right key.
     with pytest.raises(ModelError, match=r"teacher\.model"):
         tutelage.run("digits", settings={"teacher.file": "teacher-2m"}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+LOSS = """
+import keras
+from keras import ops
+from tutelage.losses import LogitsLoss
+
+class Squares(LogitsLoss):
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def per_sample(self, teacher_outputs, student_outputs, labels=None):
+        squares = (teacher_outputs - student_outputs) ** 2
+        return {scale} * self.factor * ops.mean(squares, axis=-1)
+
+class PerClass(Squares):
+    def compute_loss(self, teacher_outputs, student_outputs, labels=None, sample_weight=None):
+        return (teacher_outputs - student_outputs) ** 2
+
+class Largest(Squares):
+    def per_sample(self, teacher_outputs, student_outputs, labels=None):
+        return ops.max(teacher_outputs, axis=-1) + 0 * student_outputs[:, 0]
+
+class NotFinite(Squares):
+    def per_sample(self, teacher_outputs, student_outputs, labels=None):
+        return ops.log(0 * student_outputs[:, 0])
+
+def kl():
+    return keras.distillation.LogitsDistillation(temperature=2.0, loss=keras.losses.KLDivergence())
+"""
+
+
+@pytest.fixture
+def loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a module with losses into the current folder and give its name."""
+    monkeypatch.chdir(tmp_path)
+    name = f"losses_{tmp_path.name}".replace("-", "_")
+
+    def write(scale: int = 1) -> str:
+        (tmp_path / f"{name}.py").write_text(LOSS.format(scale=scale))
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        linecache.clearcache()  # of files as long and as new
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("tutelage.losses:KD", {"temperature": 3.0}, {"name": "kd", "temperature": 3.0}),
+        ("tutelage.losses:DKD", {"beta": 2.0}, {"name": "dkd", "beta": 2.0}),  # needs labels
+        ("tutelage.losses:RKD", {"angle_weight": 1.0}, {"name": "rkd", "angle_weight": 1.0}),
+    ],
+)
+def test_a_bundled_loss_by_its_class_trains_the_same_student(
+    tmp_path: Path, name: str, arguments: dict[str, object], named: dict[str, object]
+) -> None:
+    data = datasets.load("digits")
+    teacher = "digits-teacher"
+    if "rkd" not in named.values():  # stored logits are the same for both
+        teacher = str(tmp_path / "logits.npy")
+        random = np.random.default_rng(0).normal(size=(len(data.train), 10))
+        np.save(teacher, (4 * np.eye(10)[data.train.labels] + random).astype(np.float32))
+        images = stored_logits.image_hash(data.train.images)
+        manifest = {"images": images, "classes": list(data.classes)}
+        (tmp_path / "logits.json").write_text(json.dumps(manifest))
+
+    def taught(out: str, loss: dict[str, object]) -> list[np.ndarray]:
+        settings = SETTINGS | {f"loss.{key}": value for key, value in loss.items()}
+        given = {"student": "digits-student", "data": "digits", "recipe": "digits"}
+        tutelage.distill(teacher=teacher, settings=settings, out=tmp_path / out / "run", **given)
+        return weights(tmp_path / out / "run", "student")
+
+    one, two = taught("one", {"name": name, "settings": arguments}), taught("two", named)
+    assert_same(one, two)
+    alone = weights(tmp_path / "one" / "run", "baseline")
+    assert any((a != b).any() for a, b in zip(one, alone, strict=True))
+
+
+def distillation_losses(outcome: Any) -> list[float]:
+    rows = [row for row in outcome.history if row["stage"] == "student"]
+    return [row["distillation_loss"] for row in rows]
+
+
+def test_a_loss_of_keras_trains_as_kd_does(loss: Callable[..., str], tmp_path: Path) -> None:
+    one = run(tmp_path / "one", loss__name=f"{loss()}:kl")
+    two = run(tmp_path / "two", loss__name="kd", loss__temperature=2.0)
+    assert distillation_losses(one) == pytest.approx(distillation_losses(two), rel=1e-2)
+
+
+def test_ones_own_loss_gets_the_teachers_logits_as_they_are(
+    loss: Callable[..., str], tmp_path: Path
+) -> None:
+    # Those that are stored for other losses are less each row's maximum.
+    found = run(tmp_path / "run", loss__name=f"{loss()}:Largest", views__shift=0)
+    teacher = loading.load_model(found.folder / "teacher.keras")
+    images = prepare(recipe.load("digits", SETTINGS)).train.images
+    largest = loading.logits(teacher, images).max(axis=1).mean()
+    assert largest > 1
+    assert distillation_losses(found)[-1] == pytest.approx(largest, rel=0.02)
+
+
+def test_a_changed_loss_is_trained_with_again_and_nothing_else_is(
+    loss: Callable[..., str], tmp_path: Path
+) -> None:
+    def keys(scale: int, **settings: object) -> dict[str, str]:
+        named = {"loss.name": f"{loss(scale)}:Squares"} | settings
+        return prepare(recipe.load("digits", SETTINGS | named)).keys()
+
+    one, again, other = keys(1), keys(1), keys(2)
+    assert one == again
+    assert {stage for stage in one if one[stage] != other[stage]} == {"student"}
+    assert keys(1, **{"loss.settings": {"factor": 2}})["student"] != one["student"]
+    plain = prepare(recipe.load("digits", SETTINGS)).keys()
+    assert {stage for stage in one if one[stage] != plain[stage]} == {"student"}
+
+    first = run(tmp_path / "runs" / "one", loss__name=f"{loss(1)}:Squares")
+    with pytest.raises(RunError, match="other code"):
+        run(tmp_path / "runs" / "one", loss__name=f"{loss(2)}:Squares")
+    notes = Notes()
+    second = run(tmp_path / "runs" / "two", notes, loss__name=f"{loss(2)}:Squares")
+    assert {stage for stage, _ in notes.trained} == {"student"}
+    students = (weights(found.folder, "student") for found in (first, second))
+    assert any((a != b).any() for a, b in zip(*students, strict=True))
+
+
+def test_a_killed_training_with_ones_own_loss_goes_on_in_the_same_bits(
+    loss: Callable[..., str], tmp_path: Path
+) -> None:
+    name = f"{loss()}:Squares"
+    whole = run(tmp_path / "whole" / "run", loss__name=name)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut" / "run", Notes(("student", 1)), loss__name=name)
+    notes = Notes()
+    cut = run(tmp_path / "cut" / "run", notes, loss__name=name)
+    assert notes.trained == [("student", 2)]
+    assert_same(weights(whole.folder, "student"), weights(cut.folder, "student"))
+
+
+@pytest.mark.parametrize(
+    ("name", "offender"),
+    [
+        ("Squars", "did you mean Squares?"),
+        ("PerClass", "digits-student can't be trained with losses_.*:PerClass"),
+        ("NotFinite", "losses_.*:NotFinite: the loss is"),
+    ],
+)
+def test_a_loss_that_can_not_be_trained_with_is_refused_before_the_teacher_is_trained(
+    loss: Callable[..., str], tmp_path: Path, name: str, offender: str
+) -> None:
+    with pytest.raises(TutelageError, match=offender) as caught:
+        run(tmp_path / "run", loss__name=f"{loss()}:{name}")
+    assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

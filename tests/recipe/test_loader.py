@@ -1,7 +1,9 @@
 """Recipes: what they say, that they come back from TOML, and how mistakes are told."""
 
 import dataclasses
+import datetime
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -183,7 +185,8 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
         ("teacher.model", ["resnet", 3, ["a:b"]],
          "one of " + ", ".join(recipe.MODELS) + ", package.module:function"),
-        ("loss.name", ["hinton"], "one of " + ", ".join(NAMES)),
+        ("loss.name", ["hinton", 3], "one of " + ", ".join(NAMES) + ", package.module:name"),
+        ("loss.settings", [3, ["a"]], "a section"),
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
         ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
         ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
@@ -295,7 +298,7 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.xyz",
             "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
-            "loss.student_layer, loss.alpha, loss.more, loss.generations",
+            "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations",
         ),
         ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
@@ -503,6 +506,54 @@ def test_another_loss_leaves_the_settings_of_the_files_own() -> None:
     assert recipe.load("digits", {"loss.name": "dkd"}).loss.temperature is None
     told = recipe.load("digits", {"loss.name": "dkd", "loss.temperature": 3})
     assert (told.loss.temperature, told.loss.alpha) == (3.0, 0.9)
+
+
+def test_a_loss_of_ones_own_has_settings_of_its_own(smallest: Path, tmp_path: Path) -> None:
+    settings = {"width": 2.5, "kind": "soft", "levels": [1, 2], "inner": {"on": True}}
+    more = [{"name": "nets:other", "weight": 2, "settings": {"a": 1}}, {"name": "rkd"}]
+    given = {"loss.name": "my.losses:Loss", "loss.settings": settings, "loss.more": more}
+    told = recipe.load(smallest, given)
+    assert [term.own for term in told.loss.terms()] == [True, True, False]
+    assert told.loss.settings == settings
+    (tmp_path / "again.toml").write_text(recipe.to_toml(told), encoding="utf-8")
+    again = recipe.load(tmp_path / "again.toml")
+    assert again.loss == told.loss
+    # One by one, as on the command line.
+    one = {"loss.name": "a:b", "loss.settings.width": 3, "loss.settings.inner.on": False}
+    assert recipe.load(smallest, one).loss.settings == {"width": 3, "inner": {"on": False}}
+    over = {"loss.settings.inner.on": False}
+    assert recipe.load(tmp_path / "again.toml", over).loss.settings == settings | {
+        "inner": {"on": False}
+    }
+    # Another loss drops them, the same one keeps them.
+    extended = tmp_path / "extended.toml"
+    for name, kept in (
+        ("my.losses:Loss", settings | {"width": 9}),
+        ("my.losses:Other", {"width": 9}),
+    ):
+        extended.write_text(
+            f'extends = "again.toml"\n[loss]\nname = "{name}"\nsettings = {{width = 9}}',
+            encoding="utf-8",
+        )
+        assert recipe.load(extended).loss.settings == kept
+    assert recipe.load(tmp_path / "again.toml", {"loss.name": "kd"}).loss.settings is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "offender"),
+    [
+        ({"settings": {"a": 1}}, "loss: settings is for a loss of your own"),
+        ({"name": "a:b", "temperature": 2}, "loss: temperature is for .* with a:b; .* settings"),
+        ({"name": "a:b", "settings": {"day": datetime.date(2026, 1, 1)}}, "loss.settings: .*day"),
+        ({"name": "a:b", "settings": {"x": [float("nan")]}}, "loss.settings: .*x = "),
+        ({"name": "a:b", "settings": {"x": None}}, "loss.settings: .*x = "),
+        ({"name": "a:b", "more": [{"name": "c:d", "settings": 3}]}, "loss.more.0.settings: "),
+        ({"name": "a.b"}, "package.module:name"),
+    ],
+)
+def test_settings_that_no_loss_can_have_are_refused(loss: dict[str, object], offender: str) -> None:
+    told = refusal("digits", {f"loss.{key}": value for key, value in loss.items()})
+    assert re.search(offender, told)
 
 
 def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:

@@ -26,7 +26,8 @@ def models(
 ) -> None:
     """List the models that can be named, with their parameters and MACs.
 
-    For teacher.model and student.model in a recipe, and for --teacher and --student of distill.
+    For teacher.model and student.model in a recipe, and for --teacher and --student of distill. A
+    model of your own is package.module:function: see docs/concepts.md.
     """
     from tutelage.models import architectures
     from tutelage.recipe import MODELS, suggestions
@@ -53,7 +54,8 @@ def losses(
     """List the distillation losses that can be named, with their settings and sources.
 
     For loss.name in a recipe, and for --method of sweep. Each loss also has the settings ramp and
-    warmup; a layer that is not named is chosen automatically.
+    warmup; a layer that is not named is chosen automatically. A loss of your own is
+    package.module:name: see docs/concepts.md.
     """
     from tutelage.recipe import LOSSES, suggestions
 

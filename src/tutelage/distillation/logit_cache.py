@@ -39,6 +39,8 @@ class Origin:
         cutout: side of the square cut out, in pixels.
         precision: data type of the teacher's computation.
         shape: (images, classes), or (images, teachers, classes).
+        exact: whether logits are stored as they are, in float32, for losses that may depend on a
+            common offset or on the last digits.
     """
 
     teacher: str
@@ -49,11 +51,17 @@ class Origin:
     cutout: int
     precision: str
     shape: tuple[int, ...]
+    exact: bool = False
 
     def key(self) -> str:
         """The name of the origin's folder."""
-        text = json.dumps(asdict(self) | {"stored": "less each row's maximum"}, sort_keys=True)
+        stored = "as they are" if self.exact else "less each row's maximum"
+        text = json.dumps(self.tree() | {"stored": stored}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def tree(self) -> dict[str, Any]:
+        """The attributes as plain values; `exact` only if it is set, as manifests had no such."""
+        return {name: value for name, value in asdict(self).items() if value or name != "exact"}
 
 
 class LogitCache:
@@ -61,6 +69,7 @@ class LogitCache:
 
     They are stored less each row's maximum, which no softmax depends on: a common offset would
     take their digits. Then rounding changes a probability by at most 2e-4 at any temperature.
+    Those of an exact origin are stored as they are, in float32.
 
     Views are numbered like the epochs that use them. Each is written atomically to its own
     file, with a checksum next to it: an interrupted write resumes, and a damaged file is
@@ -125,16 +134,17 @@ class LogitCache:
             return
         storage.make_folder(self.folder)
         with storage.replacing(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps(asdict(self.origin), indent=1) + "\n")
+            temporary.write_text(json.dumps(self.origin.tree(), indent=1) + "\n")
         size = max(1, min(_CHUNK, _CHUNK_BYTES // images[0].nbytes))
         chunks = list(range(0, len(images), size))
         progress.stage("caching teacher logits", count, count - len(missing), len(chunks), "pass")
         for done, number in enumerate(missing, start=count - len(missing) + 1):
             began = time.monotonic()
-            logits = np.empty(self.origin.shape, np.float16)
+            logits = np.empty(self.origin.shape, np.float32 if self.origin.exact else np.float16)
             for step, start in enumerate(chunks, start=1):
                 index = np.arange(start, min(start + size, len(images)))
-                logits[index] = _rounded(teacher(self._view(images, index, number)))
+                answers = teacher(self._view(images, index, number))
+                logits[index] = _finite(answers) if self.origin.exact else _rounded(answers)
                 progress.step(step, {})
             seconds = time.monotonic() - began
             self._store(number, logits, seconds)
@@ -149,7 +159,7 @@ class LogitCache:
             index: indices of the images, integers of shape (n,).
 
         Returns:
-            float32 of shape (n, classes), less each row's maximum.
+            float32 of shape (n, classes), less each row's maximum unless the origin is exact.
 
         Raises:
             LogitsError: if the view is missing or its file is damaged.
@@ -288,11 +298,11 @@ def _refuse_others(manifest: Path, origin: Origin) -> None:
         raise LogitsError(
             f"{manifest} is damaged: delete it with `tutelage cache --clear`"
         ) from error
-    wanted = asdict(origin)
+    wanted = origin.tree()
     different = [
-        f"{name} is {found.get(name)!r} there and {value!r} here"
-        for name, value in wanted.items()
-        if found.get(name) != value
+        f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+        for name in {**wanted, **found}
+        if found.get(name) != wanted.get(name)
     ]
     if different:
         raise LogitsError(
@@ -312,3 +322,10 @@ def _rounded(logits: np.ndarray) -> np.ndarray:
             f"{logits.flat[np.abs(logits).argmax()]}; is it trained, and on such images?"
         )
     return below.astype(np.float16)
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    """The logits, or LogitsError if one is not finite."""
+    if not np.isfinite(logits).all():
+        raise LogitsError("the teacher's logits must be finite; is it trained, and on such images?")
+    return logits

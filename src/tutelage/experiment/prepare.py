@@ -123,7 +123,8 @@ def check(experiment: Experiment) -> None:
     if teacher.given is not None and teacher.given.model is not None:
         rehearsal.check_file(teacher.given.model, teacher.given.name, experiment.validation.images)
     for stage in (teacher, student):
-        if stage.source is not None:
+        own_loss = stage.targets is not None and any(t.own for t in recipe.loss.terms())
+        if stage.source is not None or own_loss:
             rehearsal.rehearse(stage)
 
 

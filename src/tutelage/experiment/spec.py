@@ -321,6 +321,8 @@ class Experiment:
         if transfer is not None:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
+        if code := from_recipe.code_digests(recipe.loss):
+            student["code"] = code
         if self.unlabeled is not None:
             student["pool"] = stored_logits.image_hash(self.unlabeled)
         return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}

@@ -81,6 +81,7 @@ def targets(
         cutout=stage.schedule.cutout,
         precision=stage.precision,
         shape=(len(images), *teachers, len(stage.classes)),
+        exact=any(term.own for term in spec.loss.terms()),
     )
 
     def ask(views: np.ndarray) -> np.ndarray:

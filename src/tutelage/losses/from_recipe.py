@@ -9,7 +9,7 @@ import keras
 
 from tutelage import losses as available
 from tutelage.errors import ModelError
-from tutelage.losses import catalog
+from tutelage.losses import catalog, own_loss
 from tutelage.recipe import SETTINGS, Loss, Term
 
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
@@ -81,12 +81,20 @@ def temperature(loss: Loss) -> float:
     >>> from_recipe.temperature(recipe.Loss(name="dkd"))
     4.0
     """
-    return next((float(x.temperature) for x in losses(loss) if hasattr(x, "temperature")), 1.0)
+    values: list[Any] = [getattr(x, "temperature", None) for x in losses(loss)]
+    return next((float(x) for x in values if available.is_finite_number(x)), 1.0)
 
 
 def reads_layers(loss: Loss) -> bool:
     """Whether a loss compares intermediate layers, so the teacher must run at each step."""
     return any(isinstance(x, available.FeatureLoss) for x in losses(loss))
+
+
+def code_digests(loss: Loss) -> dict[str, str]:
+    """Hashes of the code of the user's own losses, by name; none for the bundled ones."""
+    return {
+        term.name: own_loss.code_digest(term.name, _loss(term)) for term in loss.terms() if term.own
+    }
 
 
 def check(loss: Loss, classes: int, batch_size: int) -> None:
@@ -99,6 +107,7 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
 
     Raises:
         ModelError: a loss is not; names it.
+        RecipeError: a loss of the user's own can't be made.
     """
     for term in loss.terms():
         term_loss = _loss(term)
@@ -115,6 +124,8 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
 
 
 def _loss(term: Term) -> keras.distillation.DistillationLoss:
+    if term.own:
+        return own_loss.make(term.name, term.settings or {})
     settings = {name: value for name in SETTINGS if (value := getattr(term, name)) is not None}
     arguments = {catalog.argument(name): value for name, value in settings.items()}
     return catalog.CLASSES[term.name](**arguments)

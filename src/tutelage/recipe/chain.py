@@ -16,7 +16,7 @@ from tutelage.recipe.schema import SETTINGS
 
 BUNDLED = ("digits", "mnist", "cifar10", "distill")
 # Keys of the base's section that don't apply to another loss, or to another model.
-_OF_LOSS = ("weight", "ramp", "warmup", *SETTINGS)
+_OF_LOSS = ("weight", "ramp", "warmup", "settings", *SETTINGS)
 _OF_MODEL = ("file", "combine", "size", "scale", "mean", "std")
 
 

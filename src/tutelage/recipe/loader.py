@@ -169,7 +169,7 @@ def _overridden(
             mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
         elif key == "extends":
             mistakes[key] = "expected in a recipe file only; give the recipe that it names instead"
-        elif key not in _keys():
+        elif key not in _keys() and not key.startswith("loss.settings."):
             mistakes[key] = suggestions.unknown(key, _keys())
         else:
             _put(given, key, value)

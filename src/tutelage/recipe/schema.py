@@ -1,6 +1,7 @@
 """The sections and keys of a recipe, and the values each key allows."""
 
-from typing import Annotated, Literal, get_args
+import math
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -66,6 +67,40 @@ _MODEL_SOURCES = (*MODELS, "package.module:function")
 ModelSource = Annotated[
     str, AfterValidator(_model_source), WithJsonSchema({"enum": list(_MODEL_SOURCES)})
 ]
+
+
+def _loss_source(name: str) -> str:
+    if name in LOSSES or is_reference(name):
+        return name
+    hint = suggestions.did_you_mean(name, LOSSES)
+    raise ValueError(f"expected one of {', '.join(_LOSS_SOURCES)}, found {name!r}{hint}")
+
+
+_LOSS_SOURCES = (*LOSSES, "package.module:name")
+LossSource = Annotated[
+    str, AfterValidator(_loss_source), WithJsonSchema({"enum": list(_LOSS_SOURCES)})
+]
+
+
+def _plain(value: object) -> bool:
+    """Whether a value is one that both TOML and JSON can express."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _plain_values(settings: dict[str, Any]) -> dict[str, Any]:
+    for name, value in settings.items():
+        if not _plain(value):
+            raise ValueError(
+                "expected finite numbers, strings, booleans, and lists and tables of these, found "
+                f"{name} = {value!r}"
+            )
+    return settings
+
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -164,7 +199,9 @@ class Term:
 
     Args:
         name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on features
-            `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`.
+            `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`; or
+            `package.module:name`, a class or function of your own that returns a distillation
+            loss on logits.
         weight: factor of the loss, at least 0; None: its default: 100 for `fitnet`, 1000
             for `attention-transfer`, 3000 for `similarity-preserving`, 5 for `reviewkd`, 1 for the
             others.
@@ -180,6 +217,7 @@ class Term:
         angle_weight: `rkd`: weight of the angles; None: the authors' value.
         teacher_layer: the teacher's layer that a feature loss uses; None: chosen automatically.
         student_layer: the student's layer; None: chosen automatically.
+        settings: keyword arguments of a loss of your own; None: none.
 
     Source:
         See the losses in `tutelage.losses`.
@@ -189,7 +227,7 @@ class Term:
         10.0
     """
 
-    name: LossName = "kd"
+    name: LossSource = "kd"
     weight: NonNegative | None = None
     ramp: Literal["linear", "cosine"] | None = None
     warmup: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
@@ -200,14 +238,26 @@ class Term:
     angle_weight: NonNegative | None = None
     teacher_layer: str | None = None
     student_layer: str | None = None
+    settings: Annotated[dict[str, Any], AfterValidator(_plain_values)] | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether the loss is one of the user's own."""
+        return self.name not in LOSSES
 
 
 def _own_settings(term: Term) -> Term:
     for name, owners in SETTINGS.items():
         if (value := getattr(term, name)) is not None and term.name not in owners:
+            hint = "; give arguments of a loss of your own in settings" if term.own else ""
             raise ValueError(
-                f"{name} is for {', '.join(owners)}, found {name} = {value} with {term.name}"
+                f"{name} is for {', '.join(owners)}, found {name} = {value} with {term.name}{hint}"
             )
+    if term.settings is not None and not term.own:
+        raise ValueError(
+            f"settings is for a loss of your own, package.module:name, found it with {term.name}; "
+            "its settings are keys of their own"
+        )
     if (term.teacher_layer is None) != (term.student_layer is None):
         raise ValueError("expected both teacher_layer and student_layer, found only one")
     if term.warmup is not None and term.ramp != "linear":

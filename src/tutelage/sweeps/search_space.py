@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from tutelage.errors import RecipeError
 from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, suggestions, with_seeds
+from tutelage.recipe.reference import is_reference
 
 Search: TypeAlias = Literal["grid", "random", "guided"]
 _MOST = 1000  # maximum number of values in a range
@@ -189,7 +190,7 @@ def plan(
         recipe: the recipe to vary.
         alpha: as in `values`, 0 to 1; 0 is the baseline.
         temperature: as in `values`, above 0.
-        method: names of losses, as a sequence or separated by commas.
+        method: names of losses, or `package.module:name`, as a sequence or separated by commas.
         seeds: the number of seeds, starting at the recipe's.
         search: one of `grid`, `random`, `guided`.
         trials: the number of settings to sample, unless it is a grid.
@@ -258,7 +259,7 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     names = given.split(",") if isinstance(given, str) else given
     methods = tuple(dict.fromkeys(name.strip() for name in names))
     for name in methods:
-        if name not in LOSSES:
+        if name not in LOSSES and not is_reference(name):
             hint = suggestions.did_you_mean(name, LOSSES)
             raise RecipeError(f"method: expected some of {', '.join(LOSSES)}, found {name!r}{hint}")
     return methods
