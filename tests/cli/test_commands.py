@@ -67,9 +67,9 @@ def test_help_and_usage_errors_load_neither_keras_nor_torch() -> None:
         "codes = [main(a) for a in (['--help'], ['run', '--help'], ['run'], ['rnu'], [],\n"
         "         ['run', 'digits', '--set', 'loss.alpha=3'], ['run', 'nothing.toml'],\n"
         "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'],\n"
-        "         ['models'], ['models', 'x'], ['losses', 'x'])]\n"
+        "         ['models'], ['models', 'x'], ['losses', 'x'], ['init', '/none'])]\n"
         "heavy = [n for n in ('keras', 'torch', 'sklearn') if n in sys.modules]\n"
-        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2, 2], codes\n"
+        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2, 2, 2], codes\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -143,6 +143,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
         (["knowledge"], "cache"),
+        (["init", "absent"], "absent"),
+        (["init", ".", "--out", "recipe.yaml"], "recipe.yaml"),
+        (["init", ".", "--out", "none/recipe.toml"], "none"),
+        (["init", "."], "found none of them"),
         (["models", "studnt-300k"], "did you mean student-300k?"),
         (["models", "k*"], "teacher-2m"),
         (["models", "--size", "32"], "--size"),
@@ -215,6 +219,35 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert cli.main([str(word) for word in line] + ["--student", "digits-student", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["recipe"]["teacher"]["file"]
     assert told == [str(one), str(two)]
+
+
+def test_init_writes_a_recipe_that_runs_as_it_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for label, darkest in (("dark", 0), ("light", 150)):
+        (tmp_path / "my images" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(darkest, darkest + 100, (9, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my images" / label / f"{number}.png")
+    made = command("init", "my images", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "24: train 24" in made.stdout
+    assert "all 9x8" in made.stdout
+    text = (tmp_path / "recipe.toml").read_text(encoding="utf-8")
+    assert 'extends = "distill"' in text
+    assert "each of 12 training images" in text
+    done = command("run", "recipe.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["data"]["train"] + results["data"]["validation"] == 19
+    (folder,) = (tmp_path / "runs").iterdir()
+    # What the run saves depends on no other file.
+    saved = recipe.load(folder / "recipe.toml")
+    assert "extends" not in (folder / "recipe.toml").read_text(encoding="utf-8")
+    assert (saved.data.size, saved.schedule.student.batch_size) == ((9, 8), 16)
+    again = command("init", "my images", cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith("tutelage: recipe.toml exists")
+    assert (tmp_path / "recipe.toml").read_text(encoding="utf-8") == text
 
 
 def test_models_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:

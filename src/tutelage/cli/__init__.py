@@ -15,6 +15,7 @@ from tutelage._version import __version__
 from tutelage.cli.cache import cache
 from tutelage.cli.compare import compare
 from tutelage.cli.export import export, profile
+from tutelage.cli.init import init
 from tutelage.cli.listing import losses, models
 from tutelage.cli.output import fail
 from tutelage.cli.predict import evaluate, predict
@@ -25,6 +26,7 @@ from tutelage.cli.sweep import sweep
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     "distill": distill,
     "compare": compare,

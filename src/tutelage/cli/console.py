@@ -125,6 +125,22 @@ def losses_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return drawn
 
 
+def summary_table(rows: Sequence[tuple[str, str]], title: str) -> Table:
+    """Table of what a folder of images contains.
+
+    Args:
+        rows: from `data.summary.ImageSummary.rows`.
+        title: title of the table.
+
+    Returns:
+        A `rich` table.
+    """
+    drawn = Table(title=Text(title), title_justify="left", show_header=False)
+    for heading, text in rows:
+        drawn.add_row(heading, Text(formatting.printable(text)))
+    return drawn
+
+
 def spreads(group: Mapping[str, Any], data: str) -> Table:
     """Table of means and standard deviations over seeds, one column per model.
 
