@@ -183,6 +183,9 @@ def test_mistakes_are_told_with_the_file_that_contains_them(write: Write, tmp_pa
     # A mistake that another file mends is none.
     mended = 'extends = "base.toml"\n[loss]\nname = "dkd"\nalpha = 0.5\n'
     assert refusal(write("mine.toml", mended)).startswith(f"{base}: 1 mistake: sed: ")
+    # An override of a mistake is a mistake of the command, with the file that it was given for.
+    told = refusal(write("mine.toml", 'extends = "base.toml"'), {"loss.alpha": 3})
+    assert told.startswith(f"{mine}: 1 mistake: loss.alpha: ")
     # Another mistake in the same place is that of the file that makes it.
     told = refusal(write("mine.toml", 'extends = "base.toml"\n[loss]\nalpha = 3'))
     assert told.startswith(f"{mine}: 1 mistake: loss.alpha: ")
