@@ -158,8 +158,8 @@ def one(options: argparse.Namespace) -> dict[str, object]:
                 first.append(time.monotonic() - began)
 
     settings = {
-        "data.size": [64, 64],
-        "teacher.model": "digits-teacher",
+        "data.size": [32, 32],
+        "teacher.model": "digits-student",
         "student.model": "digits-student",
         "views.distinct": 1,
         "schedule.teacher.epochs": 1,
@@ -167,7 +167,7 @@ def one(options: argparse.Namespace) -> dict[str, object]:
         "data.in_memory": False,
     }
     tutelage.distill(
-        teacher="digits-teacher",
+        teacher="digits-student",
         student="digits-student",
         data=options.data,
         settings=settings,

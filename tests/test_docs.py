@@ -140,12 +140,32 @@ def test_recipes_that_the_documentation_shows_load(tmp_path: Path) -> None:
     digits = (REPOSITORY / "src" / "tutelage" / "recipe" / "presets" / "digits.toml").read_text(
         "utf-8"
     )
+    assert any(text.startswith("extends") for text in shown)
     for text in shown:
+        if text.startswith("extends"):
+            (tmp_path / "shown.toml").write_text(text, encoding="utf-8")
+            recipe.load(tmp_path / "shown.toml")
+            continue
         section = text.split("]")[0] + "]"
         before, _, rest = digits.partition(section)
         after = rest[rest.index("\n[") + 1 :]
         (tmp_path / "shown.toml").write_text(f"{before}{text}\n{after}", encoding="utf-8")
         assert recipe.load(tmp_path / "shown.toml").loss.more
+
+
+def test_the_loss_of_ones_own_that_the_documentation_shows_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (REPOSITORY / "docs" / "concepts.md").read_text(encoding="utf-8")
+    (code,) = (block for block in blocks(text, "python") if "LogitsLoss" in block)
+    (recipe_text,) = (block for block in blocks(text, "toml") if "mylosses" in block)
+    monkeypatch.chdir(tmp_path)
+    Path("mylosses.py").write_text(code, encoding="utf-8")
+    Path("mine.toml").write_text(recipe_text, encoding="utf-8")
+    short = {"schedule.teacher.epochs": 1, "schedule.student.epochs": 1}
+    outcome = tutelage.run("mine.toml", settings=short, out="run")
+    assert outcome.results["recipe"]["loss"]["settings"] == {"factor": 0.1}
+    monkeypatch.delitem(sys.modules, "mylosses")
 
 
 def test_tables_of_methods_are_made_of_their_cells() -> None:

@@ -1,5 +1,6 @@
 """Exceptions of the package; each also derives from the matching built-in exception."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,12 @@ class TrainingError(TutelageError, ArithmeticError):
 
 class MissingExtraError(TutelageError, ModuleNotFoundError):
     """A package of an optional extra, such as `tutelage[report]`, is not installed."""
+
+
+def reason(error: BaseException) -> str:
+    """An error's class and message on one line, without the colors of a terminal."""
+    message = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+    return " ".join(message.split())[:300]
 
 
 @contextmanager

@@ -66,9 +66,10 @@ def test_help_and_usage_errors_load_neither_keras_nor_torch() -> None:
         "import sys; from tutelage.cli import main\n"
         "codes = [main(a) for a in (['--help'], ['run', '--help'], ['run'], ['rnu'], [],\n"
         "         ['run', 'digits', '--set', 'loss.alpha=3'], ['run', 'nothing.toml'],\n"
-        "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'])]\n"
+        "         ['distill', '--teacher', 't', '--data', 'digits', '--alpha', '3'],\n"
+        "         ['models'], ['models', 'x'], ['losses', 'x'], ['init', '/none'])]\n"
         "heavy = [n for n in ('keras', 'torch', 'sklearn') if n in sys.modules]\n"
-        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2], codes\n"
+        "assert codes == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2, 2, 2], codes\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -104,6 +105,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "digits", "--set", "loss.alhpa=1"], "did you mean loss.alpha"),
         (["run", "digits", "--set", "alpha"], "section.key=value"),
         (["run", "digts"], "did you mean digits"),
+        (["distill", "--teacher", "t", "--data", "d", "--recipe", "distil"], "mean distill?"),
+        (["run", "digits", "--set", "student.model=studnt-300k"], "did you mean student-300k?"),
+        (["run", "digits", "--set", "loss.name=fitnett"], "did you mean fitnet?"),
         (["run", "digits", "--data", "absent.zip"], "absent.zip"),
         (["run", "digits", "--teacher", "absent"], "no teacher at absent"),
         (["distill", "--data", "digits"], "--teacher"),
@@ -111,7 +115,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["distill", "--teacher", "a.keras", "--data", "digits", "--alpha", "2"], "loss.alpha"),
         (["distill", "--teacher", "a.keras", "--data", "digits"], "no teacher at a.keras"),
         (["distill", "--teacher", "no.such:net", "--data", "digits"], "can't import no.such"),
-        (["distill", "--teacher", "json:nets", "--data", "digits"], "json has no function nets"),
+        (
+            ["distill", "--teacher", "json:nets", "--data", "digits"],
+            "has no function or class nets",
+        ),
+        (["distill", "--teacher", "teachr-2m", "--data", "digits"], "did you mean teacher-2m?"),
+        (
+            ["distill", "--teacher", "t.keras", "--train-teacher", "--data", "digits"],
+            "teacher.model",
+        ),
+        (["run", "digits", "--teacher", "teacher-2m"], "teacher.model"),
         (
             ["distill", "--teacher", "digits-teacher", "--student", "s.h5", "--data", "digits"],
             "s.h5 can't be a student",
@@ -130,6 +143,18 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
         (["knowledge"], "cache"),
+        (["init", "absent"], "absent"),
+        (["init", ".", "--out", "recipe.yaml"], "recipe.yaml"),
+        (["init", ".", "--out", "none/recipe.toml"], "none"),
+        (["init", "."], "found none of them"),
+        (["models", "studnt-300k"], "did you mean student-300k?"),
+        (["models", "k*"], "teacher-2m"),
+        (["models", "--size", "32"], "--size"),
+        (["models", "--size", "32,32,0"], "--size"),
+        (["models", "--size", "32,4097"], "--size"),
+        (["models", "--classes", "1"], "--classes"),
+        (["losses", "fitnett"], "did you mean fitnet?"),
+        (["losses", "student*"], "standardized-kd"),
         (["evaluate", "absent.keras", "--data", "digits"], "absent.keras"),
         (["predict", "absent.keras", "x.png"], "absent.keras"),
     ],
@@ -172,6 +197,12 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert "teacher: loaded from mine:teacher" in plan
     assert "student: 650 parameters" in plan
     assert not (tmp_path / "runs").exists()
+    training = [*line, "--teacher", "mine:student", "--train-teacher", "--dry-run"]
+    del training[1:3]
+    assert cli.main(training) == 0
+    plan = capsys.readouterr().out
+    assert 'model = "mine:student"' in plan
+    assert "teacher: 650 parameters" in plan
     assert cli.main(line) == 0
     shown = capsys.readouterr()
     assert "student: it ends in softmax" in shown.err
@@ -188,6 +219,58 @@ def test_distill_brings_ones_own_and_says_what_it_did(
     assert cli.main([str(word) for word in line] + ["--student", "digits-student", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["recipe"]["teacher"]["file"]
     assert told == [str(one), str(two)]
+
+
+def test_init_writes_a_recipe_that_runs_as_it_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for label, darkest in (("dark", 0), ("light", 150)):
+        (tmp_path / "my images" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(darkest, darkest + 100, (9, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my images" / label / f"{number}.png")
+    made = command("init", "my images", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "24: train 24" in made.stdout
+    assert "all 9x8" in made.stdout
+    text = (tmp_path / "recipe.toml").read_text(encoding="utf-8")
+    assert 'extends = "distill"' in text
+    assert "each of 12 training images" in text
+    done = command("run", "recipe.toml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["data"]["train"] + results["data"]["validation"] == 19
+    (folder,) = (tmp_path / "runs").iterdir()
+    # What the run saves depends on no other file.
+    saved = recipe.load(folder / "recipe.toml")
+    assert "extends" not in (folder / "recipe.toml").read_text(encoding="utf-8")
+    assert (saved.data.size, saved.schedule.student.batch_size) == ((9, 8), 16)
+    again = command("init", "my images", cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.startswith("tutelage: recipe.toml exists")
+    assert (tmp_path / "recipe.toml").read_text(encoding="utf-8") == text
+
+
+def test_models_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(recipe.MODELS)
+    assert cli.main(["models", "*student*", "--size", "8,8,1", "--classes", "10", "--json"]) == 0
+    rows = {row["name"]: row["parameters"] for row in json.loads(capsys.readouterr().out)}
+    assert rows == {"student-300k": 308_106, "digits-student": 1_254}
+    assert cli.main(["models", "*2m", "--size", "4,4"]) == 0
+    shown = capsys.readouterr().out
+    assert "needs 8x8" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_losses_are_listed_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["losses", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(recipe.LOSSES)
+    assert cli.main(["losses", "?kd"]) == 0
+    shown = capsys.readouterr().out
+    assert "distance_weight = 25" in shown
+    assert "2303.13005" in shown  # nkd
+    assert "fitnet" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,24 @@ def test_logits_of_a_teacher_that_answers_otherwise_are_left_alone(
     assert len(list(logit_cache.stored())) == 2
 
 
+def test_exact_logits_are_the_teachers_to_the_last_digit(tmp_path: Path) -> None:
+    def offset(views: np.ndarray) -> np.ndarray:
+        return (1000 + teacher(views)).astype(np.float32)
+
+    made = LogitCache(tmp_path, replace(ORIGIN, exact=True))
+    made.ask(offset, IMAGES, 2)
+    index = np.array([49, 0, 13])
+    shown = augmentation.view(IMAGES, index, epoch=1, **VIEWS)
+    np.testing.assert_array_equal(made.logits(1, index), offset(shown))
+    assert made.agrees(offset, IMAGES)
+    assert not made.agrees(lambda views: -offset(views), IMAGES)
+    assert made.origin.key() != ORIGIN.key()
+    with pytest.raises(LogitsError, match="exact"):
+        LogitCache(tmp_path, ORIGIN)
+    with pytest.raises(LogitsError, match="finite"):
+        made.ask(lambda views: np.full((len(views), 3), np.nan, np.float32), IMAGES, 3)
+
+
 def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> None:
     held(tmp_path)
     changed = {
@@ -161,6 +179,7 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
         "precision": "bfloat16",
         "shape": (50, 4),
         "transforms": {"hue": 0.1},
+        "exact": True,
     }
     assert set(changed) == set(asdict(ORIGIN))
     for name, value in changed.items():
@@ -207,7 +226,8 @@ def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.M
     first, second = sorted(logit_cache.stored(), key=lambda entry: len(entry["origin"]))
     assert (first["origin"], first["views"]) == ({}, 0)
     assert second["views"] == 2
-    assert second["origin"] == json.loads(json.dumps(ORIGIN.settings()))
+    assert second["origin"] == json.loads(json.dumps(ORIGIN.tree()))
+    assert not {"exact", "transforms"} & second["origin"].keys()  # as in version 0.1
     files = (logit_cache.home() / ORIGIN.key()).iterdir()
     assert second["bytes"] == sum(file.stat().st_size for file in files)
     storage.delete(storage.cached())

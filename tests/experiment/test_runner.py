@@ -20,7 +20,8 @@ from tutelage.evaluation import bias_correction, metrics
 from tutelage.experiment import runner, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment
-from tutelage.models import loading, zoo
+from tutelage.models import loading
+from tutelage.models.architectures import ARCHITECTURES, Architecture
 from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
 from tutelage.training.batch_norm import recalibrate_batch_norm
@@ -223,8 +224,8 @@ def test_namesake_of_another_architecture_is_not_taken(
     run: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = keys(resolved())
-    wider = zoo.Architecture(((4, 4), (8, 12)), (0.0, 0.0))
-    monkeypatch.setitem(zoo.ARCHITECTURES, resolved().recipe.student.model, wider)
+    wider = Architecture(((4, 4), (8, 12)), (0.0, 0.0))
+    monkeypatch.setitem(ARCHITECTURES, resolved().recipe.student.model, wider)
     theirs = keys(resolved())
     assert {stage for stage in mine if mine[stage] != theirs[stage]} == {"baseline", "student"}
     with pytest.raises(RunError, match="another recipe"):

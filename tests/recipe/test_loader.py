@@ -1,7 +1,9 @@
 """Recipes: what they say, that they come back from TOML, and how mistakes are told."""
 
 import dataclasses
+import datetime
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -177,7 +179,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
     [
         ("seed", [-1, 2**31, 1.0, True, "1"], "an integer from 0 to 2147483647"),
         ("data.split_seed", [-1, 2**31], "an integer from 0 to 2147483647"),
-        ("data.name", ["cifar", 3], "one of digits, mnist, cifar10, folder"),
+        ("data.name", ["imagenet", 3], "one of digits, mnist, cifar10, folder"),
         ("data.path", [3, True], "a string"),
         ("data.validation", [0, 0.5, "0.1", True], "a number above 0 and below 0.5"),
         ("data.size", [32, [32], [32, 32, 3], [0, 1], [1, 4097], [1.0, 2], [True, 2], "32"],
@@ -186,12 +188,14 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.teacher.shift", [-1, 33, 1.5], "an integer from 0 to 32"),
         ("views.flip", [1, "true"], "true or false"),
         ("views.shift", [-1, 33, 1.5, False], "an integer from 0 to 32"),
-        ("teacher.model", ["resnet"], "one of " + ", ".join(recipe.MODELS)),
-        ("loss.name", ["hinton"], "one of " + ", ".join(NAMES)),
+        ("teacher.model", ["resnet", 3, ["a:b"]],
+         "one of " + ", ".join(recipe.MODELS) + ", package.module:function"),
+        ("loss.name", ["hinton", 3], "one of " + ", ".join(NAMES) + ", package.module:name"),
+        ("loss.settings", [3, ["a"]], "a section"),
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
         ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
         ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
-        ("schedule.precision", ["float16"], "one of auto, float32, bfloat16"),
+        ("schedule.precision", ["double"], "one of auto, float32, bfloat16"),
         ("schedule.teacher.epochs", [0, 1.5, True], "an integer of at least 1"),
         ("schedule.student.batch_size", [0], "an integer of at least 1"),
         ("schedule.student.learning_rate", [0], "a finite number above 0"),
@@ -208,6 +212,36 @@ def test_an_impossible_value_is_told_with_what_was_expected(
     for value in values:
         found = str(value).lower() if isinstance(value, bool) else repr(value)
         assert mistake(key, value) == f"expected {expected}, found {found}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("teacher.model", "teachr-2m", "teacher-2m"),
+        ("student.model", "student", "student-300k"),
+        ("loss.name", "attention-tranfser", "attention-transfer"),
+        ("loss.name", "nkdd", "nkd"),
+        ("data.name", "cifar", "cifar10"),
+        ("schedule.precision", "bflaot16", "bfloat16"),
+        # Names of another list are no suggestions.
+        ("teacher.model", "rkd", None),
+        ("teacher.model", "digits", "digits-teacher or digits-student"),
+        ("student.model", "mnist", None),
+        ("loss.name", "mlp-300", None),
+        ("loss.name", "temperature", None),
+    ],
+)
+def test_a_misspelled_name_leads_to_the_nearest_one_of_its_list(
+    key: str, value: str, meant: str | None
+) -> None:
+    told = mistake(key, value)
+    assert f", found {value!r}" in told
+    assert told.partition("; did you mean ")[2] == (f"{meant}?" if meant else "")
+
+
+def test_a_misspelled_loss_of_several_leads_to_the_nearest_one() -> None:
+    told = refusal("digits", {"loss.more": [{"name": "rkd"}, {"name": "fitnett"}]})
+    assert told.endswith("did you mean fitnet?")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +303,7 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.xyz",
             "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
-            "loss.student_layer, loss.alpha, loss.more, loss.generations",
+            "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations",
         ),
         ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
@@ -322,12 +356,23 @@ def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_image
     with pytest.raises(ValueError, match="found neither"):
         recipe.schema._known(recipe.Network())
     assert refusal("digits", {"student.scale": 255}) == (
-        "digits.toml: 1 mistake: student: scale applies only to a model from a file, found "
-        "scale = 255.0 with model digits-student"
+        "digits.toml: 1 mistake: student: scale applies only to a model of your own, from a file "
+        "or a function, found scale = 255.0 with model digits-student"
     )
     wrong = refusal("digits", {"teacher.std": [0], "teacher.file": "t.onnx", "teacher.mean": 3})
     assert "teacher.std: expected a list, each a finite number above 0, found [0]" in wrong
     assert "teacher.mean: expected a list, each a finite number, found 3" in wrong
+
+
+def test_a_network_of_ones_own_is_a_model_with_preprocessing() -> None:
+    given = {"teacher.model": "my.networks:large", "teacher.scale": 255, "student.model": "nets:s"}
+    told = recipe.load("digits", given)
+    assert (told.teacher.own, told.teacher.scale) == ("my.networks:large", 255.0)
+    assert told.student.own == "nets:s"
+    assert recipe.load("digits").teacher.own is None
+    assert recipe.load("digits", {"teacher.file": "t:net"}).teacher.own is None
+    for file in ("t.keras", "runs/digits-1"):
+        assert mistake("teacher.model", file).endswith(f"found {file!r}; give a file as `file`")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +399,9 @@ def test_a_recipe_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Pa
     assert refusal("digts") == f"no recipe 'digts'{ending}; did you mean digits?"
     assert refusal("mine.toml") == f"no recipe 'mine.toml'{ending}"
     assert refusal(tmp_path) == f"no recipe '{tmp_path}'{ending}"
-    assert refusal(tmp_path / "digits") == f"no recipe '{tmp_path / 'digits'}'{ending}"
+    assert refusal(tmp_path / "digits") == (
+        f"no recipe '{tmp_path / 'digits'}'{ending}; did you mean digits?"
+    )
 
 
 def test_a_path_of_the_operating_system_that_fails_is_told_in_one_line() -> None:
@@ -464,6 +511,54 @@ def test_another_loss_leaves_the_settings_of_the_files_own() -> None:
     assert recipe.load("digits", {"loss.name": "dkd"}).loss.temperature is None
     told = recipe.load("digits", {"loss.name": "dkd", "loss.temperature": 3})
     assert (told.loss.temperature, told.loss.alpha) == (3.0, 0.9)
+
+
+def test_a_loss_of_ones_own_has_settings_of_its_own(smallest: Path, tmp_path: Path) -> None:
+    settings = {"width": 2.5, "kind": "soft", "levels": [1, 2], "inner": {"on": True}}
+    more = [{"name": "nets:other", "weight": 2, "settings": {"a": 1}}, {"name": "rkd"}]
+    given = {"loss.name": "my.losses:Loss", "loss.settings": settings, "loss.more": more}
+    told = recipe.load(smallest, given)
+    assert [term.own for term in told.loss.terms()] == [True, True, False]
+    assert told.loss.settings == settings
+    (tmp_path / "again.toml").write_text(recipe.to_toml(told), encoding="utf-8")
+    again = recipe.load(tmp_path / "again.toml")
+    assert again.loss == told.loss
+    # One by one, as on the command line.
+    one = {"loss.name": "a:b", "loss.settings.width": 3, "loss.settings.inner.on": False}
+    assert recipe.load(smallest, one).loss.settings == {"width": 3, "inner": {"on": False}}
+    over = {"loss.settings.inner.on": False}
+    assert recipe.load(tmp_path / "again.toml", over).loss.settings == settings | {
+        "inner": {"on": False}
+    }
+    # Another loss drops them, the same one keeps them.
+    extended = tmp_path / "extended.toml"
+    for name, kept in (
+        ("my.losses:Loss", settings | {"width": 9}),
+        ("my.losses:Other", {"width": 9}),
+    ):
+        extended.write_text(
+            f'extends = "again.toml"\n[loss]\nname = "{name}"\nsettings = {{width = 9}}',
+            encoding="utf-8",
+        )
+        assert recipe.load(extended).loss.settings == kept
+    assert recipe.load(tmp_path / "again.toml", {"loss.name": "kd"}).loss.settings is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "offender"),
+    [
+        ({"settings": {"a": 1}}, "loss: settings is for a loss of your own"),
+        ({"name": "a:b", "temperature": 2}, "loss: temperature is for .* with a:b; .* settings"),
+        ({"name": "a:b", "settings": {"day": datetime.date(2026, 1, 1)}}, "loss.settings: .*day"),
+        ({"name": "a:b", "settings": {"x": [float("nan")]}}, "loss.settings: .*x = "),
+        ({"name": "a:b", "settings": {"x": None}}, "loss.settings: .*x = "),
+        ({"name": "a:b", "more": [{"name": "c:d", "settings": 3}]}, "loss.more.0.settings: "),
+        ({"name": "a.b"}, "package.module:name"),
+    ],
+)
+def test_settings_that_no_loss_can_have_are_refused(loss: dict[str, object], offender: str) -> None:
+    told = refusal("digits", {f"loss.{key}": value for key, value in loss.items()})
+    assert re.search(offender, told)
 
 
 def test_the_weights_of_a_loss_are_in_its_recipe_only_when_given() -> None:

@@ -436,6 +436,26 @@ def test_settings_that_come_to_nothing_are_told_and_end_no_sweep(tmp_path: Path)
     assert all("the loss is" in row["reason"] for row in told)
 
 
+def test_a_loss_of_ones_own_is_a_method_whose_code_belongs_to_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"own_{tmp_path.name}"
+    code = "from tutelage.losses import KD\nclass Half(KD):\n    pass\n"
+    (tmp_path / f"{name}.py").write_text(code)
+    small = resolved(schedule__student__epochs=1, schedule__teacher__epochs=1)
+    plan = search_space.plan(small.recipe, method=f"kd,{name}:Half")
+    told = runner.run(small, plan, "sweep")
+    assert {row["method"] for row in told["trials"]} == {"baseline", "kd", f"{name}:Half"}
+    assert runner.run(small, plan, "sweep") == told
+    (tmp_path / f"{name}.py").write_text(f"{code}# changed\n")
+    with pytest.raises(RunError, match="other code"):
+        runner.run(small, plan, "sweep")
+    # A sweep without it has the key that it had before there were such losses.
+    plain = search_space.plan(small.recipe, method="kd,dkd")
+    assert runner._full_key(small, plain) == runner._key(small.keys(), plain)
+
+
 def test_data_in_memory_can_not_be_shared_by_workers(tmp_path: Path) -> None:
     small = resolved()
     part = Part(small.data.train.images[:400], small.data.train.labels[:400])

@@ -101,6 +101,7 @@ def test_a_setting_changes_its_keys_alone_and_another_method_drops_the_other_s_o
         ({"alpha": 0}, "0 is the baseline"),
         ({"temperature": "0,1"}, "temperature: expected numbers above 0, found 0"),
         ({"method": "kd,kdd"}, "found 'kdd'; did you mean kd"),
+        ({"method": "a:b", "temperature": "1,2"}, "found a:b"),
         ({"method": ""}, "method: expected some of kd"),
         ({"method": "kd,fitnet", "temperature": 2}, "methods that have one, found fitnet"),
         ({"seeds": 0}, "seeds: expected 1 to 2147483648"),

@@ -15,6 +15,8 @@ from tutelage._version import __version__
 from tutelage.cli.cache import cache
 from tutelage.cli.compare import compare
 from tutelage.cli.export import export, profile
+from tutelage.cli.init import init
+from tutelage.cli.listing import losses, models
 from tutelage.cli.output import fail
 from tutelage.cli.predict import evaluate, predict
 from tutelage.cli.report import report
@@ -25,6 +27,7 @@ from tutelage.cli.views import views
 from tutelage.errors import TutelageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "run": run,
     "distill": distill,
     "compare": compare,
@@ -36,6 +39,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "profile": profile,
     "serve": serve,
+    "models": models,
+    "losses": losses,
     "cache": cache,
 }
 # Earlier names, by the position where they are refused: the command itself, or any option.

@@ -77,6 +77,70 @@ def _costs(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def models_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Table of the models that can be named.
+
+    Args:
+        rows: from `models.architectures.table`.
+        title: title of the table.
+
+    Returns:
+        A `rich` table.
+    """
+    drawn = Table(title=Text(title), title_justify="left")
+    for heading in ("model", "parameters", "MACs", "architecture"):
+        right = heading in ("parameters", "MACs")
+        drawn.add_column(heading, justify="right" if right else "left", no_wrap=heading == "model")
+    for row in rows:
+        sizes = (f"needs {row['smallest']}x{row['smallest']}", "")
+        if row["parameters"] is not None:
+            sizes = (f"{row['parameters']:,}", formatting.thousands(row["macs"]))
+        drawn.add_row(row["name"], *sizes, row["description"])
+    return drawn
+
+
+def losses_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Table of the losses that can be named.
+
+    Args:
+        rows: from `losses.catalog.table`.
+
+    Returns:
+        A `rich` table.
+    """
+    drawn = Table(title="Distillation losses", title_justify="left", show_lines=True)
+    for heading in ("loss", "needs", "settings", "arXiv"):
+        drawn.add_column(heading, no_wrap=heading != "loss")
+    for row in rows:
+        settings = [
+            name if value is None else f"{name} = {value:g}"
+            for name, value in row["settings"].items()
+        ]
+        drawn.add_row(
+            f"{row['name']}\n{row['description']}",
+            "\n".join(row["needs"]),
+            "\n".join(settings),
+            row["source"].removeprefix("arXiv "),
+        )
+    return drawn
+
+
+def summary_table(rows: Sequence[tuple[str, str]], title: str) -> Table:
+    """Table of what a folder of images contains.
+
+    Args:
+        rows: from `data.summary.ImageSummary.rows`.
+        title: title of the table.
+
+    Returns:
+        A `rich` table.
+    """
+    drawn = Table(title=Text(title), title_justify="left", show_header=False)
+    for heading, text in rows:
+        drawn.add_row(heading, Text(formatting.printable(text)))
+    return drawn
+
+
 def spreads(group: Mapping[str, Any], data: str) -> Table:
     """Table of means and standard deviations over seeds, one column per model.
 

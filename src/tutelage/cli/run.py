@@ -68,8 +68,8 @@ def distill(
     teacher: Annotated[
         list[str],
         typer.Option(
-            help=".keras, .onnx or .npy (logits) file, run folder, package.module:function, or "
-            "name of a model to train; repeat for an ensemble."
+            help="Trained teacher: .keras, .onnx or .npy (logits) file, run folder, or "
+            "package.module:function; repeat for an ensemble. Or the name of a model to train."
         ),
     ],
     data: DataPath,
@@ -83,6 +83,13 @@ def distill(
             metavar="FOLDER", help="Unlabeled images, used with the teacher's soft targets only."
         ),
     ] = None,
+    train_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--train-teacher",
+            help="Train the network that package.module:function of --teacher returns.",
+        ),
+    ] = False,
     source: Annotated[
         str,
         typer.Option("--recipe", help="Recipe for all other settings: bundled or a .toml file."),
@@ -107,7 +114,11 @@ def distill(
     from tutelage import recipe as recipes
 
     values = recipes.overrides(
-        teacher=one_or_all(teacher), student=student, data=data, unlabeled=unlabeled
+        teacher=one_or_all(teacher),
+        student=student,
+        data=data,
+        unlabeled=unlabeled,
+        train_teacher=train_teacher,
     )
     values |= overrides(settings, None, None) | _shortcuts(seed, alpha, temperature, epochs)
     use_threads(threads)

@@ -34,7 +34,8 @@ def sweep(
         str | None, typer.Option(metavar="VALUES", help="Range, list or value, like --alpha.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="List of losses: kd,dkd.")
+        str | None,
+        typer.Option(metavar="NAMES", help="List of losses, see tutelage losses: kd,dkd."),
     ] = None,
     seeds: Annotated[
         int, typer.Option(metavar="N", help="Seeds per setting, consecutive from --seed.")

@@ -40,9 +40,11 @@ class Origin:
         flip: whether views are flipped at random.
         shift: largest random shift, in pixels.
         cutout: side of the square cut out, in pixels.
-        transforms: the other settings of the recipe's views; none if there are none.
         precision: data type of the teacher's computation.
         shape: (images, classes), or (images, teachers, classes).
+        exact: whether logits are stored as they are, in float32, for losses that may depend on a
+            common offset or on the last digits.
+        transforms: the other settings of the recipe's views.
     """
 
     teacher: str
@@ -53,19 +55,19 @@ class Origin:
     cutout: int
     precision: str
     shape: tuple[int, ...]
+    exact: bool = False
     transforms: dict[str, Any] = field(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        """All of it, for JSON; without `transforms` if there are none, as in version 0.2."""
-        settings = asdict(self)
-        if not settings["transforms"]:
-            del settings["transforms"]
-        return settings
 
     def key(self) -> str:
         """The name of the origin's folder."""
-        text = json.dumps(self.settings() | {"stored": "less each row's maximum"}, sort_keys=True)
+        stored = "as they are" if self.exact else "less each row's maximum"
+        text = json.dumps(self.tree() | {"stored": stored}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def tree(self) -> dict[str, Any]:
+        """The attributes as plain values; those added since version 0.1 only if they are set."""
+        added = ("exact", "transforms")
+        return {name: value for name, value in asdict(self).items() if value or name not in added}
 
 
 class LogitCache:
@@ -73,6 +75,7 @@ class LogitCache:
 
     They are stored less each row's maximum, which no softmax depends on: a common offset would
     take their digits. Then rounding changes a probability by at most 2e-4 at any temperature.
+    Those of an exact origin are stored as they are, in float32.
 
     Views are numbered like the epochs that use them. Each is written atomically to its own
     file, with a checksum next to it: an interrupted write resumes, and a damaged file is
@@ -140,17 +143,19 @@ class LogitCache:
             return
         storage.make_folder(self.folder)
         with storage.replacing(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps(self.origin.settings(), indent=1) + "\n")
+            temporary.write_text(json.dumps(self.origin.tree(), indent=1) + "\n")
         size = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(images.shape[1:])))
         chunks = [np.arange(i, min(i + size, len(images))) for i in range(0, len(images), size)]
         progress.stage("caching teacher logits", count, count - len(missing), len(chunks), "pass")
         with self._views(images).loader(workers) as loader:
             for done, number in enumerate(missing, start=count - len(missing) + 1):
                 began = time.monotonic()
-                logits = np.empty(self.origin.shape, np.float16)
+                kind = np.float32 if self.origin.exact else np.float16
+                logits = np.empty(self.origin.shape, kind)
                 batches = loader.batches((number, index) for index in chunks)
                 for step, (index, views) in enumerate(zip(chunks, batches, strict=True), start=1):
-                    logits[index] = _rounded(teacher(views))
+                    answers = teacher(views)
+                    logits[index] = _finite(answers) if self.origin.exact else _rounded(answers)
                     progress.step(step, {})
                 seconds = time.monotonic() - began
                 self._store(number, logits, seconds)
@@ -165,7 +170,7 @@ class LogitCache:
             index: indices of the images, integers of shape (n,).
 
         Returns:
-            float32 of shape (n, classes), less each row's maximum.
+            float32 of shape (n, classes), less each row's maximum unless the origin is exact.
 
         Raises:
             LogitsError: if the view is missing or its file is damaged.
@@ -296,11 +301,11 @@ def _refuse_others(manifest: Path, origin: Origin) -> None:
         raise LogitsError(
             f"{manifest} is damaged: delete it with `tutelage cache --clear`"
         ) from error
-    wanted = origin.settings() | {"shape": origin.shape}
+    wanted = origin.tree()
     different = [
-        f"{name} is {found.get(name)!r} there and {value!r} here"
-        for name, value in wanted.items()
-        if found.get(name) != value
+        f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+        for name in {**wanted, **found}
+        if found.get(name) != wanted.get(name)
     ]
     if different:
         raise LogitsError(
@@ -320,3 +325,10 @@ def _rounded(logits: np.ndarray) -> np.ndarray:
             f"{logits.flat[np.abs(logits).argmax()]}; is it trained, and on such images?"
         )
     return below.astype(np.float16)
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    """The logits, or LogitsError if one is not finite."""
+    if not np.isfinite(logits).all():
+        raise LogitsError("the teacher's logits must be finite; is it trained, and on such images?")
+    return logits

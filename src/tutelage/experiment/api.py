@@ -129,6 +129,7 @@ def distill(
     student: Source = "student-300k",
     data: Data,
     unlabeled: str | os.PathLike[str] | np.ndarray | None = None,
+    train_teacher: bool = False,
     recipe: str | os.PathLike[str] = "distill",
     settings: Mapping[str, object] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -140,9 +141,9 @@ def distill(
     Called again, it continues an interrupted run or returns the finished one.
 
     Args:
-        teacher: a Keras model, a PyTorch module, a `.keras`, `.onnx` or `.npy` file, a run folder,
-            `package.module:function`, or the name of one of `recipe.MODELS`, which is
-            trained; or a list, for an ensemble.
+        teacher: a trained teacher: a Keras model, a PyTorch module, a `.keras`, `.onnx` or `.npy`
+            file, a run folder, or `package.module:function`, which returns a model; or a list,
+            for an ensemble. Or the name of one of `recipe.MODELS`, which the run trains.
         student: a Keras model, which is copied, a `.keras` file, `package.module:function`, or the
             name of one of `recipe.MODELS`.
         data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
@@ -150,6 +151,8 @@ def distill(
             of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
         unlabeled: additional images on which the student learns from the teacher alone: a folder,
             or uint8 of shape (n, height, width, channels). Sets alpha to 1.
+        train_teacher: whether `teacher` is not trained yet: a Keras model, which is copied, or
+            `package.module:function`, which the run trains as `schedule.teacher` says.
         recipe: the name of a bundled recipe, or a TOML file.
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
         out: the run's folder; default: `runs/RECIPE-HASH`, a hash of everything it depends on.
@@ -178,7 +181,13 @@ def distill(
     >>> sorted(outcome.results["models"])
     ['baseline', 'student', 'teacher']
     """
-    named = recipes.overrides(teacher=teacher, student=student, data=data, unlabeled=unlabeled)
+    named = recipes.overrides(
+        teacher=teacher,
+        student=student,
+        data=data,
+        unlabeled=unlabeled,
+        train_teacher=train_teacher,
+    )
     loaded = recipes.load(recipe, named | dict(settings or {}))
     experiment = prepare(
         loaded,
@@ -186,6 +195,7 @@ def distill(
         teacher=None if recipes.is_path(teacher) else teacher,
         student=None if recipes.is_path(student) else student,
         unlabeled=unlabeled if isinstance(unlabeled, np.ndarray) else None,
+        train_teacher=train_teacher,
         progress=progress,
     )
     folder = (

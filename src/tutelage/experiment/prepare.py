@@ -39,6 +39,7 @@ def prepare(
     teacher: Source | Sequence[Source] | None = None,
     student: Source | None = None,
     unlabeled: Images | None = None,
+    train_teacher: bool = False,
     progress: Progress | None = None,
 ) -> Experiment:
     """Load and split the data, load given models, and check that everything is compatible.
@@ -49,6 +50,7 @@ def prepare(
         teacher: overrides the recipe's; any source for `resolve.teacher`, or a list of them.
         student: overrides the recipe's; any source for `resolve.student`.
         unlabeled: overrides the recipe's; uint8 images of the data's shape.
+        train_teacher: whether `teacher` is a network to train, any source for `resolve.student`.
         progress: notified of each image while many are decoded.
 
     Returns:
@@ -78,14 +80,16 @@ def prepare(
         like = train.images
         unlabeled, more = unlabeled_images.read(section.unlabeled, like=like, progress=progress)
         notes += more
+    network = recipe.teacher.own if teacher is None else teacher if train_teacher else None
     experiment = Experiment(
         recipe=recipe,
         data=data,
         train=train,
         validation=validation,
         precision=precision,
-        teacher=_teacher(recipe.teacher.file if teacher is None else teacher, recipe, data),
-        student=recipe.student.file or None if student is None else student,
+        teacher=None if train_teacher else _teacher(teacher, recipe, data),
+        teacher_network=network,
+        student=recipe.student.file or recipe.student.own if student is None else student,
         unlabeled=unlabeled,
         notes=notes,
     )
@@ -154,8 +158,10 @@ def check(experiment: Experiment) -> None:
             loss.validate_model_compatibility(*models)
     if teacher.given is not None and teacher.given.model is not None:
         rehearsal.check_file(teacher.given.model, teacher.given.name, experiment.validation.images)
-    if student.source is not None:
-        rehearsal.rehearse(student)
+    for stage in (teacher, student):
+        own_loss = stage.targets is not None and any(t.own for t in recipe.loss.terms())
+        if stage.source is not None or own_loss:
+            rehearsal.rehearse(stage)
 
 
 def _load(recipe: Recipe, progress: Progress | None) -> Dataset:
@@ -173,8 +179,9 @@ def _load(recipe: Recipe, progress: Progress | None) -> Dataset:
 def _teacher(
     source: Source | Sequence[Source] | None, recipe: Recipe, data: Dataset
 ) -> Teacher | None:
-    """The given teacher, if any; a list is an ensemble."""
-    if source is None or (isinstance(source, str) and not source):
+    """The given teacher or the recipe's file, if any; a list is an ensemble."""
+    source = recipe.teacher.file if source is None else source
+    if isinstance(source, str) and not source:
         return None
     images, classes, entry = data.train.images, data.classes, preprocessing(recipe.teacher)
     if not isinstance(source, list | tuple):

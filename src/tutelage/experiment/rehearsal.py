@@ -13,28 +13,27 @@ import numpy as np
 from tutelage.data.content import Images
 from tutelage.data.datasets import Part
 from tutelage.distillation.logit_cache import GivenLogits
-from tutelage.errors import MissingExtraError, ModelError, TutelageError, extra
+from tutelage.errors import MissingExtraError, ModelError, TutelageError, extra, reason
 from tutelage.experiment import stages
 from tutelage.experiment.spec import StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
-from tutelage.models.probing import reason
 
 _IMAGES = 8  # of a rehearsal: more would only take longer
 
 
 def rehearse(stage: StageSpec) -> None:
-    """Train a given student for one step, as a whole stage, and save and load it.
+    """Train a network for one step, as a whole stage, and save and load it.
 
     Args:
-        stage: the student's stage.
+        stage: a stage with a network or a loss of the user's own.
 
     Raises:
         ModelError: if it can't be trained, saved, or read again.
         TrainingError: if its loss is not finite.
     """
-    assert stage.source is not None
-    name = getattr(stage.source, "name", str(stage.source))
+    source = stage.network.model if stage.source is None else stage.source
+    name = getattr(source, "name", str(source))
     part = _few(stage.labeled)
     step = replace(
         stage,
@@ -44,16 +43,22 @@ def rehearse(stage: StageSpec) -> None:
         schedule=replace(stage.schedule, epochs=1),
     )
     targets = None
+    losses = ""
+    if stage.targets is not None:
+        own = ", ".join(term.name for term in stage.targets.loss.terms() if term.own)
+        losses = f" with {own}" if own else ""
     if stage.targets is not None and not from_recipe.reads_layers(stage.targets.loss):
         logits = np.random.default_rng(0).normal(size=(len(part), len(stage.classes)))
         targets = replace(stages.losses(step), logits=GivenLogits(logits.astype(np.float32)))
     with tempfile.TemporaryDirectory() as folder:
         try:
             model, _, _ = stages.train(step, targets, checkpoint=Path(folder) / "rehearsal.npz")
-        except TutelageError:
-            raise
-        except Exception as error:  # layers can raise anything
-            raise ModelError(f"{name} can't be trained: {reason(error)}") from error
+        except TutelageError as error:
+            if not losses:
+                raise
+            raise ModelError(f"{name} can't be trained{losses}: {error}") from error
+        except Exception as error:  # layers and losses can raise anything
+            raise ModelError(f"{name} can't be trained{losses}: {reason(error)}") from error
     check_file(model, name, part.images)
 
 

@@ -21,6 +21,7 @@ from tutelage.experiment.spec import Experiment, StageSpec, hash_of
 from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Recipe
+from tutelage.recipe.reference import is_reference
 from tutelage.runs import run_folder
 from tutelage.runs.run_folder import RunFolder
 from tutelage.training import trainer
@@ -182,7 +183,17 @@ def _report_notes(experiment: Experiment, progress: Progress) -> None:
         assert teacher.logits is not None
         logits = teacher.logits(validation.images, "float32")
     if warning := chance.warn_if_at_chance(logits, validation.labels):
-        progress.note(f"warning: {warning}")
+        progress.note(f"warning: {warning}{_how_to_train(experiment.recipe.teacher.file)}")
+
+
+def _how_to_train(teacher: str | tuple[str, ...]) -> str:
+    """How a run trains a teacher that was given as a trained one, if it may be no such."""
+    if not isinstance(teacher, str) or not (is_reference(teacher) or teacher.startswith("<")):
+        return ""
+    return (
+        "; a teacher is used as it is: to train it, set teacher.model instead of teacher.file "
+        "(--train-teacher of tutelage distill, train_teacher=True in Python)"
+    )
 
 
 def _follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> None:

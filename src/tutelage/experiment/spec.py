@@ -21,6 +21,7 @@ from tutelage.distillation.answers import sample
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
 from tutelage.models import loading, resolve, stored_logits, zoo
+from tutelage.models.architectures import ARCHITECTURES
 from tutelage.models.digest import keras_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
@@ -128,6 +129,7 @@ class StageSpec:
             classes=self.classes,
             preprocessing=preprocessing(self.network),
             seed=self.weight_seed,
+            role="teacher" if self.role == "teacher" else "student",
         )
 
 
@@ -142,6 +144,8 @@ class Experiment:
         validation: the images held out from training.
         precision: training precision, `"float32"` or `"bfloat16"`.
         teacher: a given teacher, used instead of training one.
+        teacher_network: a given network to train as the teacher, any source for
+            `resolve.student`.
         student: a given student, any source for `resolve.student`.
         unlabeled: additional unlabeled images for the student, as those of `data`.
         whole: whether baseline and student also train on the validation images.
@@ -154,6 +158,7 @@ class Experiment:
     validation: Part
     precision: str
     teacher: Teacher | None = None
+    teacher_network: Source | None = None
     student: Source | None = None
     unlabeled: Images | None = None
     whole: bool = False
@@ -174,7 +179,7 @@ class Experiment:
             role="teacher",
             key=keys["teacher"],
             network=recipe.teacher,
-            source=None,
+            source=self.teacher_network,
             given=self.teacher,
             classes=self.data.classes,
             geometry=geometry.from_recipe(recipe.data),
@@ -227,14 +232,15 @@ class Experiment:
 
     @cached_property
     def answers(self) -> dict[str, np.ndarray]:
-        """Logits that given models, the student untrained, return for a few training images."""
+        """Logits of given models, before the run trains them, for a few training images."""
         images = self.data.train.images
         images, answers = images[sample(len(images))], {}
         if self.teacher is not None and self.teacher.logits is not None:
             compute = self.teacher.member_logits or self.teacher.logits
             answers["teacher"] = compute(images, "float32")
-        if self.student is not None:
-            answers["student"] = loading.logits(self.stage("student").build(), images)
+        for name in ("teacher", "student"):
+            if (stage := self.stage(name)).source is not None:
+                answers[name] = loading.logits(stage.build(), images)
         return answers
 
     @property
@@ -314,10 +320,10 @@ class Experiment:
         if self.teacher:
             teacher = hash_of({"file": self.teacher.digest})
         else:
-            network = _architecture(recipe.teacher)
+            network = self._digests["teacher"] or _architecture(recipe.teacher)
             teacher = hash_of(common | {"model": network, "schedule": tree["schedule"]["teacher"]})
         baseline = common | {
-            "model": self._student_digest or _architecture(recipe.student),
+            "model": self._digests["student"] or _architecture(recipe.student),
             "schedule": tree["schedule"]["student"],
             "views": _with_distinct(with_shift(recipe.views, recipe.schedule.student)),
         }
@@ -326,6 +332,8 @@ class Experiment:
         if transfer is not None:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
+        if code := from_recipe.code_digests(recipe.loss):
+            student["code"] = code
         if self.unlabeled is not None:
             pool = self.unlabeled
             student["pool"] = (
@@ -334,17 +342,25 @@ class Experiment:
         return {"teacher": teacher, "baseline": hash_of(baseline), "student": hash_of(student)}
 
     @cached_property
-    def _student_digest(self) -> dict[str, str] | None:
-        if self.student is None:
-            return None
-        model, _ = resolve.student(
-            self.student,
-            images=self._transferred(self.train).images,
-            classes=self.data.classes,
-            preprocessing=preprocessing(self.recipe.student),
-            seed=self.recipe.seed,
-        )
-        return {"digest": keras_digest(model)}
+    def _digests(self) -> dict[str, dict[str, str] | None]:
+        """What identifies the given networks that are trained, with their initial weights."""
+        recipe, student = self.recipe, self._transferred(self.train)
+        digests: dict[str, dict[str, str] | None] = {"teacher": None, "student": None}
+        for role, source, network, part, seed in (
+            ("teacher", self.teacher_network, recipe.teacher, self.train, _TEACHER_SEED),
+            ("student", self.student, recipe.student, student, 0),
+        ):
+            if source is not None:
+                model, _ = resolve.student(
+                    source,
+                    images=part.images,
+                    classes=self.data.classes,
+                    preprocessing=preprocessing(network),
+                    seed=recipe.seed + seed,
+                    role=role,
+                )
+                digests[role] = {"digest": keras_digest(model)}
+        return digests
 
 
 def preprocessing(network: Network) -> Preprocessing:
@@ -371,7 +387,7 @@ def _with_distinct(views: Views) -> dict[str, Any]:
 def _architecture(network: Network) -> dict[str, Any]:
     # The name alone would not distinguish versions of a model.
     name = str(network.model)
-    return {"model": name, "architecture": asdict(zoo.ARCHITECTURES[name])}
+    return {"model": name, "architecture": asdict(ARCHITECTURES[name])}
 
 
 def hash_of(tree: Any) -> str:

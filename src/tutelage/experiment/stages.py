@@ -84,6 +84,7 @@ def targets(
         cutout=stage.schedule.cutout,
         precision=stage.precision,
         shape=(len(images), *teachers, len(stage.classes)),
+        exact=any(term.own for term in spec.loss.terms()),
         transforms={name: v for name, v in views.items() if name not in ("flip", "shift")},
     )
 

@@ -14,7 +14,7 @@ from tutelage.losses.pooling import same_size
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class AttentionTransfer(FeatureLoss):
-    """Attention: `mean((a_t - a_s)^2)`, `a = flatten(mean_c f^2)` divided by its norm.
+    """Attention maps of each stage: `mean((a_t - a_s)^2)`, `a = flatten(mean_c f^2)` by its norm.
 
     The larger of two maps is pooled to the size of the smaller. Compares every stage.
     Source: Zagoruyko and Komodakis 2017, arXiv 1612.03928, equation 2, in the form of the authors'

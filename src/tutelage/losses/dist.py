@@ -15,7 +15,7 @@ from tutelage.losses.validation import temperature_of, weight_of
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class DIST(LogitsLossBase):
-    """Matched relations: `T^2 * (beta * (1 - r_rows) + gamma * (1 - r_columns))`.
+    """Correlations of probabilities: `T^2 * (beta * (1 - r_rows) + gamma * (1 - r_columns))`.
 
     `r_rows` is the Pearson correlation between the teacher's and the student's
     `softmax(z / T)` of a sample, averaged over the batch; `r_columns` that between a class's

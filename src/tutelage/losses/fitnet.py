@@ -15,7 +15,7 @@ from tutelage.losses.pooling import same_size
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class FitNet(FeatureLoss):
-    """Hints: `mean((f_t - r(f_s))^2)`, over all values of the features.
+    """Hints from a middle stage: `mean((f_t - r(f_s))^2)`, over all values of the features.
 
     `r` is a 1x1 convolution to the teacher's channels that `tutelage.Distiller` creates and
     trains. Called directly, the loss compares its inputs as they are and requires the same number

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from tutelage import losses as available
 from tutelage.errors import ModelError
+from tutelage.losses import catalog, own_loss
 from tutelage.recipe import SETTINGS, Loss, Term
 
-_LOSSES: dict[str, Callable[..., keras.distillation.DistillationLoss]] = {
-    "kd": available.KD,
-    "standardized-kd": available.StandardizedKD,
-    "dkd": available.DKD,
-    "nkd": available.NKD,
-    "dist": available.DIST,
-    "fitnet": available.FitNet,
-    "attention-transfer": available.AttentionTransfer,
-    "similarity-preserving": available.SimilarityPreserving,
-    "rkd": available.RKD,
-    "reviewkd": available.ReviewKD,
-}
-_USUAL_WEIGHTS = {
-    "fitnet": 100.0,
-    "attention-transfer": 1000.0,
-    "similarity-preserving": 3000.0,
-    "reviewkd": 5.0,
-}
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
 _RISE = 0.1  # default fraction of the steps in which a weight rises linearly
 
@@ -72,7 +54,7 @@ def weights(loss: Loss, steps: int) -> list[Any]:
     """
     weights: list[Any] = []
     for term in loss.terms():
-        weight = _USUAL_WEIGHTS.get(term.name, 1.0) if term.weight is None else term.weight
+        weight = catalog.weight(term.name) if term.weight is None else term.weight
         if term.ramp == "linear":
             rise = math.ceil(steps * (_RISE if term.warmup is None else term.warmup))
             weights.append(keras.optimizers.schedules.PolynomialDecay(0.0, rise, weight))
@@ -99,12 +81,20 @@ def temperature(loss: Loss) -> float:
     >>> from_recipe.temperature(recipe.Loss(name="dkd"))
     4.0
     """
-    return next((float(x.temperature) for x in losses(loss) if hasattr(x, "temperature")), 1.0)
+    values: list[Any] = [getattr(x, "temperature", None) for x in losses(loss)]
+    return next((float(x) for x in values if available.is_finite_number(x)), 1.0)
 
 
 def reads_layers(loss: Loss) -> bool:
     """Whether a loss compares intermediate layers, so the teacher must run at each step."""
     return any(isinstance(x, available.FeatureLoss) for x in losses(loss))
+
+
+def code_digests(loss: Loss) -> dict[str, str]:
+    """Hashes of the code of the user's own losses, by name; none for the bundled ones."""
+    return {
+        term.name: own_loss.code_digest(term.name, _loss(term)) for term in loss.terms() if term.own
+    }
 
 
 def check(loss: Loss, classes: int, batch_size: int) -> None:
@@ -117,6 +107,7 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
 
     Raises:
         ModelError: a loss is not; names it.
+        RecipeError: a loss of the user's own can't be made.
     """
     for term in loss.terms():
         term_loss = _loss(term)
@@ -133,8 +124,8 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
 
 
 def _loss(term: Term) -> keras.distillation.DistillationLoss:
+    if term.own:
+        return own_loss.make(term.name, term.settings or {})
     settings = {name: value for name in SETTINGS if (value := getattr(term, name)) is not None}
-    layers = ("teacher_layer", "student_layer")
-    return _LOSSES[term.name](
-        **{f"{name}_name" if name in layers else name: value for name, value in settings.items()}
-    )
+    arguments = {catalog.argument(name): value for name, value in settings.items()}
+    return catalog.CLASSES[term.name](**arguments)

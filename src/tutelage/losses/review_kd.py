@@ -20,7 +20,7 @@ _MOST_CHANNELS, _LEVELS = 512, (4, 2, 1)
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class ReviewKD(FeatureLoss):
-    """Knowledge review: `sum_k 2^-k mean((p_k(f_t) - p_k(g(f_s)))^2) / sum_k 2^-k`.
+    """Knowledge review of stages: `sum_k 2^-k mean((p_k(f_t) - p_k(g(f_s)))^2) / sum_k 2^-k`.
 
     `p_0` is the whole map; `p_1`, `p_2`, ... are the map pooled to 4x4, 2x2 and 1x1, without sizes
     that aren't smaller than the map (hierarchical context loss). `g` fuses features of deeper

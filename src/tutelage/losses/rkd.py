@@ -15,7 +15,8 @@ from tutelage.losses.validation import weight_of
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class RKD(FeatureLoss):
-    """Relations: `distance_weight * mean h(d_t - d_s) + angle_weight * mean h(a_t - a_s)`.
+    """Distances and angles in a batch: `distance_weight * mean h(d_t - d_s) + angle_weight * mean
+    h(a_t - a_s)`.
 
     `h(x)` is `x^2 / 2` for `|x| < 1`, else `|x| - 1/2`. d are the N^2 distances between a batch's
     features, divided by the mean of the positive ones; a are the N^3 cosines of the angles

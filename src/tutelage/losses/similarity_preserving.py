@@ -13,7 +13,7 @@ from tutelage.losses.numerics import flat, mean, unit_vectors
 
 @keras.saving.register_keras_serializable(package="tutelage")
 class SimilarityPreserving(FeatureLoss):
-    """Similarity matrices: `sum((G_t - G_s)^2) / N^2`, `G = f f^T` with rows of unit norm.
+    """Similarities in a batch: `sum((G_t - G_s)^2) / N^2`, `G = f f^T` with rows of unit norm.
 
     f are the flattened features of N samples, of any size. Compares the last stage.
     Source: Tung and Mori 2019, arXiv 1907.09682, equation 4.

@@ -12,7 +12,7 @@ from keras import layers, ops
 from tutelage import private_api
 from tutelage.data.content import Images
 from tutelage.distillation import output_kind
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, reason
 from tutelage.models import loading
 from tutelage.models.preprocessing import (
     Preprocessing,
@@ -22,7 +22,7 @@ from tutelage.models.preprocessing import (
     refuse_outputs,
     unused_name,
 )
-from tutelage.models.probing import probe, reason
+from tutelage.models.probing import probe
 
 
 def from_keras(

@@ -10,10 +10,10 @@ import torch
 
 from tutelage.data.content import Images
 from tutelage.distillation import output_kind
-from tutelage.errors import ModelError, extra
+from tutelage.errors import ModelError, extra, reason
 from tutelage.models import loading, onnx_model
 from tutelage.models.preprocessing import Preprocessing, input_size, refuse_channels
-from tutelage.models.probing import TeacherFunction, reason, teacher_function
+from tutelage.models.probing import TeacherFunction, teacher_function
 
 _WEIGHTS = "session.model_external_initializers_file_folder_path"
 _ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 from tutelage.data.content import Images
 from tutelage.distillation import output_kind
 from tutelage.distillation.answers import sample
-from tutelage.errors import ModelError, TutelageError
+from tutelage.errors import ModelError, TutelageError, reason
 from tutelage.models import loading
 from tutelage.models.preprocessing import Preprocessing, prepared, refuse_outputs
 
@@ -64,9 +63,3 @@ def teacher_function(
     if bound is None:
         return predict, notes
     return lambda raw, precision: output_kind.log_of(predict(raw, precision), bound), notes
-
-
-def reason(error: Exception) -> str:
-    """An error's class and message on one line, without the colors of a terminal."""
-    message = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
-    return " ".join(message.split())[:300]

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,10 +27,15 @@ from tutelage.models.digest import keras_digest, onnx_digest, torch_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.probing import TeacherFunction
 from tutelage.models.source import Source, find
+from tutelage.recipe import MODELS, suggestions
 
 _RAW = Preprocessing()
 _TEACHERS = "a .keras, .onnx or .npy file, a run folder, or package.module:function"
 _STUDENTS = "a .keras file or package.module:function: a student is trained, as a Keras model"
+_UNTRAINED_TEACHERS = (
+    "package.module:function, which returns a Keras model that the run trains; give a trained "
+    "teacher as teacher.file"
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ def teacher(
         source: a Keras model; a PyTorch module with one NCHW input; the path of a `.keras` file,
             of a run folder with `teacher.keras`, of an `.onnx` file, or of a `.npy` file of the
             training images' logits with a manifest `NAME.json` next to it that contains
-            `{"images": image_hash(images), "classes": [...]}`; or `package.module:function`, called
-            without arguments to return a Keras model or PyTorch module.
+            `{"images": image_hash(images), "classes": [...]}`; or `package.module:function`, which
+            returns a trained Keras model or PyTorch module. If the function has parameters
+            `input_shape`, (height, width, channels), and `classes`, it gets them.
         images: the training images, uint8 of shape (n, height, width, channels).
         classes: the classes' names, at least 2, in label order.
         preprocessing: the model's preprocessing; not for stored logits.
@@ -108,13 +115,19 @@ def teacher(
     (4, 2)
     """
     _check(images, classes, preprocessing)
-    name, resolved = find(source, _TEACHERS)
+    name, resolved = find(source, _TEACHERS, _offered(images, classes, preprocessing))
     index, named = None, list[str]()
     if isinstance(resolved, Path):
         if resolved.is_dir():
             resolved = resolved / "teacher.keras"
+        if not resolved.is_file() and name in MODELS:
+            raise ModelError(
+                f"no teacher at {name}: it is the name of a network that a run trains; give it as "
+                "teacher.model"
+            )
         if not resolved.is_file():
-            raise ModelError(f"no teacher at {name}: expected {_TEACHERS}")
+            hint = suggestions.did_you_mean(name, MODELS)
+            raise ModelError(f"no teacher at {name}: expected {_TEACHERS}{hint}")
         if resolved.suffix == ".npy":
             stored, index, notes = stored_logits.read(resolved, images, classes, preprocessing)
             made = Teacher(name, storage.sha256(resolved), None, None, stored, tuple(notes))
@@ -150,19 +163,24 @@ def student(
     classes: tuple[str, ...],
     preprocessing: Preprocessing = _RAW,
     seed: int,
+    role: str = "student",
 ) -> tuple[keras.Model, tuple[str, ...]]:
-    """Make a student from a Keras model, with its weights.
+    """Make a student, or a teacher to train, from a Keras model, with its weights.
 
-    The student is a copy with the current weights, state and trainable layers: `source` itself
+    The result is a copy with the current weights, state and trainable layers: `source` itself
     is not trained, and each call starts from the same weights.
 
     Args:
-        source: a Keras model, the path of a `.keras` file, or `package.module:function`, called
-            without arguments to return a Keras model, after `keras.utils.set_random_seed(seed)`.
+        source: a Keras model, the path of a `.keras` file, or `package.module:function`, which
+            returns a Keras model. The function is called after
+            `keras.utils.set_random_seed(seed)`, with those of the keyword arguments
+            `input_shape`, (height, width, channels), and `classes` that it has parameters for.
         images: as in `teacher`.
         classes: as in `teacher`.
         preprocessing: the model's preprocessing; becomes part of the student.
         seed: seed of a function's initial weights, from 0 to 2**32 - 1.
+        role: `"student"`, or `"teacher"` for one that is trained, which can't be a file; for
+            messages.
 
     Returns:
         A model from uint8 images of the data set's shape to logits (batch, classes), and notes
@@ -192,15 +210,17 @@ def student(
     _check(images, classes, preprocessing)
     if not 0 <= seed < 2**32:
         raise RecipeError(f"seed: expected an integer from 0 to {2**32 - 1}, found {seed}")
-    name, resolved = find(source, _STUDENTS, seed)
+    expected = _STUDENTS if role == "student" else _UNTRAINED_TEACHERS
+    name, resolved = find(source, expected, _offered(images, classes, preprocessing), seed)
     own = None
     if isinstance(resolved, Path):
-        if resolved.suffix != ".keras":
-            raise RecipeError(f"{name} can't be a student: expected {_STUDENTS}")
+        if resolved.suffix != ".keras" or role != "student":
+            hint = suggestions.did_you_mean(name, MODELS)
+            raise RecipeError(f"{name} can't be a {role}: expected {expected}{hint}")
         own = file_metadata.classes(resolved)
         resolved = loading.load_model(resolved)
     if not isinstance(resolved, keras.Model):
-        raise RecipeError(f"{name} is a PyTorch module: expected {_STUDENTS}")
+        raise RecipeError(f"{name} is a PyTorch module: expected {expected}")
     model, notes = keras_adapter.from_keras(resolved, name, images, len(classes), preprocessing)
     try:
         index = class_names.order(name, own, classes, notes)
@@ -223,6 +243,14 @@ def _check(images: Images, classes: tuple[str, ...], preprocessing: Preprocessin
     if len(classes) < 2:
         raise RecipeError(f"classes: expected at least 2 names, found {len(classes)}")
     preprocessing.check(images.shape[3])
+
+
+def _offered(
+    images: Images, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> dict[str, Any]:
+    """The keyword arguments of a function that makes a network."""
+    shape = (*(preprocessing.size or images.shape[1:3]), images.shape[3])
+    return {"input_shape": shape, "classes": len(classes)}
 
 
 def _in_order(made: Teacher, index: np.ndarray | None) -> Teacher:

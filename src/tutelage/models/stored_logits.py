@@ -11,10 +11,9 @@ import numpy as np
 from tutelage.data import view_loader
 from tutelage.data.content import Images
 from tutelage.distillation import output_kind
-from tutelage.errors import LogitsError, ModelError, RecipeError
+from tutelage.errors import LogitsError, ModelError, RecipeError, reason
 from tutelage.models import class_names
 from tutelage.models.preprocessing import Preprocessing
-from tutelage.models.probing import reason
 
 _BATCH = 256  # images hashed at once
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -17,52 +16,8 @@ from keras import layers, ops
 
 from tutelage.data.content import Images
 from tutelage.errors import ModelError, RecipeError
+from tutelage.models.architectures import ARCHITECTURES, MLP
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """A plain convolutional network: blocks of two 3x3 convolutions, then a head.
-
-    Attributes:
-        filters: filters of each block's two convolutions; a block ends in 2x2 max pooling.
-        dropout: dropout rate after each block's pooling.
-        dense: units of the hidden dense layer; 0: global average pooling instead.
-        dense_dropout: dropout rate after the hidden dense layer.
-    """
-
-    filters: tuple[tuple[int, int], ...]
-    dropout: tuple[float, ...]
-    dense: int = 0
-    dense_dropout: float = 0.0
-
-
-@dataclass(frozen=True)
-class MLP:
-    """A fully connected network: hidden layers with ReLU, then a head.
-
-    Attributes:
-        units: units of each hidden layer.
-        dropout: dropout rate of the pixels and after each hidden layer.
-        max_norm: maximum norm of a hidden unit's incoming weights; 0: no limit.
-    """
-
-    units: tuple[int, ...]
-    dropout: tuple[float, ...]
-    max_norm: float = 0.0
-
-
-ARCHITECTURES: dict[str, Architecture | MLP] = {
-    "teacher-2m": Architecture(
-        ((64, 64), (128, 128), (256, 256)), (0.2, 0.3, 0.4), dense=256, dense_dropout=0.3
-    ),
-    "student-300k": Architecture(((32, 64), (64, 96), (96, 128)), (0.0, 0.0, 0.0)),
-    "digits-teacher": Architecture(((32, 32), (64, 64)), (0.2, 0.3), dense=64, dense_dropout=0.3),
-    "digits-student": Architecture(((4, 4), (8, 8)), (0.0, 0.0)),
-    "mlp-1200": MLP((1200, 1200), (0.05, 0.3, 0.3), max_norm=2.0),
-    "mlp-800": MLP((800, 800), (0.0, 0.0, 0.0)),
-    "mlp-300": MLP((300, 300), (0.0, 0.0, 0.0)),
-    "mlp-30": MLP((30, 30), (0.0, 0.0, 0.0)),
-}
 _WHITENING_IMAGES = 2000
 _WHITENING_BYTES = 2**29  # of patches at once
 _EXACT_BYTES, _SAMPLE_BYTES = 2**28, 2**27  # of images in normalization
@@ -224,9 +179,7 @@ def _check(name: str, images: Images, classes: int, seed: int) -> None:
             f"expected at least 2 classes and a seed of at least 0, found {classes} and {seed}"
         )
     height, width = images.shape[1:3]
-    architecture = ARCHITECTURES[name]
-    poolings = len(architecture.filters) if isinstance(architecture, Architecture) else 0
-    smallest = 2**poolings
+    smallest = ARCHITECTURES[name].smallest
     if min(height, width) < smallest:
         raise ModelError(
             f"{name}: expected images of at least {smallest}x{smallest} pixels, "

@@ -1,6 +1,8 @@
 """Recipe files: reading, overriding, validating, writing."""
 
+import copy
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -8,7 +10,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from tutelage.errors import RecipeError
 from tutelage.recipe import suggestions
-from tutelage.recipe.schema import LARGEST_SEED, SETTINGS, Recipe
+from tutelage.recipe.chain import BUNDLED, RecipeFile, merge, read_chain, without_replaced
+from tutelage.recipe.schema import LARGEST_SEED, Recipe
 
-BUNDLED = ("digits", "mnist", "cifar10", "distill")
+__all__ = ["BUNDLED", "key", "load", "parse_setting", "to_dict", "to_toml", "with_seeds"]
+
 _RECIPE = TypeAdapter(Recipe)
 
 
@@ -27,43 +30,29 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     """Read and validate a recipe.
 
     Args:
-        source: the name of a bundled recipe or the path of a TOML file.
+        source: the name of a bundled recipe or the path of a TOML file, which may extend another.
         overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, that replace the file's. A
-            different `loss.name` drops the settings of the file's loss, except alpha.
+            different `loss.name` drops the settings of the file's loss, except alpha, and a
+            different `model` of teacher or student the file's model and its preprocessing.
 
     Returns:
         The recipe, named after its file.
 
     Raises:
-        RecipeError: no such recipe, invalid TOML, or invalid values, all named in one line.
+        RecipeError: no such recipe, invalid TOML, or invalid values, all named in one line with
+            the file that contains them.
 
     Example:
         >>> load("digits", {"loss.alpha": 0.5}).loss.alpha
         0.5
     """
-    origin = f"{source}.toml" if source in BUNDLED else os.fspath(source)
-    tree = _parse(_read(source), origin)
-    if isinstance(data := tree.get("data"), dict) and "unlabelled" in data:
-        data["unlabeled"] = data.pop("unlabelled")  # the key in version 0.1.0
-    mistakes: dict[str, str] = {}
-    if "name" in tree:
-        mistakes["name"] = suggestions.unknown("name", _keys())
-    _drop_loss_settings(tree, (overrides or {}).get("loss.name"))
-    for key, value in (overrides or {}).items():
-        if not _is_utf8(value):
-            mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
-        elif key in _keys():
-            _put(tree, key, value)
-        else:
-            mistakes[key] = suggestions.unknown(key, _keys())
-    try:
-        recipe = _RECIPE.validate_python({**tree, "name": Path(origin).stem})
-    except ValidationError as error:
-        mistakes |= _mistakes(error, tree)
-    if mistakes:
-        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        lines = "; ".join(f"{key}: {text}" for key, text in mistakes.items())
-        raise RecipeError(f"{origin}: {count}: {lines}")
+    files = read_chain(source)
+    trees = list(itertools.accumulate((file.tree for file in files), merge))
+    tree, mistakes = _overridden(trees[-1], overrides or {})
+    recipe, invalid = _validated(tree, files[-1])
+    if mistakes := mistakes | invalid:
+        raise RecipeError(_by_file(mistakes, files, trees))
+    assert recipe is not None
     return recipe
 
 
@@ -169,31 +158,54 @@ def with_seeds(recipe: Recipe, count: int) -> list[Recipe]:
     return [replace(recipe, seed=recipe.seed + more) for more in range(count)]
 
 
-def _read(source: str | os.PathLike[str]) -> bytes:
-    try:
-        if source in BUNDLED:
-            return (resources.files("tutelage.recipe") / "presets" / f"{source}.toml").read_bytes()
-        return Path(source).read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        near = suggestions.nearest(str(source), BUNDLED)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise RecipeError(
-            f"no recipe {str(source)!r}: expected {', '.join(BUNDLED)} "
-            f"or the path of a .toml file{hint}"
-        ) from None
-    except OSError as error:
-        raise RecipeError(
-            f"{source}: expected a file that can be read, found: {error.strerror}"
-        ) from error
+def _overridden(
+    tree: dict[str, Any], overrides: Mapping[str, object]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """A copy of a recipe's content with overrides, and the mistakes in these."""
+    given: dict[str, Any] = {}
+    mistakes: dict[str, str] = {}
+    for key, value in overrides.items():
+        if not _is_utf8(value):
+            mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
+        elif key == "extends":
+            mistakes[key] = "expected in a recipe file only; give the recipe that it names instead"
+        elif key not in _keys() and not key.startswith("loss.settings."):
+            mistakes[key] = suggestions.unknown(key, _keys())
+        else:
+            _put(given, key, value)
+    tree = copy.deepcopy(without_replaced(tree, given))
+    for key, value in overrides.items():
+        if key not in mistakes:
+            _put(tree, key, value)
+    return tree, mistakes
 
 
-def _parse(content: bytes, origin: str) -> dict[str, Any]:
+def _validated(tree: dict[str, Any], file: RecipeFile) -> tuple[Recipe | None, dict[str, str]]:
+    """The recipe of a file's content, or None, and what is wrong by dotted key."""
+    mistakes: dict[str, str] = {}
+    if "name" in tree:
+        mistakes["name"] = suggestions.unknown("name", _keys())
     try:
-        return tomllib.loads(content.decode())
-    except ValueError as error:  # not UTF-8 or not TOML
-        last = content.rstrip().count(b"\n") + 1
-        reason = str(error).replace("at end of document", f"at line {last}, the last")
-        raise RecipeError(f"{origin}: invalid TOML: {reason}") from error
+        name = Path(file.origin).stem
+        return _RECIPE.validate_python({**tree, "name": name}), mistakes
+    except ValidationError as error:
+        return None, mistakes | _mistakes(error, tree)
+
+
+def _by_file(mistakes: dict[str, str], files: list[RecipeFile], trees: list[dict[str, Any]]) -> str:
+    """All mistakes in one line, each with the first file of a chain that contains it."""
+    known = [_validated(*pair)[1] for pair in zip(trees[:-1], files, strict=False)]
+    lines: dict[str, list[str]] = {files[-1].origin: []}
+    for key, text in mistakes.items():
+        # What is missing may be added to any of the files.
+        where = [] if text.endswith("found nothing") else [base.get(key) == text for base in known]
+        origin = files[where.index(True) if any(where) else -1].origin
+        lines.setdefault(origin, []).append(f"{key}: {text}")
+    return "; ".join(
+        f"{origin}: {len(each)} mistake{'s' if len(each) > 1 else ''}: {'; '.join(each)}"
+        for origin, each in lines.items()
+        if each
+    )
 
 
 def _is_utf8(value: object) -> bool:
@@ -203,14 +215,6 @@ def _is_utf8(value: object) -> bool:
         return True
     except UnicodeEncodeError:
         return False
-
-
-def _drop_loss_settings(tree: dict[str, Any], name: object) -> None:
-    """Drop the settings of the file's loss if an override names a different one."""
-    section = tree.get("loss")
-    if name is not None and isinstance(section, dict) and section.get("name", "kd") != name:
-        for setting in ("weight", "ramp", "warmup", *SETTINGS):
-            section.pop(setting, None)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
@@ -231,12 +235,13 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
         dotted = ".".join(str(part) for part in path)
         key = ".".join(part for part in path if isinstance(part, str))
         if detail["type"] == "unexpected_keyword_argument":
-            mistakes[dotted] = suggestions.unknown(key, _keys())
+            mistakes[dotted] = suggestions.unknown(key, {"extends": {}, **_keys()})
         elif detail["type"] == "value_error":
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
-            expected = suggestions.expected(_keys()[key])
-            mistakes[dotted] = f"expected {expected}, found {suggestions.value_at(tree, path)}"
+            expected, found = suggestions.expected(_keys()[key]), suggestions.value_at(tree, path)
+            hint = suggestions.did_you_mean(detail["input"], suggestions.names(_keys()[key]))
+            mistakes[dotted] = f"expected {expected}, found {found}{hint}"
     return mistakes
 
 

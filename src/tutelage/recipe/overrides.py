@@ -7,7 +7,14 @@ from typing import Any, get_args
 from tutelage.recipe.schema import MODELS, DataName
 
 
-def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -> dict[str, object]:
+def overrides(
+    *,
+    teacher: Any,
+    student: Any,
+    data: Any,
+    unlabeled: Any = None,
+    train_teacher: bool = False,
+) -> dict[str, object]:
     """Express a teacher, a student and data as recipe overrides.
 
     Args:
@@ -15,6 +22,7 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
         student: as in `distill`.
         data: as in `distill`.
         unlabeled: as in `distill`.
+        train_teacher: as in `distill`.
 
     Returns:
         Values by dotted key. An object that is neither a name nor a path appears as its type.
@@ -28,7 +36,8 @@ def overrides(*, teacher: Any, student: Any, data: Any, unlabeled: Any = None) -
     values: dict[str, object] = {}
     for role, source in (("teacher", teacher), ("student", student)):
         is_name = isinstance(source, str) and source in MODELS
-        values[f"{role}.{'model' if is_name else 'file'}"] = _described(source)
+        trained = is_name or (role == "teacher" and train_teacher)
+        values[f"{role}.{'model' if trained else 'file'}"] = _described(source)
     if isinstance(teacher, str | os.PathLike) and Path(teacher).suffix == ".npy":
         # The stored logits belong to the unaugmented images.
         values |= {"views.flip": False, "views.shift": 0, "views.distinct": 1}

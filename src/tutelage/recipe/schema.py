@@ -1,9 +1,21 @@
 """The sections and keys of a recipe, and the values each key allows."""
 
-from typing import Annotated, Literal, get_args
+import math
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    WithJsonSchema,
+)
 from pydantic.dataclasses import dataclass
+
+from tutelage.recipe import suggestions
+from tutelage.recipe.reference import is_reference
 
 DataName = Literal["digits", "mnist", "cifar10", "folder"]
 ModelName = Literal[
@@ -40,6 +52,54 @@ Unit = Annotated[StrictFloat, Field(ge=0, le=1)]
 Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
 Positive = Annotated[StrictFloat, Field(gt=0)]
 NonNegative = Annotated[StrictFloat, Field(ge=0)]
+
+
+def _model_source(name: str) -> str:
+    # A network given in Python is described by its type in angle brackets.
+    if name in MODELS or is_reference(name) or name.startswith("<"):
+        return name
+    file = name.endswith((".keras", ".onnx", ".npy")) or "/" in name
+    hint = "; give a file as `file`" if file else suggestions.did_you_mean(name, MODELS)
+    raise ValueError(f"expected one of {', '.join(_MODEL_SOURCES)}, found {name!r}{hint}")
+
+
+_MODEL_SOURCES = (*MODELS, "package.module:function")
+ModelSource = Annotated[
+    str, AfterValidator(_model_source), WithJsonSchema({"enum": list(_MODEL_SOURCES)})
+]
+
+
+def _loss_source(name: str) -> str:
+    if name in LOSSES or is_reference(name):
+        return name
+    hint = suggestions.did_you_mean(name, LOSSES)
+    raise ValueError(f"expected one of {', '.join(_LOSS_SOURCES)}, found {name!r}{hint}")
+
+
+_LOSS_SOURCES = (*LOSSES, "package.module:name")
+LossSource = Annotated[
+    str, AfterValidator(_loss_source), WithJsonSchema({"enum": list(_LOSS_SOURCES)})
+]
+
+
+def _plain(value: object) -> bool:
+    """Whether a value is one that both TOML and JSON can express."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _plain_values(settings: dict[str, Any]) -> dict[str, Any]:
+    for name, value in settings.items():
+        if not _plain(value):
+            raise ValueError(
+                "expected finite numbers, strings, booleans, and lists and tables of these, found "
+                f"{name} = {value!r}"
+            )
+    return settings
+
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -176,13 +236,16 @@ class Network:
     """A model: one of this package, by name, or one from a file.
 
     Args:
-        model: one of `MODELS`; required unless `file` is set.
-        file: used instead of `model`. Teacher: a trained `.keras` or `.onnx` file, a run folder,
-            or a `.npy` file of its logits; a list is an ensemble. Student: a `.keras` file whose
-            weights it starts from. Both: `package.module:function`, which returns the model.
+        model: a network that the run trains: one of `MODELS`, or `package.module:function`, which
+            returns an untrained Keras model; required unless `file` is set.
+        file: used instead of `model`. Teacher: one that is trained already and used as it is: a
+            `.keras` or `.onnx` file, a run folder, a `.npy` file of its logits, or
+            `package.module:function`, which returns it; a list is an ensemble. Student: a `.keras`
+            file whose weights it starts from, or as `model`.
         combine: how an ensemble is averaged: the mean of its `logits`, of its `probabilities`, or
             of the distillation `losses` with each member; None: logits.
-        size: input (height, width) in pixels of a model from a file; None: that of the images.
+        size: input (height, width) in pixels of a model that is not one of `MODELS`; None: that of
+            the images.
         scale: divisor of the pixels (0 to 255); None: 1.
         mean: subtracted after scaling, one number per channel.
         std: divisor after that, one number per channel.
@@ -194,13 +257,18 @@ class Network:
         (224, 224)
     """
 
-    model: ModelName | None = None
+    model: ModelSource | None = None
     file: str | tuple[str, ...] = ""
     combine: Literal["logits", "probabilities", "losses"] | None = None
     size: tuple[Pixels, Pixels] | None = None
     scale: Positive | None = None
     mean: tuple[StrictFloat, ...] | None = None
     std: tuple[Positive, ...] | None = None
+
+    @property
+    def own(self) -> str | None:
+        """A network of the user's own that the run trains: `model`, if it is none of `MODELS`."""
+        return None if self.file or self.model in MODELS else self.model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -209,7 +277,9 @@ class Term:
 
     Args:
         name: the loss: on logits `kd`, `standardized-kd`, `dkd`, `nkd` or `dist`; on features
-            `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`.
+            `fitnet`, `attention-transfer`, `similarity-preserving`, `rkd` or `reviewkd`; or
+            `package.module:name`, a class or function of your own that returns a distillation
+            loss on logits.
         weight: factor of the loss, at least 0; None: its default: 100 for `fitnet`, 1000
             for `attention-transfer`, 3000 for `similarity-preserving`, 5 for `reviewkd`, 1 for the
             others.
@@ -225,6 +295,7 @@ class Term:
         angle_weight: `rkd`: weight of the angles; None: the authors' value.
         teacher_layer: the teacher's layer that a feature loss uses; None: chosen automatically.
         student_layer: the student's layer; None: chosen automatically.
+        settings: keyword arguments of a loss of your own; None: none.
 
     Source:
         See the losses in `tutelage.losses`.
@@ -234,7 +305,7 @@ class Term:
         10.0
     """
 
-    name: LossName = "kd"
+    name: LossSource = "kd"
     weight: NonNegative | None = None
     ramp: Literal["linear", "cosine"] | None = None
     warmup: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
@@ -245,14 +316,26 @@ class Term:
     angle_weight: NonNegative | None = None
     teacher_layer: str | None = None
     student_layer: str | None = None
+    settings: Annotated[dict[str, Any], AfterValidator(_plain_values)] | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether the loss is one of the user's own."""
+        return self.name not in LOSSES
 
 
 def _own_settings(term: Term) -> Term:
     for name, owners in SETTINGS.items():
         if (value := getattr(term, name)) is not None and term.name not in owners:
+            hint = "; give arguments of a loss of your own in settings" if term.own else ""
             raise ValueError(
-                f"{name} is for {', '.join(owners)}, found {name} = {value} with {term.name}"
+                f"{name} is for {', '.join(owners)}, found {name} = {value} with {term.name}{hint}"
             )
+    if term.settings is not None and not term.own:
+        raise ValueError(
+            f"settings is for a loss of your own, package.module:name, found it with {term.name}; "
+            "its settings are keys of their own"
+        )
     if (term.teacher_layer is None) != (term.student_layer is None):
         raise ValueError("expected both teacher_layer and student_layer, found only one")
     if term.warmup is not None and term.ramp != "linear":
@@ -354,10 +437,10 @@ def _known(network: Network) -> Network:
     if network.model is None and not network.file:
         raise ValueError(f"expected model, one of {', '.join(MODELS)}, or file, found neither")
     for name in ("size", "scale", "mean", "std"):
-        if (value := getattr(network, name)) is not None and not network.file:
+        if (value := getattr(network, name)) is not None and not (network.file or network.own):
             raise ValueError(
-                f"{name} applies only to a model from a file, found {name} = {value} with "
-                f"model {network.model}"
+                f"{name} applies only to a model of your own, from a file or a function, found "
+                f"{name} = {value} with model {network.model}"
             )
     if network.combine is not None and isinstance(network.file, str):
         raise ValueError("combine requires a list of files, found one file or none")

@@ -1,9 +1,12 @@
-"""Wording of recipe errors: the closest key, the expected and the actual value."""
+"""Wording of recipe errors: the closest key or name, the expected and the actual value."""
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable
 from typing import Any
+
+from tutelage.errors import RecipeError
 
 Schema = dict[str, Any]
 
@@ -61,6 +64,41 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
     return [other for other, n in distances.items() if n == least <= allowed[other]]
 
 
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` for the names that a word may be a misspelling of, else ""."""
+    near = nearest(word, known) if isinstance(word, str) else []
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def matching(pattern: str, known: Iterable[str], noun: str) -> list[str]:
+    """The names that match a pattern with the wildcards `*`, `?` and `[...]`.
+
+    Args:
+        pattern: the pattern.
+        known: the names.
+        noun: what they are names of, for the message.
+
+    Returns:
+        The names, in order.
+
+    Raises:
+        RecipeError: no name matches.
+
+    Example:
+
+    >>> from tutelage.recipe import suggestions
+    >>> suggestions.matching("*kd", ["kd", "dkd", "rkd", "dist"], "loss")
+    ['kd', 'dkd', 'rkd']
+    """
+    names = list(known)
+    if found := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
+        return found
+    raise RecipeError(
+        f"no {noun} {pattern!r}: expected one of {', '.join(names)}, or a pattern such as "
+        f"{names[0][:3]}*{did_you_mean(pattern, names)}"
+    )
+
+
 def _inside(section: list[str], keys: dict[str, Schema]) -> list[str]:
     """The dotted keys directly inside a section; an empty path is the top level."""
     return [key for key in keys if key.split(".")[:-1] == section]
@@ -99,12 +137,17 @@ def value_at(tree: Any, path: list[str | int]) -> str:
     return str(tree).lower() if isinstance(tree, bool) else " ".join(repr(tree).split())
 
 
+def names(schema: Schema) -> list[str]:
+    """The names that a JSON schema allows; none if it allows other values."""
+    schema = _some(schema)
+    return schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+
+
 def expected(schema: Schema) -> str:
     """Describe the values that a JSON schema allows."""
     schema = _some(schema)
-    if "const" in schema or "enum" in schema:
-        names = schema.get("enum") or [schema["const"]]
-        return f"one of {', '.join(names)}" if len(names) > 1 else repr(names[0])
+    if choices := names(schema):
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
     if schema["type"] == "array" and "items" in schema:
         kind = schema["items"]
         few = " of at least one" if schema.get("minItems") else ""

@@ -258,7 +258,8 @@ def _known_stages(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
         raise RunError(f"{manifest} is damaged: choose another --out") from error
     if owner != key:
         raise RunError(
-            f"{path} contains a run of another recipe or other data and was left unchanged: "
+            f"{path} contains a run of another recipe, other data or other code and was left "
+            "unchanged: "
             "choose another --out"
         )
     return stages

@@ -20,6 +20,7 @@ from tutelage.errors import RecipeError, RunError, TutelageError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import check, prepare
 from tutelage.experiment.spec import Experiment, hash_of
+from tutelage.losses import from_recipe
 from tutelage.models import resolve
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
@@ -156,7 +157,7 @@ def run(
             f"workers: expected 1 to {_MOST_PER_CORE * cores} on this machine of {cores} cores, "
             f"found {workers}"
         )
-    key, recipe = _key(experiment.keys(), plan), experiment.recipe
+    key, recipe = _full_key(experiment, plan), experiment.recipe
     changed = run_folder.changed(path, experiment.answers)
     results = _finished(path, key, _key(experiment.former_keys(), plan))
     if results and not changed:
@@ -255,7 +256,7 @@ def _worker(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         experiment = prepare(recipe)
-        if _key(experiment.keys(), plan) != key:
+        if _full_key(experiment, plan) != key:
             raise RecipeError(
                 "workers: expected 1 if data or models are given in memory or have changed, "
                 "as other processes load them from the recipe"
@@ -317,7 +318,8 @@ def _best(experiment: Experiment, best: TrialResult, teacher: Path) -> Experimen
     recipe = replace(recipe, loss=setting.loss(recipe.loss))
     images, classes = experiment.data.train.images, experiment.data.classes
     trained = experiment.teacher or resolve.teacher(teacher, images=images, classes=classes)
-    return replace(experiment, recipe=recipe, teacher=trained).on_all_images()
+    best_experiment = replace(experiment, recipe=recipe, teacher=trained, teacher_network=None)
+    return best_experiment.on_all_images()
 
 
 def _finished(path: Path, *keys: str) -> dict[str, Any] | None:
@@ -332,6 +334,15 @@ def _finished(path: Path, *keys: str) -> dict[str, Any] | None:
 def _tree(plan: Plan) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     return tree
+
+
+def _full_key(experiment: Experiment, plan: Plan) -> str:
+    """Hash of a sweep, including the code of the user's own losses among its methods."""
+    codes: dict[str, str] = {}
+    for variant in kinds(experiment, plan, min):
+        codes |= from_recipe.code_digests(variant.recipe.loss)
+    keys = experiment.keys()
+    return _key(keys | codes if codes else keys, plan)
 
 
 def _key(experiment: dict[str, str] | str, plan: Plan) -> str:

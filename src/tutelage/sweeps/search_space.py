@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias, get_args
 
 from tutelage.errors import RecipeError
-from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, with_seeds
+from tutelage.recipe import LOSSES, SETTINGS, Loss, Recipe, suggestions, with_seeds
+from tutelage.recipe.reference import is_reference
 
 Search: TypeAlias = Literal["grid", "random", "guided"]
 _MOST = 1000  # maximum number of values in a range
@@ -190,7 +190,7 @@ def plan(
         recipe: the recipe to vary.
         alpha: as in `values`, 0 to 1; 0 is the baseline.
         temperature: as in `values`, above 0.
-        method: names of losses, as a sequence or separated by commas.
+        method: names of losses, or `package.module:name`, as a sequence or separated by commas.
         seeds: the number of seeds, starting at the recipe's.
         search: one of `grid`, `random`, `guided`.
         trials: the number of settings to sample, unless it is a grid.
@@ -259,9 +259,8 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     names = given.split(",") if isinstance(given, str) else given
     methods = tuple(dict.fromkeys(name.strip() for name in names))
     for name in methods:
-        if name not in LOSSES:
-            near = difflib.get_close_matches(name, LOSSES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        if name not in LOSSES and not is_reference(name):
+            hint = suggestions.did_you_mean(name, LOSSES)
             raise RecipeError(f"method: expected some of {', '.join(LOSSES)}, found {name!r}{hint}")
     return methods
 

@@ -48,7 +48,7 @@ class StudentTrainer:
     ):
         self.experiment, self.teacher, self.path, self.key = experiment, teacher, path, key
         self.progress = progress
-        self._targets: dict[tuple[int, bool], DistillationTargets] = {}
+        self._targets: dict[tuple[int, bool, bool], DistillationTargets] = {}
 
     def prepare(self, plan: Plan, progress: Progress) -> None:
         """Compute and cache the teacher's logits that the plan's students need."""
@@ -95,7 +95,9 @@ class StudentTrainer:
 
     def _targets_of(self, stage: StageSpec, progress: Progress) -> DistillationTargets:
         assert stage.targets is not None
-        which = (stage.seed, from_recipe.reads_layers(stage.targets.loss))
+        loss = stage.targets.loss
+        own = any(term.own for term in loss.terms())
+        which = (stage.seed, from_recipe.reads_layers(loss), own)
         if which not in self._targets:
             self._targets[which], _ = stages.targets(stage, self.teacher, progress)
         shared = self._targets[which]
