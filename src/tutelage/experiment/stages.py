@@ -105,7 +105,7 @@ def train(
     Args:
         stage: the stage.
         targets: from `targets`.
-        checkpoint: file of the state after the last finished epoch.
+        checkpoint: file of the training state.
         key: identifies the training; other checkpoints are refused; default: the stage's key.
         progress: notified of each step and epoch.
         on_epoch: called with the history so far after an epoch is saved to disk.

@@ -38,16 +38,19 @@ class ViewedBatches(keras.utils.PyDataset):
         self.background = ThreadPoolExecutor(1, "views")
         self.begin(epoch=0)
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, first: int = 0) -> None:
+        """Go to an epoch, at a batch of it."""
         # Called explicitly: Keras also opens and closes the data to inspect one batch.
+        self.first = first
         self.view = epoch % (self.views.distinct or epoch + 1)
         self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
         self.ahead: dict[int, Future[Any]] = {}
 
     def __len__(self) -> int:
-        return self.batches
+        return self.batches - self.first
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
+        number += self.first
         # The next batch is prepared while this one is trained on. Keras' own workers would
         # carry batches over into the next epoch.
         ready = self.ahead.pop(number, None)

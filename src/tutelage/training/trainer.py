@@ -67,9 +67,9 @@ def fit(
 ) -> list[EpochLog]:
     """Train a model, resuming from its checkpoint if there is one.
 
-    Each epoch ends with an atomically written checkpoint, so a killed process loses at most
-    the current epoch, and a resumed run on the CPU ends with exactly the weights of an
-    uninterrupted one.
+    A checkpoint is written atomically after each epoch and each minute, so a killed process
+    loses at most a minute of training, and a resumed run on the CPU ends with exactly the weights
+    and the history of an uninterrupted one.
 
     Args:
         model: a stock model from uint8 images to logits; its variables are trained.
@@ -79,7 +79,7 @@ def fit(
         views: the augmentation.
         seed: seed of image order and augmentation.
         precision: training precision, `"float32"` or `"bfloat16"`.
-        checkpoint: file of the state after the last finished epoch.
+        checkpoint: file of the training state.
         key: identifies the training; a checkpoint with another key is refused.
         targets: distillation targets; None to learn from labels alone.
         progress: notified of each step and epoch.
@@ -105,24 +105,57 @@ def fit(
     optimizer.build(trained.trainable_variables)
     added = trained.own_variables if targets else []
     state = [*model.variables, *added, *optimizer.variables]
-    history = checkpoints.restore(checkpoint, key, state)
+    history, position = checkpoints.restore(checkpoint, key, state)
     batches = ViewedBatches(
         train, schedule, views, seed, targets.logits if targets else None, parts
     )
-    keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
+    keeper = EpochKeeper(checkpoint, key, state, history, position, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
+    callbacks = keras.callbacks.CallbackList([keeper, early], add_history=True, model=trained)
+    size = loading.batch_size(validation.images.shape[1:], model)
+
+    def train_until(epoch: int) -> None:
+        trained.fit(
+            batches,
+            validation_data=(validation.images, validation.labels),
+            validation_batch_size=size,
+            epochs=epoch,
+            initial_epoch=len(history),
+            shuffle=False,  # views have a seeded order
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+    def validate(epoch: int) -> None:
+        callbacks.on_train_begin()
+        callbacks.on_epoch_begin(epoch)
+        figures = trained.evaluate(
+            validation.images,
+            validation.labels,
+            batch_size=size,
+            callbacks=callbacks,
+            return_dict=True,
+            verbose=0,
+        )
+        keeper.restore_metrics()  # evaluation has reset them
+        logs = {f"val_{name}": value for name, value in figures.items()}
+        callbacks.on_epoch_end(epoch, trained.get_metrics_result() | logs)
+
     try:
         with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
-            trained.fit(
-                batches,
-                validation_data=(validation.images, validation.labels),
-                validation_batch_size=loading.batch_size(validation.images.shape[1:], model),
-                epochs=schedule.epochs,
-                initial_epoch=len(history),
-                shuffle=False,  # views have a seeded order
-                callbacks=[keeper, early],
-                verbose=0,
-            )
+            if position.batches:  # an epoch was interrupted
+                epoch, total = len(history), len(batches)
+                progress.note(
+                    f"resuming epoch {epoch + 1} of {schedule.epochs} after step "
+                    f"{position.batches // parts} of {total // parts}"
+                )
+                batches.begin(epoch, first=position.batches)  # Keras asks for its length once
+                if position.batches < total:
+                    train_until(epoch + 1)
+                else:
+                    validate(epoch)
+                batches.begin(len(history))
+            train_until(schedule.epochs)
     finally:
         early.restore()
     return history
