@@ -259,11 +259,31 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "data.transfer": (["1", "7"], {"baseline", "student"}),
         "views.distinct": (2, {"baseline", "student"}),
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
+        "schedule.student.optimizer": ("adamw", {"baseline", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }
     for key, (value, named) in changed.items():
         others = keys(resolved(**{key.replace(".", "__"): value}))
         assert {stage for stage in before if before[stage] != others[stage]} == named, key
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_an_optimizer_that_does_not_exist_is_refused_before_anything_is_trained(role: str) -> None:
+    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.optimizer: .*mean adamw or AdamW"):
+        resolved(**{f"schedule__{role}__optimizer": "adamv"})
+
+
+def test_an_optimizer_of_the_users_own_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "import keras\ndef make(learning_rate):\n    return keras.optimizers.Lion({})\n"
+    Path("made_one.py").write_text(source.format("learning_rate"))
+    Path("made_two.py").write_text(source.format("learning_rate, beta_1=0.8"))
+    one, two = (
+        keys(resolved(schedule__student__optimizer=f"made_{name}:make")) for name in ("one", "two")
+    )
+    assert {stage for stage in one if one[stage] != two[stage]} == {"baseline", "student"}
 
 
 def test_changed_temperature_asks_the_teacher_for_a_sample_alone(

@@ -194,6 +194,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.momentum", [1], "a number of at least 0 and below 1"),
         ("schedule.student.weight_decay", [-0.1], "a finite number of at least 0"),
         ("schedule.student.label_smoothing", [1], "a number of at least 0 and below 1"),
+        ("schedule.student.optimizer", [3, ["sgd"]], "a string"),
         ("loss", [3, [1]], "a section"),
     ],
 )  # fmt: skip
@@ -443,6 +444,34 @@ def test_settings_of_terms_are_checked_where_they_stand(
     smallest: Path, loss: dict[str, object], said: str
 ) -> None:
     assert said in refusal(smallest, {f"loss.{key}": value for key, value in loss.items()})
+
+
+def test_only_optimizers_with_a_momentum_take_one(smallest: Path) -> None:
+    for name in ("adamw", "Adafactor", "SGD", "mine:made"):
+        settings = {"schedule.student.optimizer": name}
+        assert recipe.load(smallest, settings).schedule.student.momentum is None
+        assert refusal(smallest, settings | {"schedule.student.momentum": 0.5}).endswith(
+            f"schedule.student: momentum is for sgd, muon, found momentum = 0.5 with {name}"
+        )
+    for name in ("sgd", "muon"):
+        assert recipe.load(smallest, {"schedule.student.optimizer": name}).schedule.student == (
+            recipe.Schedule(epochs=3, learning_rate=1, optimizer=name, momentum=0.9)
+        )
+
+
+def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) -> None:
+    told = recipe.load("cifar10", {"schedule.student.optimizer": "lamb"}).schedule
+    assert (told.teacher.momentum, told.student.momentum) == (0.9, None)
+    faster = smallest.read_text(encoding="utf-8").replace(
+        "student = {", "student = {momentum = 0.8, "
+    )
+    smallest.write_text(faster, encoding="utf-8")
+    for name, momentum in (("muon", 0.8), ("lamb", None)):
+        settings = {"schedule.student.optimizer": name}
+        assert recipe.load(smallest, settings).schedule.student.momentum == momentum
+    text = faster.replace("student = {", 'student = {optimizer = "lamb", ')
+    smallest.write_text(text, encoding="utf-8")
+    assert "found momentum = 0.8 with lamb" in refusal(smallest)  # the file contradicts itself
 
 
 def test_several_losses_come_back_from_toml(smallest: Path, tmp_path: Path) -> None:

@@ -432,6 +432,34 @@ def test_a_step_in_equal_parts_is_the_same_step(tmp_path: Path, optimizer: str, 
         assert row["loss"] == pytest.approx(former["loss"], rel=1e-4)
 
 
+KERAS_OPTIMIZERS = [
+    name
+    for name, kind in vars(keras.optimizers).items()
+    if isinstance(kind, type)
+    and issubclass(kind, keras.optimizers.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+]
+
+
+@pytest.mark.parametrize("name", [*KERAS_OPTIMIZERS, "adamw", "lamb"])
+def test_each_optimizer_of_keras_trains_and_resumes_within_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(callbacks, "_SAVE_SECONDS", 0.0)
+    schedule = Schedule(
+        epochs=2, batch_size=8, learning_rate=0.01, optimizer=name, gradient_accumulation_steps=2
+    )
+    whole, resumed = linear_network(), linear_network()
+    before = values(whole)
+    history = fit(whole, tmp_path / "whole.npz", schedule=schedule)
+    with pytest.raises(Killed):
+        fit(linear_network(), tmp_path / "cut.npz", schedule=schedule, progress=KilledAt(2, 3))
+    rows = fit(resumed, tmp_path / "cut.npz", schedule=schedule)
+    assert_identical(values(whole), values(resumed))
+    assert rows[1]["loss"] == history[1]["loss"]
+    assert all((a != b).any() for a, b in zip(values(whole), before, strict=True))
+
+
 def test_parts_of_a_step_hold_all_its_images_and_differ_by_at_most_one(tmp_path: Path) -> None:
     batches = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0, parts=4)
     whole = ViewedBatches(TRAIN, replace(SCHEDULE, batch_size=10), Views(), seed=0)

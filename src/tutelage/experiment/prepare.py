@@ -20,8 +20,10 @@ from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
 from tutelage.progress import Progress
-from tutelage.recipe import Recipe
+from tutelage.recipe import Recipe, Schedule
+from tutelage.training import optimizers
 from tutelage.training.batches import images_per_step
+from tutelage.training.schedules import TriangularSchedule
 
 
 def prepare(
@@ -62,6 +64,7 @@ def prepare(
             f"data.transfer: expected names among {', '.join(data.classes)}, "
             f"found {', '.join(unknown)}"
         )
+    _check_optimizers(recipe)
     _check_views(recipe, train.images.shape[1:3])
     precision: str = recipe.schedule.precision
     if precision == "auto":
@@ -145,6 +148,15 @@ def _check_parts(stage: StageSpec) -> None:
             f"gradient_accumulation_steps: expected at most the {images} images of a step, "
             f"found {parts}"
         )
+
+
+def _check_optimizers(recipe: Recipe) -> None:
+    for name in ("teacher", "student"):
+        schedule: Schedule = getattr(recipe.schedule, name)
+        try:
+            optimizers.build(schedule, TriangularSchedule(schedule.learning_rate, 1, 0.0))
+        except RecipeError as error:
+            raise RecipeError(f"schedule.{name}.{error}") from error
 
 
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:

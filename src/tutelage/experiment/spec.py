@@ -22,6 +22,7 @@ from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
 from tutelage.recipe import Loss, Network, Recipe, Schedule, Views
+from tutelage.training import optimizers
 from tutelage.training.batches import steps_per_epoch
 
 # Offsets that give teacher and generations other initial weights than the student.
@@ -290,6 +291,8 @@ class Experiment:
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
             schedule.pop("shift", None)  # part of the views
+            if own := optimizers.digest(schedule["optimizer"]):
+                schedule["optimizer"] = own
         views = replace(_with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},

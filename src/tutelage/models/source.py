@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,21 +30,50 @@ def find(source: Source, expected: str, seed: int | None = None) -> tuple[str, A
     if not isinstance(source, str | os.PathLike):
         raise RecipeError(f"expected a model, {expected}, found {type(source).__name__}")
     name = str(source)
-    if _REFERENCE.fullmatch(name) and not Path(name).exists():
+    if is_reference(name) and not Path(name).exists():
         return name, _called(name, seed)
     return name, Path(name)
 
 
-def _called(reference: str, seed: int | None) -> Any:
-    """Call the function named `package.module:function`."""
-    module, _, function = reference.partition(":")
+def is_reference(name: str) -> bool:
+    """Whether a name has the form `package.module:name`."""
+    return _REFERENCE.fullmatch(name) is not None
+
+
+@contextmanager
+def imported(reference: str) -> Iterator[Callable[..., Any]]:
+    """Import a function or class from an installed module or one in the current folder.
+
+    Args:
+        reference: `package.module:name`.
+
+    Yields:
+        The function or class. Within the block it can import from the current folder, too.
+
+    Raises:
+        RecipeError: if there is none.
+
+    Example:
+
+    >>> from tutelage.models.source import imported
+    >>> with imported("math:sqrt") as function:
+    ...     print(function(4))
+    2.0
+    """
+    module, _, name = reference.partition(":")
     with _current_folder_importable():
         try:
-            make = getattr(importlib.import_module(module), function, None)
+            found = getattr(importlib.import_module(module), name, None)
         except Exception as error:
             raise RecipeError(f"{reference}: can't import {module}: {reason(error)}") from error
-        if not callable(make):
-            raise RecipeError(f"{reference}: {module} has no function {function}")
+        if not callable(found):
+            raise RecipeError(f"{reference}: {module} has no function {name}")
+        yield found
+
+
+def _called(reference: str, seed: int | None) -> Any:
+    """Call the function named `package.module:function`, which returns a model."""
+    with imported(reference) as make:
         if seed is not None:
             keras.utils.set_random_seed(seed)
         try:

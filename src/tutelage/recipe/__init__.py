@@ -5,6 +5,7 @@ from tutelage.recipe.overrides import is_path, overrides
 from tutelage.recipe.schema import (
     LOSSES,
     MODELS,
+    MOMENTUM,
     SETTINGS,
     Data,
     Loss,
@@ -20,6 +21,7 @@ __all__ = [
     "BUNDLED",
     "LOSSES",
     "MODELS",
+    "MOMENTUM",
     "SETTINGS",
     "Data",
     "Loss",

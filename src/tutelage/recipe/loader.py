@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tutelage.errors import RecipeError
 from tutelage.recipe import suggestions
-from tutelage.recipe.schema import LARGEST_SEED, SETTINGS, Recipe
+from tutelage.recipe.schema import LARGEST_SEED, MOMENTUM, SETTINGS, Recipe
 
 BUNDLED = ("digits", "mnist", "cifar10", "distill")
 _RECIPE = TypeAdapter(Recipe)
@@ -29,7 +29,8 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     Args:
         source: the name of a bundled recipe or the path of a TOML file.
         overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, that replace the file's. A
-            different `loss.name` drops the settings of the file's loss, except alpha.
+            different `loss.name` drops the settings of the file's loss, except alpha, and an
+            optimizer without momentum drops the file's.
 
     Returns:
         The recipe, named after its file.
@@ -49,6 +50,7 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     if "name" in tree:
         mistakes["name"] = suggestions.unknown("name", _keys())
     _drop_loss_settings(tree, (overrides or {}).get("loss.name"))
+    _drop_momentum(tree, overrides or {})
     for key, value in (overrides or {}).items():
         if not _is_utf8(value):
             mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
@@ -211,6 +213,16 @@ def _drop_loss_settings(tree: dict[str, Any], name: object) -> None:
     if name is not None and isinstance(section, dict) and section.get("name", "kd") != name:
         for setting in ("weight", "ramp", "warmup", *SETTINGS):
             section.pop(setting, None)
+
+
+def _drop_momentum(tree: dict[str, Any], overrides: Mapping[str, object]) -> None:
+    """Drop the file's momentum of a schedule if an override names an optimizer that has none."""
+    for name in ("teacher", "student"):
+        key = f"schedule.{name}.optimizer"
+        section = tree.get("schedule")
+        schedule = section.get(name) if isinstance(section, dict) else None
+        if key in overrides and overrides[key] not in MOMENTUM and isinstance(schedule, dict):
+            schedule.pop("momentum", None)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: object) -> None:

@@ -30,6 +30,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # the losses that have each setting
     "teacher_layer": get_args(OnFeatures),
     "student_layer": get_args(OnFeatures),
 }
+MOMENTUM = ("sgd", "muon")  # the optimizers with a momentum
 
 LARGEST_SEED = 2**31 - 1
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
@@ -219,11 +220,15 @@ class Schedule:
             the other, which takes less memory; 1 to `batch_size`. None: on a CPU, as few as keep
             the activations within 512 MiB; on a GPU, 1. Batch normalization, and losses that
             compare images, see one part at a time.
-        optimizer: `sgd` with Nesterov momentum, or `muon`, which orthogonalizes its updates.
+        optimizer: `sgd` with Nesterov momentum, `muon`, which orthogonalizes its updates, `adamw`,
+            `lamb`, a class of `keras.optimizers` by its name, such as `Adafactor`, or
+            `package.module:name`, a class or function that returns a Keras optimizer and is called
+            with `learning_rate`, a Keras schedule.
         learning_rate: peak rate, above 0.
         warmup: fraction of the steps in which the rate rises, from 0 to below 1.
-        momentum: Nesterov momentum, from 0 to below 1.
-        weight_decay: decoupled weight decay, at least 0.
+        momentum: Nesterov momentum of `sgd` and `muon`, from 0 to below 1; None: 0.9. Other
+            optimizers have none.
+        weight_decay: decoupled weight decay, at least 0; biases and normalizations have none.
         label_smoothing: fraction of each label spread over all classes, from 0 to below 1.
         dropout: dropout layers are active in this first fraction of the epochs, 0 to 1.
         cutout: side of the square masked in each view, in pixels, 0 (none) to 32.
@@ -241,15 +246,25 @@ class Schedule:
     epochs: Count
     batch_size: Count = 128
     gradient_accumulation_steps: Count | None = None
-    optimizer: Literal["sgd", "muon"] = "sgd"
+    optimizer: str = "sgd"
     learning_rate: Positive
     warmup: Fraction = 0.2
-    momentum: Fraction = 0.9
+    momentum: Fraction | None = None
     weight_decay: NonNegative = 0.005
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
     cutout: Reach = 0
     shift: Reach | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in MOMENTUM:
+            if self.momentum is not None:
+                raise ValueError(
+                    f"momentum is for {', '.join(MOMENTUM)}, found momentum = {self.momentum} "
+                    f"with {self.optimizer}"
+                )
+        elif self.momentum is None:
+            object.__setattr__(self, "momentum", 0.9)  # the dataclass is frozen
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

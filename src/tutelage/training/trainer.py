@@ -20,11 +20,11 @@ from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
+from tutelage.training import optimizers
 from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.memory import freed_memory_kept
-from tutelage.training.optimizers import Muon
 from tutelage.training.schedules import TriangularSchedule
 from tutelage.training.threads import threads_for
 
@@ -229,14 +229,4 @@ def _compiled(
 def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
     steps = schedule.epochs * steps_per_epoch(schedule, images)
     rate = TriangularSchedule(schedule.learning_rate, steps, schedule.warmup, parts)
-    momentum, decay = schedule.momentum, schedule.weight_decay or None
-    accumulation = parts if parts > 1 else None
-    if schedule.optimizer == "muon":
-        optimizer = Muon(rate, momentum, decay, gradient_accumulation_steps=accumulation)
-    else:
-        optimizer = keras.optimizers.SGD(
-            rate, momentum, momentum > 0, decay, gradient_accumulation_steps=accumulation
-        )
-    if schedule.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return optimizers.build(schedule, rate, parts)
