@@ -260,6 +260,9 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "views.distinct": (2, {"baseline", "student"}),
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
         "schedule.student.optimizer": ("adamw", {"baseline", "student"}),
+        "schedule.student.learning_rate_schedule": ("cosine", {"baseline", "student"}),
+        "schedule.teacher.learning_rate_schedule": ("linear", set()),  # as without it
+        "schedule.student.clip_norm": (1.0, {"baseline", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }
     for key, (value, named) in changed.items():
@@ -269,8 +272,8 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
 def test_an_optimizer_that_does_not_exist_is_refused_before_anything_is_trained(role: str) -> None:
-    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.optimizer: .*mean adamw or AdamW"):
-        resolved(**{f"schedule__{role}__optimizer": "adamv"})
+    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.optimizer: .*mean lamb or Lamb"):
+        resolved(**{f"schedule__{role}__optimizer": "lambo"})
 
 
 def test_an_optimizer_of_the_users_own_is_part_of_the_key(

@@ -195,6 +195,10 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.weight_decay", [-0.1], "a finite number of at least 0"),
         ("schedule.student.label_smoothing", [1], "a number of at least 0 and below 1"),
         ("schedule.student.optimizer", [3, ["sgd"]], "a string"),
+        ("schedule.student.learning_rate_schedule", ["poly"], "one of linear, cosine, step"),
+        ("schedule.student.milestones", [[], 0.5, [0.5, 1.0], [0]],
+         "a list of at least one, each a number above 0 and below 1"),
+        ("schedule.student.gamma", [0, 1.0], "a number above 0 and below 1"),
         ("loss", [3, [1]], "a section"),
     ],
 )  # fmt: skip
@@ -472,6 +476,39 @@ def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) 
     text = faster.replace("student = {", 'student = {optimizer = "lamb", ')
     smallest.write_text(text, encoding="utf-8")
     assert "found momentum = 0.8 with lamb" in refusal(smallest)  # the file contradicts itself
+
+
+STEP = {"schedule.student.learning_rate_schedule": "step"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gamma": 0.5}, 'gamma requires learning_rate_schedule = "step", found gamma = 0.5 '),
+        ({"learning_rate_schedule": "cosine", "milestones": [0.5]}, "milestones requires"),
+        ({"learning_rate_schedule": "step", "milestones": [0.5, 0.5]}, "expected ascending"),
+        ({"learning_rate_schedule": "step", "milestones": [0.2]}, "above warmup = 0.2, found"),
+        ({"learning_rate_schedule": "step", "warmup": 0.6}, "found [0.5, 0.75]"),
+    ],
+)
+def test_milestones_that_can_not_be_are_refused(settings: dict[str, object], said: str) -> None:
+    told = refusal("digits", {f"schedule.student.{key}": value for key, value in settings.items()})
+    assert told.startswith("digits.toml: 1 mistake: schedule.student: ")
+    assert said in told
+
+
+def test_another_learning_rate_schedule_leaves_the_milestones_of_the_files_own(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "stepped.toml"
+    settings = STEP | {"schedule.student.milestones": [0.4], "schedule.student.gamma": 0.2}
+    stepped = recipe.load("digits", settings)
+    file.write_text(recipe.to_toml(stepped), encoding="utf-8")
+    again = recipe.load(file, {"schedule.student.epochs": 25})
+    assert again.schedule == stepped.schedule
+    assert recipe.load(file, STEP).schedule.student.milestones == (0.4,)
+    cosine = recipe.load(file, {"schedule.student.learning_rate_schedule": "cosine"})
+    assert (cosine.schedule.student.milestones, cosine.schedule.student.gamma) == (None, None)
 
 
 def test_several_losses_come_back_from_toml(smallest: Path, tmp_path: Path) -> None:

@@ -124,6 +124,31 @@ def test_adamw_takes_the_steps_of_pytorch() -> None:
     np.testing.assert_allclose(ops.convert_to_numpy(ours.value), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("norm", [0.5, 100.0])
+def test_the_norm_of_a_steps_gradient_is_clipped_as_by_pytorch(parts: int, norm: float) -> None:
+    shapes = [(6, 4), (4,)]
+    ours = [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+    theirs = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    settings = schedule("sgd", momentum=0.0, weight_decay=0.0, clip_norm=norm)
+    optimizer = optimizers.build(settings, lambda: 0.1, parts)
+    reference = torch.optim.SGD(theirs, lr=0.1)
+    for _ in range(3):
+        gradients = RNG.normal(size=(parts, 28)).astype(np.float32)
+        for part in gradients:
+            each = np.split(part, [24])
+            pairs = zip(each, ours, strict=True)
+            optimizer.apply([ops.convert_to_tensor(g.reshape(v.shape)) for g, v in pairs], ours)
+        each = np.split(gradients.mean(axis=0), [24])
+        for gradient, parameter in zip(each, theirs, strict=True):
+            parameter.grad = torch.tensor(gradient.reshape(parameter.shape))
+        torch.nn.utils.clip_grad_norm_(theirs, norm)
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        found = ops.convert_to_numpy(one.value)
+        np.testing.assert_allclose(found, other.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -187,6 +212,10 @@ def made(learning_rate):
     return keras.optimizers.Adam(learning_rate, beta_1=0.8)
 def decays(learning_rate):
     return keras.optimizers.Adam(learning_rate, weight_decay=0.25)
+def clips(learning_rate):
+    return keras.optimizers.Adam(learning_rate, clipvalue=0.1)
+def clips_too(learning_rate):
+    return keras.optimizers.Adam(learning_rate, global_clipnorm=0.1)
 def fails(learning_rate):
     raise OSError("no")
 def number(learning_rate):
@@ -208,7 +237,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_an_optimizer_of_the_users_own_has_the_settings_of_the_schedule(own: str) -> None:
-    made = optimizers.build(schedule(f"{own}:made", weight_decay=0.2), RATE, parts=2)
+    settings = schedule(f"{own}:made", weight_decay=0.2, clip_norm=3)
+    made = optimizers.build(settings, RATE, parts=2)
+    assert made.global_clipnorm == 3
     assert (made.beta_1, made.weight_decay, made.gradient_accumulation_steps) == (0.8, 0.2, 2)
     assert float(made.learning_rate) == float(RATE(0))
     assert type(optimizers.build(schedule(f"{own}:Slow"), RATE)).__name__ == "Slow"
@@ -220,6 +251,8 @@ def test_an_optimizer_of_the_users_own_has_the_settings_of_the_schedule(own: str
     ("name", "said"),
     [
         ("decays", "weight_decay: expected 0.25, as .*, found 0.005"),
+        ("clips", "clip_norm: expected none, as .* sets clipvalue, found 0.5"),
+        ("clips_too", "clip_norm: expected 0.1, as .*, found 0.5"),
         ("fails", "raised OSError: no"),
         ("number", "found 3"),
         ("built", "new Keras optimizer"),
@@ -230,7 +263,7 @@ def test_an_optimizer_of_the_users_own_that_can_not_be_used_is_refused(
     own: str, name: str, said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):
-        optimizers.build(schedule(f"{own}:{name}"), RATE)
+        optimizers.build(schedule(f"{own}:{name}", clip_norm=0.5), RATE)
 
 
 def test_the_digest_of_an_optimizer_of_the_users_own_follows_its_code(own: str) -> None:

@@ -21,9 +21,8 @@ from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe, Schedule
-from tutelage.training import optimizers
+from tutelage.training import optimizers, schedules
 from tutelage.training.batches import images_per_step
-from tutelage.training.schedules import TriangularSchedule
 
 
 def prepare(
@@ -154,7 +153,7 @@ def _check_optimizers(recipe: Recipe) -> None:
     for name in ("teacher", "student"):
         schedule: Schedule = getattr(recipe.schedule, name)
         try:
-            optimizers.build(schedule, TriangularSchedule(schedule.learning_rate, 1, 0.0))
+            optimizers.build(schedule, schedules.build(schedule, steps=1))
         except RecipeError as error:
             raise RecipeError(f"schedule.{name}.{error}") from error
 

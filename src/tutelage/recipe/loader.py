@@ -29,8 +29,8 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     Args:
         source: the name of a bundled recipe or the path of a TOML file.
         overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, that replace the file's. A
-            different `loss.name` drops the settings of the file's loss, except alpha, and an
-            optimizer without momentum drops the file's.
+            different `loss.name` drops the settings of the file's loss, except alpha; so does an
+            optimizer without momentum, and a learning rate schedule without milestones.
 
     Returns:
         The recipe, named after its file.
@@ -50,7 +50,7 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     if "name" in tree:
         mistakes["name"] = suggestions.unknown("name", _keys())
     _drop_loss_settings(tree, (overrides or {}).get("loss.name"))
-    _drop_momentum(tree, overrides or {})
+    _drop_schedule_settings(tree, overrides or {})
     for key, value in (overrides or {}).items():
         if not _is_utf8(value):
             mistakes[key] = f"expected text in UTF-8, found {value!r}; rename it"
@@ -215,14 +215,19 @@ def _drop_loss_settings(tree: dict[str, Any], name: object) -> None:
             section.pop(setting, None)
 
 
-def _drop_momentum(tree: dict[str, Any], overrides: Mapping[str, object]) -> None:
-    """Drop the file's momentum of a schedule if an override names an optimizer that has none."""
+def _drop_schedule_settings(tree: dict[str, Any], overrides: Mapping[str, object]) -> None:
+    """Drop the settings of a file's schedule that an override's optimizer or schedule has not."""
     for name in ("teacher", "student"):
-        key = f"schedule.{name}.optimizer"
         section = tree.get("schedule")
         schedule = section.get(name) if isinstance(section, dict) else None
-        if key in overrides and overrides[key] not in MOMENTUM and isinstance(schedule, dict):
+        if not isinstance(schedule, dict):
+            continue
+        prefix = f"schedule.{name}."
+        if overrides.get(f"{prefix}optimizer", "sgd") not in MOMENTUM:
             schedule.pop("momentum", None)
+        if overrides.get(f"{prefix}learning_rate_schedule", "step") != "step":
+            for setting in ("milestones", "gamma"):
+                schedule.pop(setting, None)
 
 
 def _put(tree: dict[str, Any], dotted: str, value: object) -> None:

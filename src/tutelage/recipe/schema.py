@@ -1,5 +1,6 @@
 """The sections and keys of a recipe, and the values each key allows."""
 
+import itertools
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
@@ -31,6 +32,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {  # the losses that have each setting
     "student_layer": get_args(OnFeatures),
 }
 MOMENTUM = ("sgd", "muon")  # the optimizers with a momentum
+MILESTONES, GAMMA = (0.5, 0.75), 0.1  # of a step schedule, by default
 
 LARGEST_SEED = 2**31 - 1
 Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
@@ -39,6 +41,7 @@ Reach = Annotated[StrictInt, Field(ge=0, le=32)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Unit = Annotated[StrictFloat, Field(ge=0, le=1)]
 Fraction = Annotated[StrictFloat, Field(ge=0, lt=1)]
+Proportion = Annotated[StrictFloat, Field(gt=0, lt=1)]
 Positive = Annotated[StrictFloat, Field(gt=0)]
 NonNegative = Annotated[StrictFloat, Field(ge=0)]
 
@@ -225,16 +228,24 @@ class Schedule:
             `package.module:name`, a class or function that returns a Keras optimizer and is called
             with `learning_rate`, a Keras schedule.
         learning_rate: peak rate, above 0.
-        warmup: fraction of the steps in which the rate rises, from 0 to below 1.
+        learning_rate_schedule: how the rate falls after the warm-up: `linear` or `cosine` to zero,
+            or `step`: it is multiplied by `gamma` at each of the `milestones`. None: linear.
+        milestones: of `step`, ascending fractions of the steps above `warmup` and below 1; None:
+            0.5 and 0.75.
+        gamma: of `step`, the factor, above 0 and below 1; None: 0.1.
+        warmup: fraction of the steps in which the rate rises linearly, from 0 to below 1.
         momentum: Nesterov momentum of `sgd` and `muon`, from 0 to below 1; None: 0.9. Other
             optimizers have none.
         weight_decay: decoupled weight decay, at least 0; biases and normalizations have none.
+        clip_norm: largest norm of the gradient of a step, of all weights together; a larger one is
+            scaled down to it. None: no limit.
         label_smoothing: fraction of each label spread over all classes, from 0 to below 1.
         dropout: dropout layers are active in this first fraction of the epochs, 0 to 1.
         cutout: side of the square masked in each view, in pixels, 0 (none) to 32.
         shift: overrides `views.shift` for this model; None: no override.
 
     Source:
+        arXiv 1608.03983: cosine, there with restarts.
         arXiv 2303.01500, section 5: early dropout.
         arXiv 1708.04552: cutout.
 
@@ -248,9 +259,13 @@ class Schedule:
     gradient_accumulation_steps: Count | None = None
     optimizer: str = "sgd"
     learning_rate: Positive
+    learning_rate_schedule: Literal["linear", "cosine", "step"] | None = None
+    milestones: Annotated[tuple[Proportion, ...], Field(min_length=1)] | None = None
+    gamma: Proportion | None = None
     warmup: Fraction = 0.2
     momentum: Fraction | None = None
     weight_decay: NonNegative = 0.005
+    clip_norm: Positive | None = None
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
     cutout: Reach = 0
@@ -265,6 +280,23 @@ class Schedule:
                 )
         elif self.momentum is None:
             object.__setattr__(self, "momentum", 0.9)  # the dataclass is frozen
+        self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        if self.learning_rate_schedule != "step":
+            for name in ("milestones", "gamma"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(
+                        f'{name} requires learning_rate_schedule = "step", found {name} = {value} '
+                        f"with {self.learning_rate_schedule or 'linear'}"
+                    )
+            return
+        bounds = [self.warmup, *(self.milestones or MILESTONES)]
+        if any(low >= high for low, high in itertools.pairwise(bounds)):
+            raise ValueError(
+                f"expected ascending milestones above warmup = {self.warmup}, found "
+                f"{list(bounds[1:])}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

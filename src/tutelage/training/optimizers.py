@@ -19,6 +19,7 @@ from tutelage.training.schedules import TriangularSchedule
 _KERAS_NAMES = {"adamw": "AdamW", "lamb": "Lamb"}
 _NAMES = (*MOMENTUM, *_KERAS_NAMES)
 _WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")  # not optimizers by themselves
+_RECIPE_NAMES = {"global_clipnorm": "clip_norm"}
 _NO_WEIGHT_DECAY = ["bias", "gamma", "beta"]
 # The author's coefficients and number of Newton-Schulz iterations.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -158,6 +159,7 @@ def build(schedule: Schedule, rate: Any, parts: int = 1) -> keras.optimizers.Opt
     momentum = schedule.momentum or 0.0
     settings: dict[str, Any] = {
         "weight_decay": decay,
+        "global_clipnorm": schedule.clip_norm,
         "gradient_accumulation_steps": parts if parts > 1 else None,
     }
     if name == "muon":
@@ -230,10 +232,16 @@ def _own(name: str, rate: Any, settings: dict[str, Any]) -> keras.optimizers.Opt
         own = getattr(optimizer, setting)
         if own is not None and own != value:
             raise RecipeError(
-                f"{setting}: expected {own}, as {name} sets it, found {value or 0}; "
-                "set it in one place"
+                f"{_RECIPE_NAMES.get(setting, setting)}: expected {own}, as {name} sets it, "
+                f"found {value or 'none'}; set it in one place"
             )
         setattr(optimizer, setting, value)
+    for other in ("clipnorm", "clipvalue"):
+        if optimizer.global_clipnorm and getattr(optimizer, other):
+            raise RecipeError(
+                f"clip_norm: expected none, as {name} sets {other}, found "
+                f"{optimizer.global_clipnorm}; clip in one way"
+            )
     return optimizer
 
 

@@ -20,12 +20,11 @@ from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
-from tutelage.training import optimizers
+from tutelage.training import optimizers, schedules
 from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.memory import freed_memory_kept
-from tutelage.training.schedules import TriangularSchedule
 from tutelage.training.threads import threads_for
 
 _TIMED_STEPS = 3
@@ -228,5 +227,4 @@ def _compiled(
 
 def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
     steps = schedule.epochs * steps_per_epoch(schedule, images)
-    rate = TriangularSchedule(schedule.learning_rate, steps, schedule.warmup, parts)
-    return optimizers.build(schedule, rate, parts)
+    return optimizers.build(schedule, schedules.build(schedule, steps, parts), parts)
