@@ -198,6 +198,24 @@ def test_killed_run_goes_on_and_ends_bit_identical(
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+def test_an_epoch_that_early_stopping_selects_is_named(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, notes = run[0].parent / "stopped", Notes()
+    results = runner.run(resolved(schedule__student__early_stopping=1), folder, notes)
+    assert set(results["early_stopping"]) == {"baseline", "student"}
+    for name, told in results["early_stopping"].items():
+        scores = [float(row["val_accuracy"]) for row in history(folder) if row["stage"] == name]
+        assert told == {
+            "epochs": len(scores),
+            "best_epoch": 1 + int(np.argmax(scores)),
+            "monitor": "val_accuracy",
+        }
+        assert any(f"{name}: the weights of epoch {told['best_epoch']} " in n for n in notes.told)
+        said = f"{name} {told['best_epoch']} of {told['epochs']}"
+        assert said in (folder / "report.md").read_text()
+    assert "early_stopping" not in run[1]
+    assert "weights of the last epoch, after" in (run[0] / "report.md").read_text()
+
+
 def test_finished_run_is_given_back_untrained(run: tuple[Path, dict[str, Any]]) -> None:
     folder, results = run
     content = {path: path.read_bytes() for path in folder.iterdir()}
@@ -262,6 +280,8 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "schedule.student.optimizer": ("adamw", {"baseline", "student"}),
         "schedule.student.learning_rate_schedule": ("cosine", {"baseline", "student"}),
         "schedule.teacher.learning_rate_schedule": ("linear", set()),  # as without it
+        "schedule.student.ema": (0.99, {"baseline", "student"}),
+        "schedule.student.early_stopping": (1, {"baseline", "student"}),
         "schedule.student.clip_norm": (1.0, {"baseline", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }

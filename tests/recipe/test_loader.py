@@ -198,6 +198,10 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.learning_rate_schedule", ["poly"], "one of linear, cosine, step"),
         ("schedule.student.milestones", [[], 0.5, [0.5, 1.0], [0]],
          "a list of at least one, each a number above 0 and below 1"),
+        ("schedule.student.clip_norm", [0, -1.0, True], "a finite number above 0"),
+        ("schedule.student.ema", [0, 1.0, True], "a number above 0 and below 1"),
+        ("schedule.student.early_stopping", [0, 1.5, True], "an integer of at least 1"),
+        ("schedule.student.monitor", ["accuracy"], "one of val_accuracy, val_loss"),
         ("schedule.student.gamma", [0, 1.0], "a number above 0 and below 1"),
         ("loss", [3, [1]], "a section"),
     ],
@@ -476,6 +480,11 @@ def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) 
     text = faster.replace("student = {", 'student = {optimizer = "lamb", ')
     smallest.write_text(text, encoding="utf-8")
     assert "found momentum = 0.8 with lamb" in refusal(smallest)  # the file contradicts itself
+
+
+def test_a_monitored_figure_without_early_stopping_is_refused() -> None:
+    told = refusal("digits", {"schedule.student.monitor": "val_loss"})
+    assert "schedule.student: monitor requires early_stopping" in told
 
 
 STEP = {"schedule.student.learning_rate_schedule": "step"}

@@ -54,6 +54,8 @@ CASES: dict[str, dict[str, Any]] = {
     "labels": {},
     "accumulation": {"schedule": replace(SCHEDULE, gradient_accumulation_steps=3)},
     "distillation": {"schedule": replace(SCHEDULE, optimizer="muon"), "targets": layers_too},
+    "average": {"schedule": replace(SCHEDULE, gradient_accumulation_steps=3, ema=0.9)},
+    "stopping": {"schedule": replace(SCHEDULE, epochs=9, ema=0.9, early_stopping=2)},
     "unlabeled": {"train": UNLABELED, "targets": logits},
 }
 
@@ -133,6 +135,10 @@ def assert_same(ours: tuple[keras.Model, list[Any]], theirs: tuple[keras.Model, 
         ("labels", 0, 2, 4),
         ("accumulation", 1, 7, 8),  # within a step
         ("distillation", 1, 3, 3),
+        ("average", 1, 7, 8),
+        ("average", 1, 15, 15),  # in the validation of averaged weights
+        ("stopping", 3, 2, 4),  # after the best epoch
+        ("stopping", 4, 5, 5),  # in the validation that ends the training
         ("unlabeled", 1, 2, 3),
         ("labels", 2, 5, 5),  # in the validation of the last epoch
         ("unlabeled", 0, 5, 5),
@@ -150,11 +156,13 @@ def test_a_process_killed_within_an_epoch_ends_bit_identical(
     resumed = fit(case, path, heard)
     assert_same(resumed, whole)
     assert resumed[1][epoch]["seconds"] > note["seconds"]
-    parts = 3 if case == "accumulation" else 1
+    schedule = CASES[case].get("schedule", SCHEDULE)
+    parts, epochs = schedule.gradient_accumulation_steps or 1, len(whole[1])
     expected = [number // parts + 1 for number in range(saved, 5 * parts)]
     assert heard.steps[: len(expected)] == expected
-    assert len(heard.steps) == parts * 5 * (3 - epoch) - saved
-    assert any(f"epoch {epoch + 1} of 3 after step {saved // parts} of 5" in n for n in heard.notes)
+    assert len(heard.steps) == parts * 5 * (epochs - epoch) - saved
+    told = f"epoch {epoch + 1} of {schedule.epochs} after step {saved // parts} of 5"
+    assert any(told in note for note in heard.notes)
 
 
 def test_a_checkpoint_is_due_after_a_minute(

@@ -24,12 +24,18 @@ from tutelage.models.source import Source
 from tutelage.recipe import GAMMA, MILESTONES, Loss, Network, Recipe, Schedule, Views
 from tutelage.training import optimizers
 from tutelage.training.batches import steps_per_epoch
+from tutelage.training.early_stopping import MONITOR
 
 # Offsets that give teacher and generations other initial weights than the student.
 _TEACHER_SEED = 1_000_003
 _GENERATION_SEED = 2_000_003
 # What a schedule's settings mean if they are not set.
-_DEFAULTS = {"learning_rate_schedule": "linear", "milestones": [*MILESTONES], "gamma": GAMMA}
+_DEFAULTS = {
+    "learning_rate_schedule": "linear",
+    "milestones": [*MILESTONES],
+    "gamma": GAMMA,
+    "monitor": MONITOR,
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -239,6 +239,13 @@ class Schedule:
         weight_decay: decoupled weight decay, at least 0; biases and normalizations have none.
         clip_norm: largest norm of the gradient of a step, of all weights together; a larger one is
             scaled down to it. None: no limit.
+        ema: decay of an exponential moving average of the weights, above 0 and below 1, such as
+            0.999; the averaged weights are validated, saved and exported. In step t it is at most
+            (1 + t) / (10 + t). None: no average.
+        early_stopping: patience: the training ends after so many epochs without a better figure on
+            the validation images, and the weights of the best epoch are kept. None: it ends after
+            all epochs, with the weights of the last one.
+        monitor: the figure, `val_accuracy` or `val_loss`; None: val_accuracy.
         label_smoothing: fraction of each label spread over all classes, from 0 to below 1.
         dropout: dropout layers are active in this first fraction of the epochs, 0 to 1.
         cutout: side of the square masked in each view, in pixels, 0 (none) to 32.
@@ -266,6 +273,9 @@ class Schedule:
     momentum: Fraction | None = None
     weight_decay: NonNegative = 0.005
     clip_norm: Positive | None = None
+    ema: Proportion | None = None
+    early_stopping: Count | None = None
+    monitor: Literal["val_accuracy", "val_loss"] | None = None
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
     cutout: Reach = 0
@@ -281,6 +291,8 @@ class Schedule:
         elif self.momentum is None:
             object.__setattr__(self, "momentum", 0.9)  # the dataclass is frozen
         self._check_milestones()
+        if self.monitor is not None and self.early_stopping is None:
+            raise ValueError("monitor requires early_stopping, a number of epochs, found none")
 
     def _check_milestones(self) -> None:
         if self.learning_rate_schedule != "step":

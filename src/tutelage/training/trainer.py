@@ -24,8 +24,10 @@ from tutelage.training import optimizers, schedules
 from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
+from tutelage.training.early_stopping import EarlyStopping, is_over
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.threads import threads_for
+from tutelage.training.weight_average import WeightAverage
 
 _TIMED_STEPS = 3
 
@@ -73,7 +75,8 @@ def fit(
     Args:
         model: a stock model from uint8 images to logits; its variables are trained.
         train: the training images; a label of -1 means unlabeled.
-        validation: images evaluated after each epoch; not used for model selection here.
+        validation: images evaluated after each epoch; they select an epoch only if the schedule
+            has early stopping.
         schedule: epochs, batch size, learning rate and so on.
         views: the augmentation.
         seed: seed of image order and augmentation.
@@ -85,7 +88,8 @@ def fit(
         on_epoch: called with the history so far after an epoch is saved to disk.
 
     Returns:
-        One row per epoch: losses, accuracies, learning rate and seconds.
+        One row per epoch: losses, accuracies, learning rate and seconds. The model has the weights
+        of the last one, or with early stopping those of the best.
 
     Raises:
         TrainingError: if the loss is not finite; names the step.
@@ -102,15 +106,31 @@ def fit(
     trained = _compiled(model, len(train), schedule, precision, targets, seed, parts)
     optimizer = trained.optimizer
     optimizer.build(trained.trainable_variables)
-    added = trained.own_variables if targets else []
-    state = [*model.variables, *added, *optimizer.variables]
-    history, position = checkpoints.restore(checkpoint, key, state)
     batches = ViewedBatches(
         train, schedule, views, seed, targets.logits if targets else None, parts
     )
+    average = None if schedule.ema is None else WeightAverage(model, schedule.ema, batches)
+    history: list[EpochLog] = []
+    stopping = None
+    if schedule.early_stopping is not None:
+        evaluated = average.variables if average else model.weights
+        stopping = EarlyStopping(model, schedule, history, evaluated)
+    state = [
+        *model.variables,
+        *(trained.own_variables if targets else []),
+        *optimizer.variables,
+        *(average.variables if average else []),
+        *(stopping.variables if stopping else []),
+    ]
+    rows, position = checkpoints.restore(checkpoint, key, state)
+    history += rows
     keeper = EpochKeeper(checkpoint, key, state, history, position, batches, progress, on_epoch)
     early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
-    callbacks = keras.callbacks.CallbackList([keeper, early], add_history=True, model=trained)
+    callbacks = keras.callbacks.CallbackList(
+        [callback for callback in (average, stopping, keeper, early) if callback],
+        add_history=True,
+        model=trained,
+    )
     size = loading.batch_size(validation.images.shape[1:], model)
 
     def train_until(epoch: int) -> None:
@@ -154,9 +174,13 @@ def fit(
                 else:
                     validate(epoch)
                 batches.begin(len(history))
-            train_until(schedule.epochs)
+            if not is_over(history, schedule):
+                train_until(schedule.epochs)
     finally:
         early.restore()
+    for last in (average, stopping):
+        if last:
+            last.finish()
     return history
 
 
