@@ -431,6 +431,14 @@ def test_given_again_it_gives_what_it_came_to(
             RecipeError,
             "dkd needs labels",
         ),
+        (
+            {
+                "settings": {"schedule.student.sampling": "balanced"},
+                "unlabeled": DIGITS.train.images[:9],
+            },
+            RecipeError,
+            r"schedule\.student\.sampling: expected none",
+        ),
         ({"unlabeled": np.zeros((2, 9, 9, 1), np.uint8)}, DataError, "unlabeled images: expect"),
         ({"teacher": ["digits-teacher"]}, TutelageError, "digits-teacher"),
         ({"student": torch.nn.Linear(2, 2)}, RecipeError, "is a PyTorch module"),

@@ -281,6 +281,8 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "schedule.student.learning_rate_schedule": ("cosine", {"baseline", "student"}),
         "schedule.teacher.learning_rate_schedule": ("linear", set()),  # as without it
         "schedule.student.ema": (0.99, {"baseline", "student"}),
+        "schedule.teacher.class_weights": ("balanced", {"teacher", "student"}),
+        "schedule.student.sampling": ("balanced", {"baseline", "student"}),
         "schedule.student.early_stopping": (1, {"baseline", "student"}),
         "schedule.student.clip_norm": (1.0, {"baseline", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),

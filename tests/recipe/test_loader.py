@@ -202,6 +202,8 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.ema", [0, 1.0, True], "a number above 0 and below 1"),
         ("schedule.student.early_stopping", [0, 1.5, True], "an integer of at least 1"),
         ("schedule.student.monitor", ["accuracy"], "one of val_accuracy, val_loss"),
+        ("schedule.student.class_weights", ["even", True], "'balanced'"),
+        ("schedule.student.sampling", ["even", 3], "'balanced'"),
         ("schedule.student.gamma", [0, 1.0], "a number above 0 and below 1"),
         ("loss", [3, [1]], "a section"),
     ],
@@ -485,6 +487,11 @@ def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) 
 def test_a_monitored_figure_without_early_stopping_is_refused() -> None:
     told = refusal("digits", {"schedule.student.monitor": "val_loss"})
     assert "schedule.student: monitor requires early_stopping" in told
+
+
+def test_two_ways_to_balance_the_classes_are_refused() -> None:
+    settings = {f"schedule.student.{name}": "balanced" for name in ("class_weights", "sampling")}
+    assert "expected one, found both" in refusal("digits", settings)
 
 
 STEP = {"schedule.student.learning_rate_schedule": "step"}

@@ -56,6 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
     "distillation": {"schedule": replace(SCHEDULE, optimizer="muon"), "targets": layers_too},
     "average": {"schedule": replace(SCHEDULE, gradient_accumulation_steps=3, ema=0.9)},
     "stopping": {"schedule": replace(SCHEDULE, epochs=9, ema=0.9, early_stopping=2)},
+    "balance": {"schedule": replace(SCHEDULE, sampling="balanced", clip_norm=0.5)},
     "unlabeled": {"train": UNLABELED, "targets": logits},
 }
 
@@ -139,6 +140,7 @@ def assert_same(ours: tuple[keras.Model, list[Any]], theirs: tuple[keras.Model, 
         ("average", 1, 15, 15),  # in the validation of averaged weights
         ("stopping", 3, 2, 4),  # after the best epoch
         ("stopping", 4, 5, 5),  # in the validation that ends the training
+        ("balance", 1, 1, 4),
         ("unlabeled", 1, 2, 3),
         ("labels", 2, 5, 5),  # in the validation of the last epoch
         ("unlabeled", 0, 5, 5),

@@ -186,6 +186,11 @@ def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) 
 
 
 def _check_unlabeled(images: np.ndarray, recipe: Recipe, shape: tuple[int, ...]) -> None:
+    if recipe.schedule.student.sampling:
+        raise RecipeError(
+            "schedule.student.sampling: expected none with unlabeled images, whose classes are not "
+            f"known, found {recipe.schedule.student.sampling}; leave it out"
+        )
     if recipe.loss.alpha < 1:
         raise RecipeError(
             "loss.alpha: expected 1, as unlabeled images have no hard loss, found "

@@ -246,6 +246,11 @@ class Schedule:
             the validation images, and the weights of the best epoch are kept. None: it ends after
             all epochs, with the weights of the last one.
         monitor: the figure, `val_accuracy` or `val_loss`; None: val_accuracy.
+        class_weights: `balanced` weights the hard loss of an image by images / (classes * images of
+            its class), counted in the training images. None: no weights.
+        sampling: `balanced` draws every class equally often, so that an epoch shows images of small
+            classes several times, in the same view, and not all of the large ones. None: each
+            image once.
         label_smoothing: fraction of each label spread over all classes, from 0 to below 1.
         dropout: dropout layers are active in this first fraction of the epochs, 0 to 1.
         cutout: side of the square masked in each view, in pixels, 0 (none) to 32.
@@ -276,6 +281,8 @@ class Schedule:
     ema: Proportion | None = None
     early_stopping: Count | None = None
     monitor: Literal["val_accuracy", "val_loss"] | None = None
+    class_weights: Literal["balanced"] | None = None
+    sampling: Literal["balanced"] | None = None
     label_smoothing: Fraction = 0.0
     dropout: Unit = 1.0
     cutout: Reach = 0
@@ -293,6 +300,10 @@ class Schedule:
         self._check_milestones()
         if self.monitor is not None and self.early_stopping is None:
             raise ValueError("monitor requires early_stopping, a number of epochs, found none")
+        if self.class_weights and self.sampling:
+            raise ValueError(
+                "class_weights and sampling both balance the classes: expected one, found both"
+            )
 
     def _check_milestones(self) -> None:
         if self.learning_rate_schedule != "step":

@@ -10,6 +10,7 @@ import numpy as np
 
 from tutelage.data import augmentation
 from tutelage.data.datasets import Part
+from tutelage.data.sampling import balanced_order
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.recipe import Schedule, Views
 
@@ -32,6 +33,7 @@ class ViewedBatches(keras.utils.PyDataset):
         super().__init__()
         self.part, self.views, self.seed, self.logits = part, views, seed, logits
         self.cutout, self.unlabeled = schedule.cutout, bool((part.labels < 0).any())
+        self.balanced = schedule.sampling == "balanced"
         self.parts, batch = parts, images_per_step(schedule, len(part))
         self.starts = np.arange(parts + 1) * batch // parts
         self.batches = parts * steps_per_epoch(schedule, len(part))
@@ -43,7 +45,10 @@ class ViewedBatches(keras.utils.PyDataset):
         # Called explicitly: Keras also opens and closes the data to inspect one batch.
         self.first = first
         self.view = epoch % (self.views.distinct or epoch + 1)
-        self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
+        if self.balanced:
+            self.order = balanced_order(self.part.labels, seed=self.seed, epoch=epoch)
+        else:
+            self.order = augmentation.order(len(self.part), seed=self.seed, epoch=epoch)
         self.ahead: dict[int, Future[Any]] = {}
 
     def __len__(self) -> int:

@@ -103,7 +103,9 @@ def fit(
             f"{parts} parts, to bound memory: batch normalization and losses that compare images "
             "see one part at a time"
         )
-    trained = _compiled(model, len(train), schedule, precision, targets, seed, parts)
+    unlabeled = bool((train.labels < 0).any())
+    weights = _class_weights(train.labels) if schedule.class_weights and not unlabeled else None
+    trained = _compiled(model, len(train), schedule, precision, targets, seed, parts, weights)
     optimizer = trained.optimizer
     optimizer.build(trained.trainable_variables)
     batches = ViewedBatches(
@@ -141,6 +143,7 @@ def fit(
             epochs=epoch,
             initial_epoch=len(history),
             shuffle=False,  # views have a seeded order
+            class_weight=None if targets else weights,
             callbacks=callbacks,
             verbose=0,
         )
@@ -229,6 +232,7 @@ def _compiled(
     targets: DistillationTargets | None = None,
     seed: int = 0,
     parts: int = 1,
+    class_weights: dict[int, float] | None = None,
 ) -> keras.Model:
     trained = accelerate.accelerate(model, precision)
     if targets is not None:
@@ -239,6 +243,7 @@ def _compiled(
             distillation_losses=targets.losses,
             distillation_loss_weights=targets.weights,
             alpha=targets.alpha,
+            class_weights=class_weights,
             seed=seed,
         )
     trained.compile(
@@ -247,6 +252,15 @@ def _compiled(
         metrics=["accuracy"],
     )
     return trained
+
+
+def _class_weights(labels: np.ndarray) -> dict[int, float]:
+    """Weights by class so that each class has the same sum over the images."""
+    from sklearn.utils.class_weight import compute_class_weight  # takes a second to import
+
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return {int(k): float(weight) for k, weight in zip(classes, weights, strict=True)}
 
 
 def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
