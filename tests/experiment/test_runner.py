@@ -298,6 +298,16 @@ def test_an_optimizer_that_does_not_exist_is_refused_before_anything_is_trained(
         resolved(**{f"schedule__{role}__optimizer": "lambo"})
 
 
+@pytest.mark.parametrize("name", ["layer_decay", "frozen_epochs"])
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_settings_of_fine_tuning_are_refused_for_a_model_trained_from_the_start(
+    role: str, name: str
+) -> None:
+    value = 1 if name == "frozen_epochs" else 0.5
+    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.{name}: expected none .* {value};"):
+        resolved(**{f"schedule__{role}__{name}": value})
+
+
 def test_an_optimizer_of_the_users_own_is_part_of_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

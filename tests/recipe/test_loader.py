@@ -204,6 +204,8 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.monitor", ["accuracy"], "one of val_accuracy, val_loss"),
         ("schedule.student.class_weights", ["even", True], "'balanced'"),
         ("schedule.student.sampling", ["even", 3], "'balanced'"),
+        ("schedule.student.layer_decay", [0, 1.0, True], "a number above 0 and below 1"),
+        ("schedule.student.frozen_epochs", [0, 1.5], "an integer of at least 1"),
         ("schedule.student.gamma", [0, 1.0], "a number above 0 and below 1"),
         ("loss", [3, [1]], "a section"),
     ],
@@ -487,6 +489,13 @@ def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) 
 def test_a_monitored_figure_without_early_stopping_is_refused() -> None:
     told = refusal("digits", {"schedule.student.monitor": "val_loss"})
     assert "schedule.student: monitor requires early_stopping" in told
+
+
+def test_frozen_epochs_are_fewer_than_all(smallest: Path) -> None:
+    told = refusal(smallest, {"schedule.student.frozen_epochs": 3})
+    assert "schedule.student: expected frozen_epochs below epochs = 3, found 3" in told
+    loaded = recipe.load(smallest, {"schedule.student.frozen_epochs": 2})
+    assert loaded.schedule.student.frozen_epochs == 2
 
 
 def test_two_ways_to_balance_the_classes_are_refused() -> None:

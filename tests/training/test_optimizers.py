@@ -204,6 +204,13 @@ def test_what_is_no_optimizer_is_told_with_all_that_are(name: str) -> None:
         optimizers.build(schedule(name), RATE)
 
 
+@pytest.mark.parametrize("name", ["Ftrl", "ScheduleFreeAdamW"])
+def test_rates_by_layer_need_steps_proportional_to_the_rate(name: str) -> None:
+    optimizers.build(schedule(name), RATE)
+    with pytest.raises(RecipeError, match=f"layer_decay: .* found {name}"):
+        optimizers.build(schedule(name, layer_decay=0.9), RATE)
+
+
 OWN = """
 import keras
 class Slow(keras.optimizers.SGD):

@@ -242,6 +242,12 @@ class Schedule:
         ema: decay of an exponential moving average of the weights, above 0 and below 1, such as
             0.999; the averaged weights are validated, saved and exported. In step t it is at most
             (1 + t) / (10 + t). None: no average.
+        layer_decay: to fine-tune a given student, above 0 and below 1: each layer with a kernel,
+            and the normalization behind it, has this times the learning rate of the next one; the
+            last one, the head, has the whole rate. None: one rate for all.
+        frozen_epochs: to fine-tune a given student, the number of first epochs, below `epochs`,
+            that train the head alone; the other layers are frozen, with batch normalization in
+            inference mode. Then the optimizer begins anew. None: all layers from the first.
         early_stopping: patience: the training ends after so many epochs without a better figure on
             the validation images, and the weights of the best epoch are kept. None: it ends after
             all epochs, with the weights of the last one.
@@ -279,6 +285,8 @@ class Schedule:
     weight_decay: NonNegative = 0.005
     clip_norm: Positive | None = None
     ema: Proportion | None = None
+    layer_decay: Proportion | None = None
+    frozen_epochs: Count | None = None
     early_stopping: Count | None = None
     monitor: Literal["val_accuracy", "val_loss"] | None = None
     class_weights: Literal["balanced"] | None = None
@@ -300,6 +308,10 @@ class Schedule:
         self._check_milestones()
         if self.monitor is not None and self.early_stopping is None:
             raise ValueError("monitor requires early_stopping, a number of epochs, found none")
+        if self.frozen_epochs is not None and self.frozen_epochs >= self.epochs:
+            raise ValueError(
+                f"expected frozen_epochs below epochs = {self.epochs}, found {self.frozen_epochs}"
+            )
         if self.class_weights and self.sampling:
             raise ValueError(
                 "class_weights and sampling both balance the classes: expected one, found both"

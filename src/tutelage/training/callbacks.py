@@ -53,29 +53,35 @@ class EpochKeeper(keras.callbacks.Callback):
     Args:
         path: the checkpoint's file.
         key: identifies the training.
-        state: all variables needed to resume.
         history: receives one row per epoch.
-        position: how much of the first epoch was trained before, with another instance.
         batches: the training data.
         progress: notified of each step and epoch.
         on_epoch: called with the history after an epoch is saved.
+
+    Attributes:
+        state: all variables needed to resume.
+        position: how much of the running epoch was trained before, by another process.
     """
 
     def __init__(
         self,
         path: Path,
         key: str,
-        state: list[keras.Variable],
         history: list[EpochLog],
-        position: Position,
         batches: ViewedBatches,
         progress: Progress,
         on_epoch: Callable[[list[EpochLog]], None],
     ):
         super().__init__()
-        self.path, self.key, self.state, self.history = path, key, state, history
-        self.position, self.batches, self.progress = position, batches, progress
-        self.on_epoch, self.saved = on_epoch, time.monotonic()
+        self.path, self.key, self.history = path, key, history
+        self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
+        self.state: list[keras.Variable] = []
+        self.position, self.saved = Position(), time.monotonic()
+
+    def restore(self) -> None:
+        """Restore the state, the history and the position from the file, if there is one."""
+        rows, self.position = checkpoint.restore(self.path, self.key, self.state)
+        self.history += rows
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch

@@ -35,7 +35,15 @@ class Position:
 
 def epochs_done(checkpoint: Path) -> int:
     """The number of finished epochs of a checkpoint; 0 if there is none."""
-    return len(_read(checkpoint)[0]["history"]) if checkpoint.exists() else 0
+    return position(checkpoint)[0]
+
+
+def position(checkpoint: Path) -> tuple[int, int]:
+    """The finished epochs of a checkpoint, and the batches of the next one; zeros without one."""
+    if not checkpoint.exists():
+        return 0, 0
+    note, _, _ = _read(checkpoint)
+    return len(note["history"]), note.get("batches", 0)
 
 
 def save(
@@ -43,7 +51,7 @@ def save(
     key: str,
     history: list[EpochLog],
     state: list[keras.Variable],
-    position: Position | None = None,
+    within: Position | None = None,
 ) -> None:
     """Save the training state atomically.
 
@@ -52,15 +60,15 @@ def save(
         key: identifies the training.
         history: one row per epoch so far.
         state: all variables needed to resume.
-        position: the position in the epoch after these; None: it has not begun.
+        within: the position in the epoch after these; None: it has not begun.
     """
-    position = position or Position()
+    within = within or Position()
     arrays = {f"v{i}": ops.convert_to_numpy(v.value) for i, v in enumerate(state)}
-    arrays |= {f"m{i}": array for i, array in enumerate(position.metrics.values())}
+    arrays |= {f"m{i}": array for i, array in enumerate(within.metrics.values())}
     note: dict[str, Any] = {"key": key, "history": history}
-    if position.batches:
-        note |= {"batches": position.batches, "seconds": position.seconds}
-        note["metrics"] = list(position.metrics)
+    if within.batches:
+        note |= {"batches": within.batches, "seconds": within.seconds}
+        note["metrics"] = list(within.metrics)
     with storage.replacing(path) as temporary:
         np.savez(temporary, note=np.array(json.dumps(note)), **arrays)
 
@@ -89,8 +97,8 @@ def restore(path: Path, key: str, state: list[keras.Variable]) -> tuple[list[Epo
     for variable, array in zip(state, arrays, strict=True):
         variable.assign(array)
     named = dict(zip(note.get("metrics", []), metrics, strict=True))
-    position = Position(note.get("batches", 0), note.get("seconds", 0.0), named)
-    return list(note["history"]), position
+    within = Position(note.get("batches", 0), note.get("seconds", 0.0), named)
+    return list(note["history"]), within
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:

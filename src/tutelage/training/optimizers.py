@@ -19,6 +19,7 @@ from tutelage.training.schedules import TriangularSchedule
 _KERAS_NAMES = {"adamw": "AdamW", "lamb": "Lamb"}
 _NAMES = (*MOMENTUM, *_KERAS_NAMES)
 _WRAPPERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")  # not optimizers by themselves
+_NOT_PROPORTIONAL = (keras.optimizers.Ftrl, keras.optimizers.ScheduleFreeAdamW)
 _RECIPE_NAMES = {"global_clipnorm": "clip_norm"}
 _NO_WEIGHT_DECAY = ["bias", "gamma", "beta"]
 # The author's coefficients and number of Newton-Schulz iterations.
@@ -172,6 +173,11 @@ def build(schedule: Schedule, rate: Any, parts: int = 1) -> keras.optimizers.Opt
         kind = _keras_class(name)
         # Some classes have a weight decay by default, and AdamW refuses None.
         optimizer = kind(rate, **settings | {"weight_decay": schedule.weight_decay})
+    if schedule.layer_decay and isinstance(optimizer, _NOT_PROPORTIONAL):
+        raise RecipeError(
+            "layer_decay: expected an optimizer whose steps are proportional to the learning rate, "
+            f"found {name}; choose another one, or leave layer_decay out"
+        )
     if decay:
         optimizer.exclude_from_weight_decay(var_names=_NO_WEIGHT_DECAY)
     return optimizer

@@ -19,14 +19,17 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         steps: total number of training steps.
         warmup: fraction of the steps in which the rate rises, from 0 to below 1.
         parts: batches that gradients are accumulated over in each step.
+        first: the step that the optimizer begins with.
     """
 
-    def __init__(self, peak: float, steps: int, warmup: float, parts: int = 1):
+    def __init__(self, peak: float, steps: int, warmup: float, parts: int = 1, first: int = 0):
         self.peak, self.steps, self.warmup, self.parts = peak, steps, warmup, parts
+        self.first = first
 
     def __call__(self, step: Any) -> Any:
-        """The rate at a batch, counted from 0."""
+        """The rate at a batch of the optimizer, counted from 0."""
         step = ops.floor_divide(step, self.parts) if self.parts > 1 else step
+        step = step + self.first if self.first else step
         done = (ops.cast(step, "float32") + 1) / (self.steps + 1)
         decayed = self.decayed(step, done)
         return self.peak * (ops.minimum(done / self.warmup, decayed) if self.warmup else decayed)
@@ -45,6 +48,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "steps": self.steps,
             "warmup": self.warmup,
             "parts": self.parts,
+            "first": self.first,
         }
 
 
@@ -76,6 +80,7 @@ class StepSchedule(WarmupSchedule):
         steps: total number of training steps.
         warmup: fraction of the steps in which the rate rises, from 0 to below 1.
         parts: batches that gradients are accumulated over in each step.
+        first: the step that the optimizer begins with.
         milestones: fractions of the steps after which the rate is multiplied.
         gamma: the factor.
     """
@@ -86,10 +91,11 @@ class StepSchedule(WarmupSchedule):
         steps: int,
         warmup: float,
         parts: int = 1,
+        first: int = 0,
         milestones: tuple[float, ...] = MILESTONES,
         gamma: float = GAMMA,
     ):
-        super().__init__(peak, steps, warmup, parts)
+        super().__init__(peak, steps, warmup, parts, first)
         self.milestones, self.gamma = tuple(milestones), gamma
 
     def decayed(self, step: Any, done: Any) -> Any:
@@ -102,13 +108,14 @@ class StepSchedule(WarmupSchedule):
         return super().get_config() | {"milestones": self.milestones, "gamma": self.gamma}
 
 
-def build(schedule: Schedule, steps: int, parts: int = 1) -> WarmupSchedule:
+def build(schedule: Schedule, steps: int, parts: int = 1, first: int = 0) -> WarmupSchedule:
     """The learning rate of a recipe's schedule.
 
     Args:
         schedule: its settings.
         steps: total number of training steps.
         parts: batches that gradients are accumulated over in each step.
+        first: the step that the optimizer begins with.
 
     Returns:
         A Keras schedule.
@@ -122,7 +129,7 @@ def build(schedule: Schedule, steps: int, parts: int = 1) -> WarmupSchedule:
     >>> [round(float(rate(step)), 2) for step in range(8)]
     [1.0, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     """
-    settings = schedule.learning_rate, steps, schedule.warmup, parts
+    settings = schedule.learning_rate, steps, schedule.warmup, parts, first
     if schedule.learning_rate_schedule == "cosine":
         return CosineSchedule(*settings)
     if schedule.learning_rate_schedule == "step":

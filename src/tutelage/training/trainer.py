@@ -25,6 +25,7 @@ from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import ViewedBatches, images_per_step, steps_per_epoch
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.early_stopping import EarlyStopping, is_over
+from tutelage.training.layer_groups import LayerRates, frozen, head, layer_groups
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.threads import threads_for
 from tutelage.training.weight_average import WeightAverage
@@ -95,96 +96,166 @@ def fit(
         TrainingError: if the loss is not finite; names the step.
         RunError: if the checkpoint is damaged or belongs to another training.
     """
-    progress = progress or Progress()
-    parts = _parts(model, train, schedule, targets)
-    if parts > 1:
-        progress.note(
-            f"the {images_per_step(schedule, len(train))} images of a step are processed in "
-            f"{parts} parts, to bound memory: batch normalization and losses that compare images "
-            "see one part at a time"
-        )
-    unlabeled = bool((train.labels < 0).any())
-    weights = _class_weights(train.labels) if schedule.class_weights and not unlabeled else None
-    trained = _compiled(model, len(train), schedule, precision, targets, seed, parts, weights)
-    optimizer = trained.optimizer
-    optimizer.build(trained.trainable_variables)
     batches = ViewedBatches(
-        train, schedule, views, seed, targets.logits if targets else None, parts
+        train,
+        schedule,
+        views,
+        seed,
+        targets.logits if targets else None,
+        _parts(model, train, schedule, targets),
     )
-    average = None if schedule.ema is None else WeightAverage(model, schedule.ema, batches)
-    history: list[EpochLog] = []
-    stopping = None
-    if schedule.early_stopping is not None:
-        evaluated = average.variables if average else model.weights
-        stopping = EarlyStopping(model, schedule, history, evaluated)
-    state = [
-        *model.variables,
-        *(trained.own_variables if targets else []),
-        *optimizer.variables,
-        *(average.variables if average else []),
-        *(stopping.variables if stopping else []),
-    ]
-    rows, position = checkpoints.restore(checkpoint, key, state)
-    history += rows
-    keeper = EpochKeeper(checkpoint, key, state, history, position, batches, progress, on_epoch)
-    early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
-    callbacks = keras.callbacks.CallbackList(
-        [callback for callback in (average, stopping, keeper, early) if callback],
-        add_history=True,
-        model=trained,
+    progress, history = progress or Progress(), list[EpochLog]()
+    keeper = EpochKeeper(checkpoint, key, history, batches, progress, on_epoch)
+    training = _Training(
+        model, train, validation, schedule, seed, precision, targets, batches, keeper
     )
-    size = loading.batch_size(validation.images.shape[1:], model)
+    try:
+        with freed_memory_kept(), threads_for(model, schedule.batch_size // batches.parts):
+            training.run()
+    finally:
+        training.dropout.restore()
+    return history
 
-    def train_until(epoch: int) -> None:
-        trained.fit(
-            batches,
-            validation_data=(validation.images, validation.labels),
-            validation_batch_size=size,
+
+class _Training:
+    """A model with all that trains it."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        train: Part,
+        validation: Part,
+        schedule: Schedule,
+        seed: int,
+        precision: str,
+        targets: DistillationTargets | None,
+        batches: ViewedBatches,
+        keeper: EpochKeeper,
+    ):
+        self.model, self.schedule, self.targets = model, schedule, targets
+        self.images, self.validation = len(train), validation
+        self.batches, self.keeper, self.history = batches, keeper, keeper.history
+        self.class_weights = None
+        if schedule.class_weights and not batches.unlabeled:
+            self.class_weights = _class_weights(train.labels)
+        self.trained = _runnable(model, precision, targets, seed, self.class_weights)
+        self.groups: list[list[keras.Layer]] = []
+        if schedule.layer_decay or schedule.frozen_epochs:
+            self.groups = layer_groups(model, train.images[:1])
+        rates = LayerRates(self.groups, schedule.layer_decay) if schedule.layer_decay else None
+        average = WeightAverage(model, schedule.ema, batches) if schedule.ema else None
+        stopping = None
+        if schedule.early_stopping:
+            evaluated = average.variables if average else model.weights
+            stopping = EarlyStopping(model, schedule, self.history, evaluated)
+        self.keep_weights = [callback for callback in (average, stopping) if callback]
+        self.dropout = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
+        used = [callback for callback in (rates, *self.keep_weights, keeper) if callback]
+        self.callbacks = keras.callbacks.CallbackList(
+            [*used, self.dropout], add_history=True, model=self.trained
+        )
+
+    def run(self) -> None:
+        """Train from the checkpoint, if there is one, to the end."""
+        self._note_settings()
+        first = self.schedule.frozen_epochs or 0
+        if first and checkpoints.position(self.keeper.path) <= (first, 0):
+            with frozen(self.model, self.groups[:-1]):
+                self._compile()
+                self.keeper.restore()
+                self._train_until(first)
+            # A new optimizer, as Adam's, for one, counts the steps of all weights together.
+            self._compile(first_epoch=first)
+        else:
+            self._compile(first_epoch=first)
+            self.keeper.restore()
+        self._train_until(self.schedule.epochs)
+        for callback in self.keep_weights:
+            callback.finish()
+
+    def _note_settings(self) -> None:
+        note, parts = self.keeper.progress.note, self.batches.parts
+        if parts > 1:
+            note(
+                f"the {images_per_step(self.schedule, self.images)} images of a step are processed "
+                f"in {parts} parts, to bound memory: batch normalization and losses that compare "
+                "images see one part at a time"
+            )
+        if self.schedule.frozen_epochs:
+            note(f"the first {self.schedule.frozen_epochs} epochs train {head(self.groups)} alone")
+        if self.schedule.layer_decay:
+            least = self.schedule.layer_decay ** (len(self.groups) - 1)
+            note(
+                f"{len(self.groups)} groups of layers have rates from {least:.2g} of the learning "
+                f"rate to all of it, in {head(self.groups)}"
+            )
+
+    def _compile(self, first_epoch: int = 0) -> None:
+        """Give the model an optimizer of what is trainable, and the checkpoint its state."""
+        parts = self.batches.parts
+        _compile(self.trained, self.schedule, self.images, parts, first_epoch)
+        optimizer = self.trained.optimizer
+        optimizer.build(self.trained.trainable_variables)
+        self.keeper.state = [
+            *self.model.variables,
+            *(self.trained.own_variables if self.targets else []),
+            *optimizer.variables,
+            *(v for callback in self.keep_weights for v in callback.variables),
+        ]
+
+    def _train_until(self, epoch: int) -> None:
+        if self.keeper.position.batches:
+            self._finish_epoch()
+        if len(self.history) < epoch and not is_over(self.history, self.schedule):
+            self._fit(epoch)
+
+    def _finish_epoch(self) -> None:
+        """Train an interrupted epoch from its checkpoint on."""
+        epoch, total = len(self.history), len(self.batches)
+        done, parts = self.keeper.position.batches, self.batches.parts
+        self.keeper.progress.note(
+            f"resuming epoch {epoch + 1} of {self.schedule.epochs} after step {done // parts} of "
+            f"{total // parts}"
+        )
+        self.batches.begin(epoch, first=done)  # Keras asks for its length once
+        if done < total:
+            self._fit(epoch + 1)
+        else:
+            self._validate(epoch)
+        self.batches.begin(len(self.history))
+
+    def _fit(self, epoch: int) -> None:
+        self.trained.fit(
+            self.batches,
+            validation_data=(self.validation.images, self.validation.labels),
+            validation_batch_size=self._validation_batch_size,
             epochs=epoch,
-            initial_epoch=len(history),
+            initial_epoch=len(self.history),
             shuffle=False,  # views have a seeded order
-            class_weight=None if targets else weights,
-            callbacks=callbacks,
+            class_weight=None if self.targets else self.class_weights,
+            callbacks=self.callbacks,
             verbose=0,
         )
 
-    def validate(epoch: int) -> None:
-        callbacks.on_train_begin()
-        callbacks.on_epoch_begin(epoch)
-        figures = trained.evaluate(
-            validation.images,
-            validation.labels,
-            batch_size=size,
-            callbacks=callbacks,
+    def _validate(self, epoch: int) -> None:
+        """End an epoch that was interrupted after its last step."""
+        self.callbacks.on_train_begin()
+        self.callbacks.on_epoch_begin(epoch)
+        figures = self.trained.evaluate(
+            self.validation.images,
+            self.validation.labels,
+            batch_size=self._validation_batch_size,
+            callbacks=self.callbacks,
             return_dict=True,
             verbose=0,
         )
-        keeper.restore_metrics()  # evaluation has reset them
+        self.keeper.restore_metrics()  # evaluation has reset them
         logs = {f"val_{name}": value for name, value in figures.items()}
-        callbacks.on_epoch_end(epoch, trained.get_metrics_result() | logs)
+        self.callbacks.on_epoch_end(epoch, self.trained.get_metrics_result() | logs)
 
-    try:
-        with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
-            if position.batches:  # an epoch was interrupted
-                epoch, total = len(history), len(batches)
-                progress.note(
-                    f"resuming epoch {epoch + 1} of {schedule.epochs} after step "
-                    f"{position.batches // parts} of {total // parts}"
-                )
-                batches.begin(epoch, first=position.batches)  # Keras asks for its length once
-                if position.batches < total:
-                    train_until(epoch + 1)
-                else:
-                    validate(epoch)
-                batches.begin(len(history))
-            if not is_over(history, schedule):
-                train_until(schedule.epochs)
-    finally:
-        early.restore()
-    for last in (average, stopping):
-        if last:
-            last.finish()
-    return history
+    @property
+    def _validation_batch_size(self) -> int:
+        return loading.batch_size(self.validation.images.shape[1:], self.model)
 
 
 def seconds_per_step(
@@ -200,7 +271,8 @@ def seconds_per_step(
     Arguments as in `fit`.
     """
     parts = _parts(model, train, schedule)
-    trained = _compiled(model, len(train), schedule, precision, parts=parts)
+    trained = _runnable(model, precision)
+    _compile(trained, schedule, len(train), parts)
     batches = ViewedBatches(train, schedule, views, seed=0, parts=parts)
     seconds = []
     with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
@@ -224,34 +296,37 @@ def _parts(
     return parts_per_step(models, train.images.shape[1:], images)
 
 
-def _compiled(
+def _runnable(
     model: keras.Model,
-    images: int,
-    schedule: Schedule,
     precision: str,
     targets: DistillationTargets | None = None,
     seed: int = 0,
-    parts: int = 1,
     class_weights: dict[int, float] | None = None,
 ) -> keras.Model:
-    trained = accelerate.accelerate(model, precision)
-    if targets is not None:
-        teacher = targets.teacher
-        trained = Distiller(
-            teacher=None if teacher is None else accelerate.accelerate(teacher, precision),
-            student=trained,
-            distillation_losses=targets.losses,
-            distillation_loss_weights=targets.weights,
-            alpha=targets.alpha,
-            class_weights=class_weights,
-            seed=seed,
-        )
+    """The model by its fast layers, or a distiller of it."""
+    fast = accelerate.accelerate(model, precision)
+    if targets is None:
+        return fast
+    teacher = targets.teacher
+    return Distiller(
+        teacher=None if teacher is None else accelerate.accelerate(teacher, precision),
+        student=fast,
+        distillation_losses=targets.losses,
+        distillation_loss_weights=targets.weights,
+        alpha=targets.alpha,
+        class_weights=class_weights,
+        seed=seed,
+    )
+
+
+def _compile(
+    trained: keras.Model, schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+) -> None:
     trained.compile(
-        optimizer=_optimizer(schedule, images, parts),
+        optimizer=_optimizer(schedule, images, parts, first_epoch),
         loss=CrossEntropy(label_smoothing=schedule.label_smoothing),
         metrics=["accuracy"],
     )
-    return trained
 
 
 def _class_weights(labels: np.ndarray) -> dict[int, float]:
@@ -263,6 +338,9 @@ def _class_weights(labels: np.ndarray) -> dict[int, float]:
     return {int(k): float(weight) for k, weight in zip(classes, weights, strict=True)}
 
 
-def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
-    steps = schedule.epochs * steps_per_epoch(schedule, images)
-    return optimizers.build(schedule, schedules.build(schedule, steps, parts), parts)
+def _optimizer(
+    schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+) -> keras.optimizers.Optimizer:
+    steps = steps_per_epoch(schedule, images)
+    rate = schedules.build(schedule, schedule.epochs * steps, parts, first_epoch * steps)
+    return optimizers.build(schedule, rate, parts)
