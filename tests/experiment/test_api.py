@@ -314,6 +314,44 @@ def test_inner_layers_teach_in_a_run_and_a_killed_run_ends_in_the_same_bits(
     assert whole.student.count_params() == student.count_params()
 
 
+def test_a_given_student_is_fine_tuned_with_every_setting(
+    tmp_path: Path, teacher: keras.Model
+) -> None:
+    student = {
+        "optimizer": "adamw",
+        "learning_rate": 0.01,
+        "learning_rate_schedule": "cosine",
+        "clip_norm": 1.0,
+        "ema": 0.9,
+        "early_stopping": 1,
+        "monitor": "val_loss",
+        "layer_decay": 0.5,
+        "frozen_epochs": 1,
+        "class_weights": "balanced",
+        "gradient_accumulation_steps": 2,
+    }
+    settings = {f"schedule.student.{name}": value for name, value in student.items()}
+    given, progress = net(16), Notes()
+    found = distil(tmp_path, teacher=teacher, student=given, settings=settings, progress=progress)
+    head = given.layers[-1].name
+    assert sum(f"first 1 epochs train {head} alone" in note for note in progress.told) == 2
+    assert set(found.results["early_stopping"]) == {"baseline", "student"}
+    assert found.results["recipe"]["schedule"]["student"].items() >= student.items()
+    accuracies = {n: found.results["models"][n]["accuracy"] for n in ("baseline", "student")}
+    assert min(accuracies.values()) > 0.15  # chance is 0.1
+    with pytest.raises(KeyboardInterrupt):
+        distil(
+            tmp_path / "cut",
+            teacher=teacher,
+            student=given,
+            settings=settings,
+            progress=Notes(dies_at=("student", 1)),
+        )
+    again = distil(tmp_path / "cut", teacher=teacher, student=given, settings=settings)
+    for one, other in zip(found.student.get_weights(), again.student.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_generations_are_each_taught_by_the_one_before(
     tmp_path: Path, teacher: keras.Model
 ) -> None:
@@ -431,7 +469,28 @@ def test_given_again_it_gives_what_it_came_to(
             RecipeError,
             "dkd needs labels",
         ),
+        (
+            {
+                "settings": {"schedule.student.sampling": "balanced"},
+                "unlabeled": DIGITS.train.images[:9],
+            },
+            RecipeError,
+            r"schedule\.student\.sampling: expected none",
+        ),
         ({"unlabeled": np.zeros((2, 9, 9, 1), np.uint8)}, DataError, "unlabeled images: expect"),
+        (
+            {
+                "student": net(),
+                "settings": {
+                    "schedule.student.epochs": 2,
+                    "schedule.student.frozen_epochs": 1,
+                    "loss.name": "rkd",
+                    "loss.alpha": 1,
+                },
+            },
+            RecipeError,
+            r"schedule\.student\.frozen_epochs: .* found loss.alpha = 1 with rkd",
+        ),
         ({"teacher": ["digits-teacher"]}, TutelageError, "digits-teacher"),
         ({"student": torch.nn.Linear(2, 2)}, RecipeError, "is a PyTorch module"),
         (

@@ -199,6 +199,24 @@ def test_killed_run_goes_on_and_ends_bit_identical(
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+def test_an_epoch_that_early_stopping_selects_is_named(run: tuple[Path, dict[str, Any]]) -> None:
+    folder, notes = run[0].parent / "stopped", Notes()
+    results = runner.run(resolved(schedule__student__early_stopping=1), folder, notes)
+    assert set(results["early_stopping"]) == {"baseline", "student"}
+    for name, told in results["early_stopping"].items():
+        scores = [float(row["val_accuracy"]) for row in history(folder) if row["stage"] == name]
+        assert told == {
+            "epochs": len(scores),
+            "best_epoch": 1 + int(np.argmax(scores)),
+            "monitor": "val_accuracy",
+        }
+        assert any(f"{name}: the weights of epoch {told['best_epoch']} " in n for n in notes.told)
+        said = f"{name} {told['best_epoch']} of {told['epochs']}"
+        assert said in (folder / "report.md").read_text()
+    assert "early_stopping" not in run[1]
+    assert "weights of the last epoch, after" in (run[0] / "report.md").read_text()
+
+
 def test_finished_run_is_given_back_untrained(run: tuple[Path, dict[str, Any]]) -> None:
     folder, results = run
     content = {path: path.read_bytes() for path in folder.iterdir()}
@@ -260,11 +278,48 @@ def test_stage_keys_change_with_their_own_part_alone() -> None:
         "data.transfer": (["1", "7"], {"baseline", "student"}),
         "views.distinct": (2, {"baseline", "student"}),
         "schedule.teacher.optimizer": ("muon", {"teacher", "student"}),
+        "schedule.student.optimizer": ("adamw", {"baseline", "student"}),
+        "schedule.student.learning_rate_schedule": ("cosine", {"baseline", "student"}),
+        "schedule.teacher.learning_rate_schedule": ("linear", set()),  # as without it
+        "schedule.student.ema": (0.99, {"baseline", "student"}),
+        "schedule.teacher.class_weights": ("balanced", {"teacher", "student"}),
+        "schedule.student.sampling": ("balanced", {"baseline", "student"}),
+        "schedule.student.early_stopping": (1, {"baseline", "student"}),
+        "schedule.student.clip_norm": (1.0, {"baseline", "student"}),
         "seed": (1, {"teacher", "baseline", "student"}),
     }
     for key, (value, named) in changed.items():
         others = keys(resolved(**{key.replace(".", "__"): value}))
         assert {stage for stage in before if before[stage] != others[stage]} == named, key
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_an_optimizer_that_does_not_exist_is_refused_before_anything_is_trained(role: str) -> None:
+    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.optimizer: .*mean lamb or Lamb"):
+        resolved(**{f"schedule__{role}__optimizer": "lambo"})
+
+
+@pytest.mark.parametrize("name", ["layer_decay", "frozen_epochs"])
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_settings_of_fine_tuning_are_refused_for_a_model_trained_from_the_start(
+    role: str, name: str
+) -> None:
+    value = 1 if name == "frozen_epochs" else 0.5
+    with pytest.raises(RecipeError, match=rf"schedule\.{role}\.{name}: expected none .* {value};"):
+        resolved(**{f"schedule__{role}__{name}": value})
+
+
+def test_an_optimizer_of_the_users_own_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "import keras\ndef make(learning_rate):\n    return keras.optimizers.Lion({})\n"
+    Path("made_one.py").write_text(source.format("learning_rate"))
+    Path("made_two.py").write_text(source.format("learning_rate, beta_1=0.8"))
+    one, two = (
+        keys(resolved(schedule__student__optimizer=f"made_{name}:make")) for name in ("one", "two")
+    )
+    assert {stage for stage in one if one[stage] != two[stage]} == {"baseline", "student"}
 
 
 def test_changed_temperature_asks_the_teacher_for_a_sample_alone(

@@ -203,6 +203,19 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("schedule.student.momentum", [1], "a number of at least 0 and below 1"),
         ("schedule.student.weight_decay", [-0.1], "a finite number of at least 0"),
         ("schedule.student.label_smoothing", [1], "a number of at least 0 and below 1"),
+        ("schedule.student.optimizer", [3, ["sgd"]], "a string"),
+        ("schedule.student.learning_rate_schedule", ["poly"], "one of linear, cosine, step"),
+        ("schedule.student.milestones", [[], 0.5, [0.5, 1.0], [0]],
+         "a list of at least one, each a number above 0 and below 1"),
+        ("schedule.student.clip_norm", [0, -1.0, True], "a finite number above 0"),
+        ("schedule.student.ema", [0, 1.0, True], "a number above 0 and below 1"),
+        ("schedule.student.early_stopping", [0, 1.5, True], "an integer of at least 1"),
+        ("schedule.student.monitor", ["accuracy"], "one of val_accuracy, val_loss"),
+        ("schedule.student.class_weights", ["even", True], "'balanced'"),
+        ("schedule.student.sampling", ["even", 3], "'balanced'"),
+        ("schedule.student.layer_decay", [0, 1.0, True], "a number above 0 and below 1"),
+        ("schedule.student.frozen_epochs", [0, 1.5], "an integer of at least 1"),
+        ("schedule.student.gamma", [0, 1.0], "a number above 0 and below 1"),
         ("loss", [3, [1]], "a section"),
     ],
 )  # fmt: skip
@@ -495,6 +508,84 @@ def test_settings_of_terms_are_checked_where_they_stand(
     smallest: Path, loss: dict[str, object], said: str
 ) -> None:
     assert said in refusal(smallest, {f"loss.{key}": value for key, value in loss.items()})
+
+
+def test_only_optimizers_with_a_momentum_take_one(smallest: Path) -> None:
+    for name in ("adamw", "Adafactor", "SGD", "mine:made"):
+        settings = {"schedule.student.optimizer": name}
+        assert recipe.load(smallest, settings).schedule.student.momentum is None
+        assert refusal(smallest, settings | {"schedule.student.momentum": 0.5}).endswith(
+            f"schedule.student: momentum is for sgd, muon, found momentum = 0.5 with {name}"
+        )
+    for name in ("sgd", "muon"):
+        assert recipe.load(smallest, {"schedule.student.optimizer": name}).schedule.student == (
+            recipe.Schedule(epochs=3, learning_rate=1, optimizer=name, momentum=0.9)
+        )
+
+
+def test_another_optimizer_leaves_the_momentum_of_the_files_own(smallest: Path) -> None:
+    told = recipe.load("cifar10", {"schedule.student.optimizer": "lamb"}).schedule
+    assert (told.teacher.momentum, told.student.momentum) == (0.9, None)
+    faster = smallest.read_text(encoding="utf-8").replace(
+        "student = {", "student = {momentum = 0.8, "
+    )
+    smallest.write_text(faster, encoding="utf-8")
+    for name, momentum in (("muon", 0.8), ("lamb", None)):
+        settings = {"schedule.student.optimizer": name}
+        assert recipe.load(smallest, settings).schedule.student.momentum == momentum
+    text = faster.replace("student = {", 'student = {optimizer = "lamb", ')
+    smallest.write_text(text, encoding="utf-8")
+    assert "found momentum = 0.8 with lamb" in refusal(smallest)  # the file contradicts itself
+
+
+def test_a_monitored_figure_without_early_stopping_is_refused() -> None:
+    told = refusal("digits", {"schedule.student.monitor": "val_loss"})
+    assert "schedule.student: monitor requires early_stopping" in told
+
+
+def test_frozen_epochs_are_fewer_than_all(smallest: Path) -> None:
+    told = refusal(smallest, {"schedule.student.frozen_epochs": 3})
+    assert "schedule.student: expected frozen_epochs below epochs = 3, found 3" in told
+    loaded = recipe.load(smallest, {"schedule.student.frozen_epochs": 2})
+    assert loaded.schedule.student.frozen_epochs == 2
+
+
+def test_two_ways_to_balance_the_classes_are_refused() -> None:
+    settings = {f"schedule.student.{name}": "balanced" for name in ("class_weights", "sampling")}
+    assert "expected one, found both" in refusal("digits", settings)
+
+
+STEP = {"schedule.student.learning_rate_schedule": "step"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"gamma": 0.5}, 'gamma requires learning_rate_schedule = "step", found gamma = 0.5 '),
+        ({"learning_rate_schedule": "cosine", "milestones": [0.5]}, "milestones requires"),
+        ({"learning_rate_schedule": "step", "milestones": [0.5, 0.5]}, "expected ascending"),
+        ({"learning_rate_schedule": "step", "milestones": [0.2]}, "above warmup = 0.2, found"),
+        ({"learning_rate_schedule": "step", "warmup": 0.6}, "found [0.5, 0.75]"),
+    ],
+)
+def test_milestones_that_can_not_be_are_refused(settings: dict[str, object], said: str) -> None:
+    told = refusal("digits", {f"schedule.student.{key}": value for key, value in settings.items()})
+    assert told.startswith("digits.toml: 1 mistake: schedule.student: ")
+    assert said in told
+
+
+def test_another_learning_rate_schedule_leaves_the_milestones_of_the_files_own(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "stepped.toml"
+    settings = STEP | {"schedule.student.milestones": [0.4], "schedule.student.gamma": 0.2}
+    stepped = recipe.load("digits", settings)
+    file.write_text(recipe.to_toml(stepped), encoding="utf-8")
+    again = recipe.load(file, {"schedule.student.epochs": 25})
+    assert again.schedule == stepped.schedule
+    assert recipe.load(file, STEP).schedule.student.milestones == (0.4,)
+    cosine = recipe.load(file, {"schedule.student.learning_rate_schedule": "cosine"})
+    assert (cosine.schedule.student.milestones, cosine.schedule.student.gamma) == (None, None)
 
 
 def test_several_losses_come_back_from_toml(smallest: Path, tmp_path: Path) -> None:

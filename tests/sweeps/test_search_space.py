@@ -125,6 +125,12 @@ def test_pruning_needs_an_epoch_to_prune_after() -> None:
         search_space.plan(short, prune=True)
 
 
+def test_early_stopping_of_the_student_is_refused() -> None:
+    search_space.plan(recipe.load("digits", {"schedule.teacher.early_stopping": 3}))
+    with pytest.raises(RecipeError, match=r"schedule\.student\.early_stopping: .* 3;"):
+        search_space.plan(recipe.load("digits", {"schedule.student.early_stopping": 3}))
+
+
 def test_generations_are_refused() -> None:
     born_again = recipe.load("digits", {"loss.generations": 2})
     with pytest.raises(RecipeError, match=r"generations: .* 2"):

@@ -399,16 +399,25 @@ def seeded(seed: int) -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform(seed=seed)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_step_in_equal_parts_is_the_same_step(tmp_path: Path, optimizer: str, parts: int) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "parts", "norm"),
+    [("sgd", 2, None), ("sgd", 4, 0.5), ("muon", 2, 0.5), ("muon", 4, None)],
+)
+def test_a_step_in_equal_parts_is_the_same_step(
+    tmp_path: Path, optimizer: str, parts: int, norm: float | None
+) -> None:
     logits = known(tmp_path)
     weight = keras.optimizers.schedules.PolynomialDecay(1.0, 15, 0.1)
     runs = []
     for accumulation in (1, parts):
         model = linear_network()
         targets = DistillationTargets(logits, [losses.KD()], [weight], alpha=0.5)
-        schedule = replace(SCHEDULE, optimizer=optimizer, gradient_accumulation_steps=accumulation)
+        schedule = replace(
+            SCHEDULE,
+            optimizer=optimizer,
+            gradient_accumulation_steps=accumulation,
+            clip_norm=norm,
+        )
         seen: list[int] = []
 
         class Watch(Progress):
@@ -430,6 +439,45 @@ def test_a_step_in_equal_parts_is_the_same_step(tmp_path: Path, optimizer: str, 
     for row, former in zip(rows, history, strict=True):
         assert row["learning_rate"] == pytest.approx(former["learning_rate"])
         assert row["loss"] == pytest.approx(former["loss"], rel=1e-4)
+
+
+KERAS_OPTIMIZERS = [
+    name
+    for name, kind in vars(keras.optimizers).items()
+    if isinstance(kind, type)
+    and issubclass(kind, keras.optimizers.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+]
+
+
+@pytest.mark.parametrize("name", [*KERAS_OPTIMIZERS, "adamw", "lamb"])
+def test_each_optimizer_of_keras_trains_and_resumes_within_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(callbacks, "_SAVE_SECONDS", 0.0)
+    schedule = Schedule(
+        epochs=2, batch_size=8, learning_rate=0.01, optimizer=name, gradient_accumulation_steps=2
+    )
+    whole, resumed = linear_network(), linear_network()
+    before = values(whole)
+    history = fit(whole, tmp_path / "whole.npz", schedule=schedule)
+    with pytest.raises(Killed):
+        fit(linear_network(), tmp_path / "cut.npz", schedule=schedule, progress=KilledAt(2, 3))
+    rows = fit(resumed, tmp_path / "cut.npz", schedule=schedule)
+    assert_identical(values(whole), values(resumed))
+    assert rows[1]["loss"] == history[1]["loss"]
+    assert all((a != b).any() for a, b in zip(values(whole), before, strict=True))
+
+
+def test_a_clipped_gradient_is_another_training_only_where_it_is_larger(tmp_path: Path) -> None:
+    found = []
+    for norm in (None, 1e6, 0.1):
+        model = linear_network()
+        fit(model, tmp_path / f"{norm}.npz", schedule=replace(SCHEDULE, clip_norm=norm))
+        found.append(values(model))
+    for free, wide, narrow in zip(*found, strict=True):
+        np.testing.assert_allclose(wide, free, rtol=1e-6)
+        assert (narrow != free).any()
 
 
 def test_parts_of_a_step_hold_all_its_images_and_differ_by_at_most_one(tmp_path: Path) -> None:

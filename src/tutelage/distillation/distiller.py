@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,12 +21,14 @@ from tutelage.distillation.output_kind import refuse_probabilities
 from tutelage.distillation.validation import (
     check,
     check_arguments,
+    check_class_weights,
     check_hard_loss,
     split_inputs,
     weights_of,
 )
 from tutelage.errors import RecipeError
 from tutelage.losses import KD, CrossEntropy
+from tutelage.losses.cross_entropy import class_numbers
 
 
 @keras.saving.register_keras_serializable(package="tutelage")
@@ -67,6 +69,8 @@ class Distiller(keras.Model):
         distillation_loss_weights: weight of each loss, a number of at least 0 or a Keras learning
             rate schedule, evaluated at each training step; 1 by default.
         alpha: weight of the distillation loss, 0 to 1.
+        class_weights: factor of the hard loss of each class's samples in training, by class; 1 for
+            others. None: no weights. `fit` has class weights for both terms.
         seed: seed of the projections' initial weights.
         name: name of the model.
         **unknown: raise a `TypeError` that names the argument to use.
@@ -106,6 +110,7 @@ class Distiller(keras.Model):
         | None = None,
         distillation_loss_weights: Any = None,
         alpha: float = 0.9,
+        class_weights: Mapping[int, float] | None = None,
         seed: int = 0,
         name: str = "distiller",
         **unknown: Any,
@@ -115,11 +120,15 @@ class Distiller(keras.Model):
         losses = list(losses) if isinstance(losses, list | tuple) else [losses]
         teachers = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
         check(student, teachers, losses, alpha)
+        check_class_weights(class_weights)
         weights = weights_of(losses, distillation_loss_weights)
         # The student casts its own inputs; its policy decides on loss scaling.
         super().__init__(name=name, dtype=student.dtype_policy, autocast=False)
         self.student = student
         self.alpha, self.seed = float(alpha), seed
+        self.class_weights = None
+        if class_weights is not None:  # a saved config has its keys as text
+            self.class_weights = {int(k): float(w) for k, w in class_weights.items()}
         distills = bool(alpha)  # else the teachers are not used
         used = losses if distills else []
         logits = with_logits("student", student)
@@ -205,7 +214,8 @@ class Distiller(keras.Model):
             raise RecipeError("labels are expected with the images, got none; give y, or alpha = 1")
         hard = float("nan")
         if y is not None:
-            hard = private_api.compiled_loss(self, y, y_pred, sample_weight)
+            weight = self._hard_weight(y, y_pred, sample_weight, training)
+            hard = private_api.compiled_loss(self, y, y_pred, weight)
         total, terms = hard, [hard]
         if self.alpha and (teachers := self._teacher_outputs(x, training)):
             if not self._checked:
@@ -234,6 +244,14 @@ class Distiller(keras.Model):
         if private_api.has_compiled_metrics(self):
             return dict(super().get_metrics_result())
         return {"loss": private_api.mean_loss(self), **self._means.result()}
+
+    def _hard_weight(self, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+        """The weights of a batch's samples in the hard loss."""
+        if self.class_weights is None or not training:
+            return sample_weight
+        each = [self.class_weights.get(k, 1.0) for k in range(y_pred.shape[-1])]
+        weight = ops.take(ops.convert_to_tensor(each, "float32"), class_numbers(y, y_pred)[:, 0])
+        return weight if sample_weight is None else weight * sample_weight
 
     def _distill(
         self,
@@ -337,6 +355,7 @@ class Distiller(keras.Model):
             "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
             "distillation_loss_weights": [serialize(weight) for weight in weights],
             "alpha": self.alpha,
+            "class_weights": self.class_weights,
             "seed": self.seed,
             "name": self.name,
         }

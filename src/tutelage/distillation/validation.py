@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -56,6 +57,27 @@ def check(student: Any, teachers: list[Any], losses: list[Any], alpha: Any) -> N
         _check_pair(student, teacher)
         for loss in losses:
             loss.validate_model_compatibility(accelerate.stock(teacher), accelerate.stock(student))
+
+
+def check_class_weights(weights: Any) -> None:
+    """Check the weights of classes in the hard loss.
+
+    Args:
+        weights: a weight by class, or None.
+
+    Raises:
+        RecipeError: they are invalid.
+    """
+    if weights is None:
+        return
+    if not isinstance(weights, Mapping) or not all(
+        str(k).isdecimal() and is_finite_number(weight) and weight >= 0
+        for k, weight in weights.items()
+    ):
+        raise RecipeError(
+            "class_weights must map class numbers to finite numbers of at least 0, got "
+            f"{weights!r}; give such as {{0: 1.0, 1: 2.5}}"
+        )
 
 
 def check_hard_loss(loss: Any) -> None:

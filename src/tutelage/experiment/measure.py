@@ -20,6 +20,7 @@ from tutelage.report import markdown
 from tutelage.runs import example_images, verdict
 from tutelage.runs.run_folder import RunFolder
 from tutelage.runs.run_reader import Record
+from tutelage.training.early_stopping import MONITOR, best_epoch
 
 
 def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -88,6 +89,8 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     results |= {"verdict": judged.text, "conclusion": judged.conclusion}
     if corrected:
         results["corrected"] = corrected
+    if stopped := _stopped(experiment, folder):
+        results["early_stopping"] = stopped
     temperature = from_recipe.temperature(experiment.recipe.loss)
     examples = example_images.choose(logits, test.labels, temperature)
     with storage.replacing(folder.path / "predictions.npz") as temporary:
@@ -98,6 +101,20 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # Last: its presence marks the run as finished.
     folder.write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results
+
+
+def _stopped(experiment: Experiment, folder: RunFolder) -> dict[str, dict[str, int | str]]:
+    """The epochs of each stage with early stopping, and the one whose weights it kept."""
+    found: dict[str, dict[str, int | str]] = {}
+    for stage in experiment.stages:
+        rows, schedule = folder.stages[stage.name]["history"], stage.schedule
+        if stage.given is None and schedule.early_stopping is not None:
+            found[stage.name] = {
+                "epochs": len(rows),
+                "best_epoch": best_epoch(rows, schedule),
+                "monitor": schedule.monitor or MONITOR,
+            }
+    return found
 
 
 def _logits(

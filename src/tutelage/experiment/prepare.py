@@ -28,7 +28,8 @@ from tutelage.models.ensemble import ensemble
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
 from tutelage.progress import Progress
-from tutelage.recipe import Recipe
+from tutelage.recipe import SETTINGS, Recipe, Schedule
+from tutelage.training import optimizers, schedules
 from tutelage.training.batches import images_per_step
 
 
@@ -71,6 +72,7 @@ def prepare(
             f"data.transfer: expected names among {', '.join(data.classes)}, "
             f"found {', '.join(unknown)}"
         )
+    _check_optimizers(recipe)
     _check_views(recipe, train.images.shape[1:3])
     precision: str = recipe.schedule.precision
     if precision == "auto":
@@ -144,6 +146,7 @@ def check(experiment: Experiment) -> None:
         _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
     for stage in experiment.stages:
         _check_parts(stage)
+        _check_fine_tuning(stage)
     teacher, student = experiment.stage("teacher"), experiment.stage("student")
     if teacher.given is not None and teacher.given.stored is not None:
         _check_stored(experiment, teacher.given, student)
@@ -196,10 +199,45 @@ def _check_parts(stage: StageSpec) -> None:
     images = images_per_step(stage.schedule, len(stage.train))
     if (parts := stage.schedule.gradient_accumulation_steps or 1) > images:
         raise RecipeError(
-            f"schedule.{'teacher' if stage.role == 'teacher' else 'student'}."
+            f"schedule.{_section(stage)}."
             f"gradient_accumulation_steps: expected at most the {images} images of a step, "
             f"found {parts}"
         )
+
+
+def _check_fine_tuning(stage: StageSpec) -> None:
+    schedule, where = stage.schedule, f"schedule.{_section(stage)}"
+    for name in ("layer_decay", "frozen_epochs"):
+        if getattr(schedule, name) and stage.source is None and stage.given is None:
+            raise RecipeError(
+                f"{where}.{name}: expected none for a model that is trained from the start, found "
+                f"{getattr(schedule, name)}; it is for fine-tuning a given student"
+            )
+    loss = None if stage.targets is None else stage.targets.loss
+    if (
+        schedule.frozen_epochs
+        and loss is not None
+        and loss.alpha == 1
+        and not any(term.name in SETTINGS["temperature"] for term in loss.terms())
+    ):
+        raise RecipeError(
+            f"{where}.frozen_epochs: expected a loss of the head, which these epochs train alone, "
+            f"found loss.alpha = 1 with {', '.join(term.name for term in loss.terms())}; give a "
+            "smaller alpha, or a loss on logits"
+        )
+
+
+def _section(stage: StageSpec) -> str:
+    return "teacher" if stage.role == "teacher" else "student"
+
+
+def _check_optimizers(recipe: Recipe) -> None:
+    for name in ("teacher", "student"):
+        schedule: Schedule = getattr(recipe.schedule, name)
+        try:
+            optimizers.build(schedule, schedules.build(schedule, steps=1))
+        except RecipeError as error:
+            raise RecipeError(f"schedule.{name}.{error}") from error
 
 
 def _check_views(recipe: Recipe, size: tuple[int, ...]) -> None:
@@ -231,6 +269,11 @@ def _check_stored(experiment: Experiment, teacher: Teacher, student: StageSpec) 
 
 
 def _check_unlabeled(images: Images, recipe: Recipe, shape: tuple[int, ...]) -> None:
+    if recipe.schedule.student.sampling:
+        raise RecipeError(
+            "schedule.student.sampling: expected none with unlabeled images, whose classes are not "
+            f"known, found {recipe.schedule.student.sampling}; leave it out"
+        )
     if recipe.loss.alpha < 1:
         raise RecipeError(
             "loss.alpha: expected 1, as unlabeled images have no hard loss, found "

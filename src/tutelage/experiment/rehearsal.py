@@ -40,7 +40,7 @@ def rehearse(stage: StageSpec) -> None:
         train=part,
         labeled=part,
         validation=_few(stage.validation),
-        schedule=replace(stage.schedule, epochs=1),
+        schedule=replace(stage.schedule, epochs=1, frozen_epochs=None),
     )
     targets = None
     losses = ""

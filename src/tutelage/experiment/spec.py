@@ -26,12 +26,21 @@ from tutelage.models.digest import keras_digest
 from tutelage.models.preprocessing import Preprocessing
 from tutelage.models.resolve import Teacher
 from tutelage.models.source import Source
-from tutelage.recipe import Loss, Network, Recipe, Schedule, Views
+from tutelage.recipe import GAMMA, MILESTONES, Loss, Network, Recipe, Schedule, Views
+from tutelage.training import optimizers
 from tutelage.training.batches import steps_per_epoch
+from tutelage.training.early_stopping import MONITOR
 
 # Offsets that give teacher and generations other initial weights than the student.
 _TEACHER_SEED = 1_000_003
 _GENERATION_SEED = 2_000_003
+# What a schedule's settings mean if they are not set.
+_DEFAULTS = {
+    "learning_rate_schedule": "linear",
+    "milestones": [*MILESTONES],
+    "gamma": GAMMA,
+    "monitor": MONITOR,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,6 +316,11 @@ class Experiment:
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):
             schedule.pop("shift", None)  # part of the views
+            for name, default in _DEFAULTS.items():
+                if schedule.get(name) == default:
+                    del schedule[name]  # as if it were not set
+            if own := optimizers.digest(schedule["optimizer"]):
+                schedule["optimizer"] = own
         views = replace(with_shift(recipe.views, recipe.schedule.teacher), distinct=0)
         common = {
             "data": tree["data"] | {"fingerprint": self.data.fingerprint},

@@ -23,6 +23,7 @@ from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import trainer
 from tutelage.training.batch_norm import epochs_worth, recalibrate_batch_norm
+from tutelage.training.early_stopping import MONITOR, best_epoch
 from tutelage.training.trainer import DistillationTargets
 
 
@@ -116,7 +117,7 @@ def train(
     Args:
         stage: the stage.
         targets: from `targets`.
-        checkpoint: file of the state after the last finished epoch.
+        checkpoint: file of the training state.
         key: identifies the training; other checkpoints are refused; default: the stage's key.
         progress: notified of each step and epoch.
         on_epoch: called with the history so far after an epoch is saved to disk.
@@ -147,6 +148,12 @@ def train(
         progress=progress,
         on_epoch=on_epoch,
     )
+    if stage.schedule.early_stopping is not None:
+        best = best_epoch(history, stage.schedule)
+        progress.note(
+            f"{stage.name}: the weights of epoch {best} of {len(history)} are kept, whose "
+            f"{stage.schedule.monitor or MONITOR} is the best"
+        )
     began = time.monotonic()
     kept = recalibrate_batch_norm(
         model,

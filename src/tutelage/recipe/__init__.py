@@ -3,8 +3,11 @@
 from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
 from tutelage.recipe.overrides import is_path, overrides
 from tutelage.recipe.schema import (
+    GAMMA,
     LOSSES,
+    MILESTONES,
     MODELS,
+    MOMENTUM,
     SETTINGS,
     Data,
     Loss,
@@ -18,8 +21,11 @@ from tutelage.recipe.schema import (
 
 __all__ = [
     "BUNDLED",
+    "GAMMA",
     "LOSSES",
+    "MILESTONES",
     "MODELS",
+    "MOMENTUM",
     "SETTINGS",
     "Data",
     "Loss",

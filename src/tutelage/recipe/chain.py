@@ -12,7 +12,7 @@ from typing import Any
 
 from tutelage.errors import RecipeError
 from tutelage.recipe import suggestions
-from tutelage.recipe.schema import SETTINGS
+from tutelage.recipe.schema import MOMENTUM, SETTINGS
 
 BUNDLED = ("digits", "mnist", "cifar10", "distill")
 # Keys of the base's section that don't apply to another loss, or to another model.
@@ -115,7 +115,9 @@ def without_replaced(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[st
     Args:
         base: the content of the recipe.
         own: what replaces it. A different `loss.name` drops the settings of the base's loss except
-            alpha; a different `model` of teacher or student the base's file and preprocessing.
+            alpha; a different `model` of teacher or student the base's file and preprocessing; an
+            optimizer without momentum the base's momentum; a learning rate schedule other than
+            `step` the base's milestones.
 
     Returns:
         A copy without these keys.
@@ -129,7 +131,23 @@ def without_replaced(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[st
         same = model == _text(base, role, "model") and not _text(base, role, "file")
         if model and not file and not same:
             base = _without(base, role, _OF_MODEL)
+        schedules = base.get("schedule")
+        if isinstance(schedules, Mapping):
+            dropped = _not_of_schedule(own.get("schedule"), role)
+            base["schedule"] = _without(schedules, role, dropped)
     return base
+
+
+def _not_of_schedule(own: Any, role: str) -> tuple[str, ...]:
+    """The keys of a base's schedule that don't apply to another optimizer and other rates."""
+    if not isinstance(own, Mapping):
+        return ()
+    dropped: tuple[str, ...] = ()
+    if (_text(own, role, "optimizer") or "sgd") not in MOMENTUM:
+        dropped += ("momentum",)
+    if (_text(own, role, "learning_rate_schedule") or "step") != "step":
+        dropped += ("milestones", "gamma")
+    return dropped
 
 
 def _text(tree: Mapping[str, Any], section: str, key: str) -> Any:

@@ -32,8 +32,9 @@ def load(source: str | os.PathLike[str], overrides: Mapping[str, object] | None 
     Args:
         source: the name of a bundled recipe or the path of a TOML file, which may extend another.
         overrides: values by dotted key, such as `{"loss.alpha": 0.5}`, that replace the file's. A
-            different `loss.name` drops the settings of the file's loss, except alpha, and a
-            different `model` of teacher or student the file's model and its preprocessing.
+            different `loss.name` drops the settings of the file's loss, except alpha, a different
+            `model` of teacher or student the file's model and its preprocessing, an optimizer
+            without momentum the momentum, a learning rate schedule without milestones those.
 
     Returns:
         The recipe, named after its file.

@@ -30,8 +30,15 @@ def conditions(results: Mapping[str, Any]) -> tuple[str, str]:
         f"{name} {100 * score['accuracy']:.2f} % (NLL {score['nll']:.4f})"
         for name, score in results["validation"].items()
     )
+    stopped = ", ".join(
+        f"{name} {one['best_epoch']} of {one['epochs']}"
+        for name, one in results.get("early_stopping", {}).items()
+    )
+    epoch = "the last epoch"
+    if stopped:
+        epoch += f" or, with early stopping, of the best on the validation images ({stopped})"
     return (
-        f"Measured once on the {data['test']:,} test images with the weights of the last epoch, "
+        f"Measured once on the {data['test']:,} test images with the weights of {epoch}, "
         f"after training on {trained}. Precision, recall and F1 are macro averages, NLL is in "
         f"nats, ECE has {metrics.BINS} bins; agreement and KL are relative to the teacher.",
         f"On the validation images, {role}: {held_out}.",

@@ -231,6 +231,12 @@ def plan(
             f"prune: expected at least 2 epochs of the student, found {epochs}: students "
             "can't be stopped before the first epoch ends"
         )
+    if recipe.schedule.student.early_stopping is not None:
+        raise RecipeError(
+            "schedule.student.early_stopping: expected none in a sweep, which retrains the best "
+            "setting on the validation images, too, found "
+            f"{recipe.schedule.student.early_stopping}; leave it out"
+        )
     if recipe.loss.generations not in (None, 1):
         raise RecipeError(
             f"loss.generations: expected 1 in a sweep, found {recipe.loss.generations}"

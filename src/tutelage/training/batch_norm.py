@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,9 +17,7 @@ from tutelage.data.content import Images, Part
 from tutelage.kernels import accelerate
 from tutelage.models import loading
 from tutelage.progress import Progress
-
-if keras.backend.backend() == "torch":
-    import torch
+from tutelage.training import execution
 
 _IMAGES = 5_000
 _BYTES = 2**28  # of those images, which are kept in memory
@@ -98,20 +95,7 @@ def _measured_layers(model: keras.Model) -> set[keras.Layer]:
 
 def _uses(model: keras.Model, image: np.ndarray) -> dict[keras.Layer, int]:
     """The layers to measure in the order of execution, and how often each is used."""
-    layers = _measured_layers(model)
-    uses: dict[keras.Layer, int] = {}
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_observed(layer, _counter(uses, layer)))
-        _predict(model, image)
-    return uses
-
-
-def _counter(uses: dict[keras.Layer, int], layer: keras.Layer) -> Callable[[Any], None]:
-    def count(_: Any) -> None:
-        uses[layer] = uses.get(layer, 0) + 1
-
-    return count
+    return execution.uses(model, image, _measured_layers(model))
 
 
 def _measure(
@@ -128,44 +112,19 @@ def _measure(
         if not len(moments) % uses:
             raise _Measured
 
-    with _observed(layer, measure):
+    with execution.observed(layer, measure):
         # Made while the layer is observed, which therefore runs as stock.
         model = accelerate.alike(accelerate.stock(fast), fast)
         size = loading.batch_size(images.shape[1:], model)
         for start in range(0, len(images), size):
             with contextlib.suppress(_Measured):
-                _predict(model, images[start : start + size])
+                execution.predict(model, images[start : start + size])
     mean, square = np.split(np.concatenate(moments).mean(axis=0, dtype=np.float64), 2)
     return mean, np.maximum(square - mean**2, 0)
 
 
 class _Measured(BaseException):
     """Ends a prediction whose rest is not needed; Keras would wrap an Exception."""
-
-
-@contextlib.contextmanager
-def _observed(layer: keras.Layer, observe: Callable[[Any], None]) -> Iterator[None]:
-    """Call a function with each input of a layer before the layer itself."""
-    call, own = layer.call, vars(layer).get("call")
-
-    def observed(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        observe(inputs)
-        return call(inputs, *args, **kwargs)
-
-    layer.call = observed
-    try:
-        yield
-    finally:
-        del layer.call
-        if own is not None:
-            layer.call = own
-
-
-def _predict(model: keras.Model, images: np.ndarray) -> Any:
-    """Outputs, computed eagerly: a compiled prediction would observe shapes alone."""
-    context = torch.no_grad() if keras.backend.backend() == "torch" else contextlib.nullcontext()
-    with context:
-        return model(images, training=False)
 
 
 def _correct(model: keras.Model, part: Part) -> int:

@@ -14,6 +14,7 @@ from tutelage.data import view_loader
 from tutelage.data.augmented_views import AugmentedViews
 from tutelage.data.content import Part
 from tutelage.data.image_files import ImageFiles
+from tutelage.data.sampling import balanced_order
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.recipe import Schedule, Views
 
@@ -49,6 +50,7 @@ class ViewedBatches(keras.utils.PyDataset):
         super().__init__()
         self.part, self.classes, self.logits = part, classes, logits
         self.distinct, self.unlabeled = views.distinct, bool((part.labels < 0).any())
+        self.balanced = schedule.sampling == "balanced"
         self.parts, batch = parts, images_per_step(schedule, len(part))
         self.starts = np.arange(parts + 1) * batch // parts
         self.batches = parts * steps_per_epoch(schedule, len(part))
@@ -58,12 +60,13 @@ class ViewedBatches(keras.utils.PyDataset):
         self.waited = 0.0  # seconds in which the model waited for a batch in this epoch
         self._show(epoch=0)
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, first: int = 0) -> None:
+        """Go to an epoch, at a batch of it."""
         # Called explicitly: Keras also opens and closes the data to inspect one batch.
-        self._show(epoch)
+        self._show(epoch, first)
         self.waited = 0.0
-        requests = ((self.view, self._index(number)) for number in range(self.batches))
-        self.ahead, self.following = self.loader.batches(requests), 0
+        requests = ((self.view, self._index(number)) for number in range(first, self.batches))
+        self.ahead, self.following = self.loader.batches(requests), first
 
     def close(self) -> None:
         """Stop the workers."""
@@ -71,9 +74,10 @@ class ViewedBatches(keras.utils.PyDataset):
         self.loader.close()
 
     def __len__(self) -> int:
-        return self.batches
+        return self.batches - self.first
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
+        number += self.first
         index = self._index(number)
         if number == self.following:
             began = time.monotonic()
@@ -93,9 +97,13 @@ class ViewedBatches(keras.utils.PyDataset):
             return images, *labels
         return {"images": images, "teacher_logits": self.logits.logits(self.view, index)}, *labels
 
-    def _show(self, epoch: int) -> None:
-        self.view = epoch % (self.distinct or epoch + 1)
-        self.order = self.augmented.order(epoch, self.view)
+    def _show(self, epoch: int, first: int = 0) -> None:
+        self.first, self.view = first, epoch % (self.distinct or epoch + 1)
+        if self.balanced:
+            seed = self.augmented.seed
+            self.order = balanced_order(self.part.labels, seed=seed, epoch=epoch)
+        else:
+            self.order = self.augmented.order(epoch, self.view)
         self.ahead, self.following = iter(()), -1  # batches are computed when asked for
 
     def _index(self, number: int) -> np.ndarray:

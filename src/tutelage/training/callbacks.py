@@ -16,8 +16,10 @@ from tutelage.errors import TrainingError
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import checkpoint
 from tutelage.training.batches import ViewedBatches
+from tutelage.training.checkpoint import Position
 
 _READ_SECONDS = 0.1
+_SAVE_SECONDS = 60.0  # between two checkpoints, at most
 _FIGURES = {
     *("loss", "accuracy", "hard_loss", "distillation_loss"),
     *("val_loss", "val_accuracy"),  # validation images have no teacher logits
@@ -46,47 +48,88 @@ class EarlyDropout(keras.callbacks.Callback):
 
 
 class EpochKeeper(keras.callbacks.Callback):
-    """Raises if the loss is not finite, and saves a checkpoint after each epoch."""
+    """Raises if the loss is not finite, and saves checkpoints: after each epoch and each minute.
+
+    Args:
+        path: the checkpoint's file.
+        key: identifies the training.
+        history: receives one row per epoch.
+        batches: the training data.
+        progress: notified of each step and epoch.
+        on_epoch: called with the history after an epoch is saved.
+
+    Attributes:
+        state: all variables needed to resume.
+        position: how much of the running epoch was trained before, by another process.
+    """
 
     def __init__(
         self,
         path: Path,
         key: str,
-        state: list[keras.Variable],
         history: list[EpochLog],
         batches: ViewedBatches,
         progress: Progress,
         on_epoch: Callable[[list[EpochLog]], None],
     ):
         super().__init__()
-        self.path, self.key, self.state, self.history = path, key, state, history
+        self.path, self.key, self.history = path, key, history
         self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
+        self.state: list[keras.Variable] = []
+        self.position, self.saved = Position(), time.monotonic()
+
+    def restore(self) -> None:
+        """Restore the state, the history and the position from the file, if there is one."""
+        rows, self.position = checkpoint.restore(self.path, self.key, self.state)
+        self.history += rows
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch, self.started = epoch, time.monotonic()
-        self.read = self.started
+        self.epoch = epoch
+        self.read = time.monotonic()
+        self.started = self.read - self.position.seconds
         self.unread: list[dict[str, Any]] = []  # logs since values were last read
         self.values: dict[str, float] = {}
-        self.batches.begin(epoch)
+        self.batches.begin(epoch, first=self.position.batches)
+        self.restore_metrics()
+
+    def restore_metrics(self) -> None:
+        """Give the metrics the values of the part of the epoch that was trained before."""
+        if not self.position.batches:
+            return
+        self.model.reset_metrics()
+        for variable in self.model.metrics_variables:
+            if variable.path in self.position.metrics:  # else it has seen no batch
+                variable.assign(self.position.metrics[variable.path])
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Reading a value waits for the device, so several steps are read at once.
         self.unread.append(dict(logs or {}))
-        now = time.monotonic()
-        if now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
-            self._read_values(last=batch + 1)
+        now, done = time.monotonic(), self.batches.first + batch + 1
+        due = now - self.saved >= _SAVE_SECONDS
+        if due or now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
+            self._read_values(done)
             self.read = now
-        self.progress.step(self._step(batch), self.values)
+        if due:
+            self._save(Position(done, now - self.started, self._metrics()))
+        self.progress.step(self._step(done), self.values)
 
-    def _step(self, batch: int) -> int:
-        return batch // self.batches.parts + 1
+    def _metrics(self) -> dict[str, Any]:
+        return {v.path: ops.convert_to_numpy(v.value) for v in self.model.metrics_variables}
 
-    def _read_values(self, last: int) -> None:
-        for batch, logs in enumerate(self.unread, start=last - len(self.unread)):
+    def _save(self, position: Position | None = None) -> None:
+        checkpoint.save(self.path, self.key, self.history, self.state, position)
+        self.saved = time.monotonic()
+
+    def _step(self, done: int) -> int:
+        """The number of the step that the last of so many batches belongs to."""
+        return (done - 1) // self.batches.parts + 1
+
+    def _read_values(self, done: int) -> None:
+        for batches, logs in enumerate(self.unread, start=done - len(self.unread) + 1):
             self.values = {name: float(value) for name, value in logs.items()}
             if not math.isfinite(self.values["loss"]):
                 raise TrainingError(
-                    f"the loss is {self.values['loss']} at step {self._step(batch)} of epoch "
+                    f"the loss is {self.values['loss']} at step {self._step(batches)} of epoch "
                     f"{self.epoch + 1}: "
                     "try a lower learning rate, or look for damaged images or labels; "
                     "earlier epochs are saved"
@@ -101,6 +144,7 @@ class EpochKeeper(keras.callbacks.Callback):
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self.started
         self.history.append(row)
-        checkpoint.save(self.path, self.key, self.history, self.state)
+        self.position = Position()
+        self._save()
         self.on_epoch(self.history)
         self.progress.epoch(row)

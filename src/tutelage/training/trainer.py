@@ -21,6 +21,7 @@ from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import checkpoint as checkpoints
+from tutelage.training import optimizers, schedules
 from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import (
     StoredBatches,
@@ -29,10 +30,11 @@ from tutelage.training.batches import (
     steps_per_epoch,
 )
 from tutelage.training.callbacks import EarlyDropout, EpochKeeper
+from tutelage.training.early_stopping import EarlyStopping, is_over
+from tutelage.training.layer_groups import LayerRates, frozen, head, layer_groups
 from tutelage.training.memory import freed_memory_kept
-from tutelage.training.optimizers import Muon
-from tutelage.training.schedules import TriangularSchedule
 from tutelage.training.threads import threads_for
+from tutelage.training.weight_average import WeightAverage
 
 _TIMED_STEPS = 3
 
@@ -74,19 +76,20 @@ def fit(
 ) -> list[EpochLog]:
     """Train a model, resuming from its checkpoint if there is one.
 
-    Each epoch ends with an atomically written checkpoint, so a killed process loses at most
-    the current epoch, and a resumed run on the CPU ends with exactly the weights of an
-    uninterrupted one.
+    A checkpoint is written atomically after each epoch and each minute, so a killed process
+    loses at most a minute of training, and a resumed run on the CPU ends with exactly the weights
+    and the history of an uninterrupted one.
 
     Args:
         model: a stock model from uint8 images to logits; its variables are trained.
         train: the training images; a label of -1 means unlabeled.
-        validation: images evaluated after each epoch; not used for model selection here.
+        validation: images evaluated after each epoch; they select an epoch only if the schedule
+            has early stopping.
         schedule: epochs, batch size, learning rate and so on.
         views: the augmentation.
         seed: seed of image order and augmentation.
         precision: training precision, `"float32"` or `"bfloat16"`.
-        checkpoint: file of the state after the last finished epoch.
+        checkpoint: file of the training state.
         key: identifies the training; a checkpoint with another key is refused.
         targets: distillation targets; None to learn from labels alone.
         workers: processes that prepare views ahead, as in `AugmentedViews.loader`.
@@ -94,56 +97,190 @@ def fit(
         on_epoch: called with the history so far after an epoch is saved to disk.
 
     Returns:
-        One row per epoch: losses, accuracies, learning rate and seconds.
+        One row per epoch: losses, accuracies, learning rate and seconds. The model has the weights
+        of the last one, or with early stopping those of the best.
 
     Raises:
         TrainingError: if the loss is not finite; names the step.
         RunError: if the checkpoint is damaged or belongs to another training.
     """
-    progress = progress or Progress()
-    parts = _parts(model, train, schedule, targets)
-    if parts > 1:
-        progress.note(
-            f"the {images_per_step(schedule, len(train))} images of a step are processed in "
-            f"{parts} parts, to bound memory: batch normalization and losses that compare images "
-            "see one part at a time"
-        )
-    trained = _compiled(model, len(train), schedule, precision, targets, seed, parts)
-    optimizer = trained.optimizer
-    optimizer.build(trained.trainable_variables)
-    added = trained.own_variables if targets else []
-    state = [*model.variables, *added, *optimizer.variables]
-    history = checkpoints.restore(checkpoint, key, state)
-    classes = model.output_shape[-1]
-    logits = targets.logits if targets else None
-    batches = ViewedBatches(train, classes, schedule, views, seed, logits, parts, workers)
-    keeper = EpochKeeper(checkpoint, key, state, history, batches, progress, on_epoch)
-    early = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
+    batches = ViewedBatches(
+        train,
+        model.output_shape[-1],
+        schedule,
+        views,
+        seed,
+        targets.logits if targets else None,
+        _parts(model, train, schedule, targets),
+        workers,
+    )
+    progress, history = progress or Progress(), list[EpochLog]()
+    keeper = EpochKeeper(checkpoint, key, history, batches, progress, on_epoch)
+    training = _Training(
+        model, train, validation, schedule, seed, precision, targets, batches, keeper
+    )
     try:
-        with freed_memory_kept(), threads_for(model, schedule.batch_size // parts):
-            trained.fit(
-                batches,
-                **_validation(model, validation, batches),
-                epochs=schedule.epochs,
-                initial_epoch=len(history),
-                shuffle=False,  # views have a seeded order
-                callbacks=[keeper, early],
-                verbose=0,
-            )
+        with freed_memory_kept(), threads_for(model, schedule.batch_size // batches.parts):
+            training.run()
     finally:
-        early.restore()
+        training.dropout.restore()
         batches.close()
     return history
 
 
-def _validation(model: keras.Model, part: Part, batches: ViewedBatches) -> dict[str, Any]:
-    """The arguments of `fit` for the validation images."""
-    size = loading.batch_size(part.images.shape[1:], model)
-    # Metrics have one form of labels in training and validation.
-    labels = np.eye(batches.classes)[part.labels] if batches.mixed else part.labels
-    if isinstance(part.images, ImageFiles):
-        return {"validation_data": StoredBatches(part.images, labels, size)}
-    return {"validation_data": (part.images, labels), "validation_batch_size": size}
+class _Training:
+    """A model with all that trains it."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        train: Part,
+        validation: Part,
+        schedule: Schedule,
+        seed: int,
+        precision: str,
+        targets: DistillationTargets | None,
+        batches: ViewedBatches,
+        keeper: EpochKeeper,
+    ):
+        self.model, self.schedule, self.targets = model, schedule, targets
+        self.images, self.validation = len(train), validation
+        self.batches, self.keeper, self.history = batches, keeper, keeper.history
+        self.class_weights = None
+        if schedule.class_weights and not batches.unlabeled:
+            self.class_weights = _class_weights(train.labels)
+        self.trained = _runnable(model, precision, targets, seed, self.class_weights)
+        self.groups: list[list[keras.Layer]] = []
+        if schedule.layer_decay or schedule.frozen_epochs:
+            self.groups = layer_groups(model, train.images[:1])
+        rates = LayerRates(self.groups, schedule.layer_decay) if schedule.layer_decay else None
+        average = WeightAverage(model, schedule.ema, batches) if schedule.ema else None
+        stopping = None
+        if schedule.early_stopping:
+            evaluated = average.variables if average else model.weights
+            stopping = EarlyStopping(model, schedule, self.history, evaluated)
+        self.keep_weights = [callback for callback in (average, stopping) if callback]
+        self.dropout = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
+        used = [callback for callback in (rates, *self.keep_weights, keeper) if callback]
+        self.callbacks = keras.callbacks.CallbackList(
+            [*used, self.dropout], add_history=True, model=self.trained
+        )
+
+    def run(self) -> None:
+        """Train from the checkpoint, if there is one, to the end."""
+        self._note_settings()
+        first = self.schedule.frozen_epochs or 0
+        if first and checkpoints.position(self.keeper.path) <= (first, 0):
+            with frozen(self.model, self.groups[:-1]):
+                self._compile()
+                self.keeper.restore()
+                self._train_until(first)
+            # A new optimizer, as Adam's, for one, counts the steps of all weights together.
+            self._compile(first_epoch=first)
+        else:
+            self._compile(first_epoch=first)
+            self.keeper.restore()
+        self._train_until(self.schedule.epochs)
+        for callback in self.keep_weights:
+            callback.finish()
+
+    def _note_settings(self) -> None:
+        note, parts = self.keeper.progress.note, self.batches.parts
+        if parts > 1:
+            note(
+                f"the {images_per_step(self.schedule, self.images)} images of a step are processed "
+                f"in {parts} parts, to bound memory: batch normalization and losses that compare "
+                "images see one part at a time"
+            )
+        if self.schedule.frozen_epochs:
+            note(f"the first {self.schedule.frozen_epochs} epochs train {head(self.groups)} alone")
+        if self.schedule.layer_decay:
+            least = self.schedule.layer_decay ** (len(self.groups) - 1)
+            note(
+                f"{len(self.groups)} groups of layers have rates from {least:.2g} of the learning "
+                f"rate to all of it, in {head(self.groups)}"
+            )
+
+    def _compile(self, first_epoch: int = 0) -> None:
+        """Give the model an optimizer of what is trainable, and the checkpoint its state."""
+        parts = self.batches.parts
+        _compile(self.trained, self.schedule, self.images, parts, first_epoch)
+        optimizer = self.trained.optimizer
+        optimizer.build(self.trained.trainable_variables)
+        self.keeper.state = [
+            *self.model.variables,
+            *(self.trained.own_variables if self.targets else []),
+            *optimizer.variables,
+            *(v for callback in self.keep_weights for v in callback.variables),
+        ]
+
+    def _train_until(self, epoch: int) -> None:
+        if self.keeper.position.batches:
+            self._finish_epoch()
+        if len(self.history) < epoch and not is_over(self.history, self.schedule):
+            self._fit(epoch)
+
+    def _finish_epoch(self) -> None:
+        """Train an interrupted epoch from its checkpoint on."""
+        epoch, total = len(self.history), len(self.batches)
+        done, parts = self.keeper.position.batches, self.batches.parts
+        self.keeper.progress.note(
+            f"resuming epoch {epoch + 1} of {self.schedule.epochs} after step {done // parts} of "
+            f"{total // parts}"
+        )
+        self.batches.begin(epoch, first=done)  # Keras asks for its length once
+        if done < total:
+            self._fit(epoch + 1)
+        else:
+            self._validate(epoch)
+        self.batches.begin(len(self.history))
+
+    def _fit(self, epoch: int) -> None:
+        self.trained.fit(
+            self.batches,
+            validation_data=self._validation_data,
+            validation_batch_size=self._validation_batch_size,
+            epochs=epoch,
+            initial_epoch=len(self.history),
+            shuffle=False,  # views have a seeded order
+            class_weight=None if self.targets else self.class_weights,
+            callbacks=self.callbacks,
+            verbose=0,
+        )
+
+    def _validate(self, epoch: int) -> None:
+        """End an epoch that was interrupted after its last step."""
+        self.callbacks.on_train_begin()
+        self.callbacks.on_epoch_begin(epoch)
+        data = self._validation_data
+        figures = self.trained.evaluate(
+            *(data if isinstance(data, tuple) else (data,)),
+            batch_size=self._validation_batch_size,
+            callbacks=self.callbacks,
+            return_dict=True,
+            verbose=0,
+        )
+        self.keeper.restore_metrics()  # evaluation has reset them
+        logs = {f"val_{name}": value for name, value in figures.items()}
+        self.callbacks.on_epoch_end(epoch, self.trained.get_metrics_result() | logs)
+
+    @property
+    def _validation_data(self) -> StoredBatches | tuple[np.ndarray, np.ndarray]:
+        images, labels = self.validation.images, self.validation.labels
+        if self.batches.mixed:  # metrics have one form of labels in training and validation
+            labels = np.eye(self.batches.classes)[labels]
+        if isinstance(images, ImageFiles):
+            return StoredBatches(images, labels, self._batch_size)
+        return images, labels
+
+    @property
+    def _validation_batch_size(self) -> int | None:
+        """Images of a batch; None if the data consists of batches."""
+        return None if isinstance(self.validation.images, ImageFiles) else self._batch_size
+
+    @property
+    def _batch_size(self) -> int:
+        return loading.batch_size(self.validation.images.shape[1:], self.model)
 
 
 def seconds_per_step(
@@ -160,7 +297,8 @@ def seconds_per_step(
     Arguments as in `fit`.
     """
     parts = _parts(model, train, schedule)
-    trained = _compiled(model, len(train), schedule, precision, parts=parts)
+    trained = _runnable(model, precision)
+    _compile(trained, schedule, len(train), parts)
     classes = model.output_shape[-1]
     batches = ViewedBatches(train, classes, schedule, views, 0, parts=parts, workers=workers)
     batches.begin(epoch=0)
@@ -187,45 +325,51 @@ def _parts(
     return parts_per_step(models, train.images.shape[1:], images)
 
 
-def _compiled(
+def _runnable(
     model: keras.Model,
-    images: int,
-    schedule: Schedule,
     precision: str,
     targets: DistillationTargets | None = None,
     seed: int = 0,
-    parts: int = 1,
+    class_weights: dict[int, float] | None = None,
 ) -> keras.Model:
-    trained = accelerate.accelerate(model, precision)
-    if targets is not None:
-        teacher = targets.teacher
-        trained = Distiller(
-            teacher=None if teacher is None else accelerate.accelerate(teacher, precision),
-            student=trained,
-            distillation_losses=targets.losses,
-            distillation_loss_weights=targets.weights,
-            alpha=targets.alpha,
-            seed=seed,
-        )
+    """The model by its fast layers, or a distiller of it."""
+    fast = accelerate.accelerate(model, precision)
+    if targets is None:
+        return fast
+    teacher = targets.teacher
+    return Distiller(
+        teacher=None if teacher is None else accelerate.accelerate(teacher, precision),
+        student=fast,
+        distillation_losses=targets.losses,
+        distillation_loss_weights=targets.weights,
+        alpha=targets.alpha,
+        class_weights=class_weights,
+        seed=seed,
+    )
+
+
+def _compile(
+    trained: keras.Model, schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+) -> None:
     trained.compile(
-        optimizer=_optimizer(schedule, images, parts),
+        optimizer=_optimizer(schedule, images, parts, first_epoch),
         loss=CrossEntropy(label_smoothing=schedule.label_smoothing),
         metrics=["accuracy"],
     )
-    return trained
 
 
-def _optimizer(schedule: Schedule, images: int, parts: int) -> keras.optimizers.Optimizer:
-    steps = schedule.epochs * steps_per_epoch(schedule, images)
-    rate = TriangularSchedule(schedule.learning_rate, steps, schedule.warmup, parts)
-    momentum, decay = schedule.momentum, schedule.weight_decay or None
-    accumulation = parts if parts > 1 else None
-    if schedule.optimizer == "muon":
-        optimizer = Muon(rate, momentum, decay, gradient_accumulation_steps=accumulation)
-    else:
-        optimizer = keras.optimizers.SGD(
-            rate, momentum, momentum > 0, decay, gradient_accumulation_steps=accumulation
-        )
-    if schedule.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+def _class_weights(labels: np.ndarray) -> dict[int, float]:
+    """Weights by class so that each class has the same sum over the images."""
+    from sklearn.utils.class_weight import compute_class_weight  # takes a second to import
+
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return {int(k): float(weight) for k, weight in zip(classes, weights, strict=True)}
+
+
+def _optimizer(
+    schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+) -> keras.optimizers.Optimizer:
+    steps = steps_per_epoch(schedule, images)
+    rate = schedules.build(schedule, schedule.epochs * steps, parts, first_epoch * steps)
+    return optimizers.build(schedule, rate, parts)
