@@ -23,7 +23,11 @@ class Progress:
         """A step of the current epoch has ended; steps count from 1."""
 
     def epoch(self, row: EpochLog) -> None:
-        """An epoch has ended and is saved on disk."""
+        """An epoch has ended and is saved on disk.
+
+        Beside the row of its figures, `images_per_second` and `waiting`, the share of the time
+        in which the model waited for images, where they are known.
+        """
 
     def note(self, text: str) -> None:
         """A message for the user."""

@@ -238,3 +238,38 @@ def test_workers_are_for_files_and_transforms(monkeypatch):
     for views, workers in ((Views(), 0), (Views(hue=0.1), 2)):
         with AugmentedViews(arrays, views, seed=0).loader(None) as loader:
             assert loader._workers == workers
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("pack", [written, packed_gz])
+def test_damaged_images_are_refused_together_or_left_out_with_a_note(tmp_path, pack, in_memory):
+    files = photographs()
+    names = [f"train/cat/{number}.jpg" for number in (1, 2, 3, 4)]
+    damaged = files | {name: files[name][:-300] for name in names}
+    place = pack(tmp_path / "pets", damaged)
+    how = {"size": (8, 8), "in_memory": in_memory}
+    message = refusal(load, "folder", place, **how)
+    assert all(part in message for part in (*names[:3], "4 images", "1 more", "--skip-damaged"))
+    whole = {name: data for name, data in files.items() if name not in names}
+    expected = load("folder", pack(tmp_path / "whole", whole), **how)
+    for _ in range(2):  # also from the cache
+        found = load("folder", place, skip_damaged=True, **how)
+        assert found.fingerprint == expected.fingerprint
+        np.testing.assert_array_equal(found.train.images[:], expected.train.images[:])
+        (note,) = (note for note in found.notes if "damaged" in note)
+        assert "4 of 42" in note
+        assert names[0] in note
+    gone = damaged | {f"test/dog/{number}.jpg": b"" for number in range(7)}
+    message = refusal(load, "folder", pack(tmp_path / "gone", gone), skip_damaged=True, **how)
+    assert "test image of class 'dog'" in message
+
+
+def test_damaged_unlabeled_images_are_left_out_with_a_note(tmp_path):
+    pool = written(tmp_path, {"a.jpg": encoded(noise(9, 9, 3), "JPEG"), "b.jpg": b"\xff\xd8\xff"})
+    like = np.zeros((1, 8, 8, 3), np.uint8)
+    assert "b.jpg" in refusal(unlabeled.read, pool, like=like)
+    images, notes = unlabeled.read(pool, like=like, skip_damaged=True)
+    assert images.shape == (1, 8, 8, 3)
+    assert "b.jpg" in notes[0]
+    (pool / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    assert "2 images" in refusal(unlabeled.read, pool, like=like, skip_damaged=True)

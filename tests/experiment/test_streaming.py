@@ -18,7 +18,7 @@ import pytest
 
 import tutelage
 from tests.data.example_data import encoded, written
-from tutelage import recipe
+from tutelage import cli, recipe
 from tutelage.experiment.prepare import prepare
 from tutelage.models import loading
 
@@ -123,6 +123,25 @@ def test_a_teacher_of_its_own_and_unlabeled_images_are_streamed(tmp_path: Path) 
         )
         made.append([v.numpy() for v in loading.load_model(out / "student.keras").variables])
     assert all(np.array_equal(a, b) for a, b in zip(*made, strict=True))
+
+
+def test_the_command_leaves_damaged_images_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = photographs(tmp_path / "data", count=20)
+    (data / "train/down/07.jpg").write_bytes(b"")
+    flags = [f"--set={key}={json.dumps(value)}" for key, value in SHORT.items()]
+    command = ["run", "distill", f"--data={data}", *flags, f"--out={tmp_path}/run"]
+    assert cli.main(command) == 2
+    assert "07.jpg" in capsys.readouterr().err
+    assert cli.main([*command, "--skip-damaged"]) == 0
+    shown = capsys.readouterr().err
+    assert "damaged images skipped: 1 of 64" in shown
+    assert "images/s" in shown
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["data"]["train"] + results["data"]["validation"] == 39
+    assert any("damaged" in note for note in results["data"]["notes"])
+    assert cli.main(["export", f"{tmp_path}/run"]) == 0
 
 
 @pytest.mark.slow

@@ -211,6 +211,7 @@ def _mean(one: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Text:
 
 
 _SILENCE = 3.0  # seconds without a line, at most
+_WAITING = 0.05  # share of the time from which waiting for images is shown
 
 
 class ConsoleProgress(Progress):
@@ -305,6 +306,10 @@ class ConsoleProgress(Progress):
         if "loss" in row:
             self.accuracy = f"  validation accuracy {100 * row['val_accuracy']:.2f} %"
             figures = f"  loss {row['loss']:.4f}{self.accuracy}"
+        if "images_per_second" in row:
+            figures += f"  {row['images_per_second']:,.0f} images/s"
+            if (share := row.get("waiting", 0.0)) >= _WAITING:
+                figures += f", {share:.0%} waiting for images"
         self.note(
             f"{self.name} {self.now}/{self.epochs}{figures}  "
             f"{duration(row['seconds'])}  {left} left"

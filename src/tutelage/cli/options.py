@@ -49,6 +49,9 @@ RecipeName = Annotated[
     typer.Argument(metavar="RECIPE", help=f"{_BUNDLED}, or the path of a .toml file."),
 ]
 Place = Annotated[str | None, typer.Option(help="Path of the data: an archive or a folder.")]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out images that can't be read, with a note.")
+]
 Teachers = Annotated[
     list[str] | None,
     typer.Option(

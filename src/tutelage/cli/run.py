@@ -21,6 +21,7 @@ from tutelage.cli.options import (
     Seed,
     Seeds,
     Settings,
+    SkipDamaged,
     Teachers,
     Temperature,
     TensorBoard,
@@ -48,6 +49,7 @@ def run(
     threads: Threads = None,
     teacher: Teachers = None,
     settings: Settings = None,
+    skip_damaged: SkipDamaged = False,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -59,7 +61,9 @@ def run(
     """
     from tutelage import recipe as recipes
 
-    values = overrides(settings, data, teacher) | _shortcuts(seed, alpha, temperature, epochs)
+    values = overrides(settings, data, teacher) | _shortcuts(
+        seed, alpha, temperature, epochs, skip_damaged
+    )
     use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
@@ -102,6 +106,7 @@ def distill(
     epochs: Epochs = None,
     threads: Threads = None,
     settings: Settings = None,
+    skip_damaged: SkipDamaged = False,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -120,13 +125,19 @@ def distill(
         unlabeled=unlabeled,
         train_teacher=train_teacher,
     )
-    values |= overrides(settings, None, None) | _shortcuts(seed, alpha, temperature, epochs)
+    values |= overrides(settings, None, None) | _shortcuts(
+        seed, alpha, temperature, epochs, skip_damaged
+    )
     use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
 
 def _shortcuts(
-    seed: Seed, alpha: Alpha, temperature: Temperature, epochs: Epochs
+    seed: Seed,
+    alpha: Alpha,
+    temperature: Temperature,
+    epochs: Epochs,
+    skip_damaged: SkipDamaged,
 ) -> dict[str, Any]:
     """Recipe overrides of the options with their own names."""
     options = {
@@ -135,6 +146,7 @@ def _shortcuts(
         "loss.temperature": temperature,
         "schedule.teacher.epochs": epochs,
         "schedule.student.epochs": epochs,
+        "data.skip_damaged": skip_damaged or None,
     }
     return {key: value for key, value in options.items() if value is not None}
 

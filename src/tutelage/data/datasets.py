@@ -7,6 +7,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,9 +17,11 @@ from tutelage.data import (
     archives,
     cifar10,
     content,
+    file_index,
     finding,
     folder_layout,
     formats,
+    geometry,
     image_cache,
     image_file,
     image_folder,
@@ -35,12 +38,16 @@ from tutelage.data.splitting import TEST_FRACTION, TEST_SEED, split
 from tutelage.errors import DataError, RecipeError
 from tutelage.progress import Progress
 
+if TYPE_CHECKING:
+    from tutelage.recipe import Data
+
 __all__ = [
     "GEOMETRY",
     "KNOWN",
     "NAMES",
     "Dataset",
     "Part",
+    "from_recipe",
     "load",
     "split",
     "stand_in",
@@ -123,6 +130,7 @@ def load(
     size: tuple[int, int] | Geometry | None = None,
     in_memory: bool | None = None,
     originals: bool = False,
+    skip_damaged: bool = False,
     whole: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -147,6 +155,7 @@ def load(
             decoded when they are used; None: decoded if they take at most 1 GiB.
         originals: whether views are made of images before they are resized, for random crops:
             `ImageFiles`, also in memory.
+        skip_damaged: whether images that can't be read are left out, with a note.
         whole: whether all images are the test set if the data has no test part.
         progress: notified of each image while many are decoded.
 
@@ -164,7 +173,7 @@ def load(
     """
     if name not in NAMES:
         raise RecipeError(f"data: expected one of {', '.join(NAMES)}, got {name!r}; choose one")
-    geometry = size if size is None or isinstance(size, Geometry) else Geometry(size)
+    target = size if size is None or isinstance(size, Geometry) else Geometry(size)
     if name == "digits" and path is None:
         content, source = _digits(), "scikit-learn"
     else:
@@ -172,7 +181,7 @@ def load(
         source = str(place)
         finding.check_official(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        storing = _Storing(geometry, in_memory, originals)
+        storing = _Storing(target, in_memory, originals, skip_damaged)
         content = _read(place, storing, names, whole, progress)
     official = KNOWN.get(content.fingerprint)
     if official is None and finding.is_cifar10(content):
@@ -191,14 +200,37 @@ def load(
             raise _unsplit(source, error) from error
         if path is not None:
             notes += (f"there is no test part: {len(test):,} images, a fifth, are the test set",)
-    if geometry is not None and train.images.shape[1:3] != geometry.size:
-        train, test, resized = _resize(train, geometry), _resize(test, geometry), True
-    if geometry is not None and (resized or content.resized):
-        text = geometry.text()
+    if target is not None and train.images.shape[1:3] != target.size:
+        train, test, resized = _resize(train, target), _resize(test, target), True
+    if target is not None and (resized or content.resized):
+        text = target.text()
         title = f"{title}, resized to {text}"
         fingerprint = f"sha256:{hashlib.sha256(f'{fingerprint} {text}'.encode()).hexdigest()}"
     return Dataset(
         title, content.classes, train, test, fingerprint, source, held_out, notes, content.folders
+    )
+
+
+def from_recipe(
+    section: Data, *, originals: bool = False, progress: Progress | None = None
+) -> Dataset:
+    """Load the data set of a recipe.
+
+    Args:
+        section: the recipe's section.
+        originals, progress: as in `load`.
+
+    Raises:
+        RecipeError, DataError: as `load`.
+    """
+    return load(
+        section.name,
+        section.path or None,
+        size=geometry.from_recipe(section),
+        in_memory=section.in_memory,
+        originals=originals,
+        skip_damaged=bool(section.skip_damaged),
+        progress=progress,
     )
 
 
@@ -233,6 +265,7 @@ class _Storing:
     geometry: Geometry | None
     in_memory: bool | None
     originals: bool
+    skip_damaged: bool
 
 
 def _read(
@@ -242,7 +275,7 @@ def _read(
     whole: bool,
     progress: Progress | None,
 ) -> Content:
-    geometry = storing.geometry
+    target = storing.geometry
     with contextlib.ExitStack() as stack:
         tree = stack.enter_context(archives.open_tree(path))
         if content := formats.read_arrays(tree, classes):
@@ -259,19 +292,41 @@ def _read(
         else:
             layout = folder_layout.survey(tree)
             folders = tuple(tree.where(folder) for folder in layout.folders())
+        if storing.skip_damaged:
+            tree, layout = _readable(tree, layout, progress)
         if not (whole or layout.names("test")):
             _check_test_split(path, layout, folders)
         if storing.originals or _stay_in_files(tree, layout, storing):
-            content = image_folder.index_tree(tree, layout, geometry, progress)
+            content = image_folder.index_tree(tree, layout, target, progress)
             content = _with_note(content, storing, progress)
             return replace(content, notes=layout.notes + content.notes, folders=folders)
         packed = path.is_file() and not listed
         digest = storage.sha256(path) if packed else image_folder.fingerprint(tree, layout)
-        content = image_cache.load(digest, geometry)
+        content = image_cache.load(digest, target)
         if content is None:
-            content = image_folder.read_tree(tree, layout, geometry, progress)
-            image_cache.save(digest, geometry, content)
+            content = image_folder.read_tree(tree, layout, target, progress)
+            image_cache.save(digest, target, content)
     return replace(content, notes=layout.notes, folders=folders)
+
+
+def _readable(tree: Tree, layout: Layout, progress: Progress | None) -> tuple[Tree, Layout]:
+    """The images that can be read, with a note on the others."""
+    names = list(layout.places)
+    tree = archives.addressable(tree, names)
+    reasons = file_index.unreadable(tree, names, progress)
+    if not reasons:
+        return tree, layout
+    left = layout.without(reasons)
+    for part in ("train", "validation", "test"):
+        labels = set(layout.labels(layout.names(part)))
+        if lost := labels - set(left.labels(left.names(part))):
+            name = layout.classes[min(lost)]
+            raise DataError(
+                f"{tree.path}: expected a {part} image of class {name!r} that can be read, found "
+                f"none; {next(iter(reasons.values()))}"
+            )
+    which = folder_layout.listed(list(reasons), len(names))
+    return tree, replace(left, notes=(*left.notes, f"damaged images skipped: {which}"))
 
 
 def _stay_in_files(tree: Tree, layout: Layout, storing: _Storing) -> bool:
@@ -339,9 +394,9 @@ def _stem(path: Path) -> str:
     return f"{stem} (unknown copy)" if stem.casefold() in official else stem
 
 
-def _resize(part: Part, geometry: Geometry) -> Part:
-    images = np.empty((len(part), *geometry.size, part.images.shape[3]), np.uint8)
+def _resize(part: Part, target: Geometry) -> Part:
+    images = np.empty((len(part), *target.size, part.images.shape[3]), np.uint8)
     for smaller, image in zip(images, part.images[:], strict=True):
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        smaller[:] = np.asarray(geometry.apply(picture)).reshape(smaller.shape)
+        smaller[:] = np.asarray(target.apply(picture)).reshape(smaller.shape)
     return Part(images, part.labels)

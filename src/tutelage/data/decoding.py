@@ -9,12 +9,14 @@ import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from tutelage.data.archives import Tree
+from tutelage.data.file_index import damaged
 from tutelage.data.geometry import Geometry
-from tutelage.data.image_file import decode, strict_pillow
+from tutelage.data.image_file import OUT_OF_MEMORY, decode, strict_pillow
 from tutelage.environment import available_memory
 from tutelage.errors import DataError
 from tutelage.progress import Progress
@@ -56,29 +58,46 @@ def decode_files(
         The images.
 
     Raises:
-        DataError: if one is unreadable, or they won't fit in memory by the size of the first.
+        DataError: if some are unreadable, or they won't fit in memory by the size of the first.
     """
     found, wanted, count = Decoded(), set(names), len(names)
     shown = progress if progress is not None and count > _BATCH else Progress()
     shown.stage("reading images", 1, 0, count, "pass")
-    began = time.monotonic()
+    began, done, reasons = time.monotonic(), 0, list[str]()
     with strict_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Archives are read from one thread and in their own order, a bounded batch at a time.
         paths = (name for name in tree.files if name in wanted)
-        while batch := list(itertools.islice(paths, _BATCH if found.pixels else _FIRST)):
+        while batch := list(itertools.islice(paths, _BATCH if done else _FIRST)):
             data = [tree.files[name]() for name in batch]
             labels = [tree.where(name) for name in batch]
-            decoded = pool.map(decode, data, labels, itertools.repeat(geometry))
-            for name, raw, (picture, changed) in zip(batch, data, decoded, strict=True):
+            decoded = pool.map(partial(_decoded, geometry), data, labels)
+            for name, raw, result in zip(batch, data, decoded, strict=True):
+                done += 1
+                shown.step(done, {})
+                if isinstance(result, DataError):
+                    reasons.append(str(result))
+                    continue
                 found.digests[name] = hashlib.sha256(raw).hexdigest()
-                found.pixels[name] = picture
+                found.pixels[name], changed = result
                 found.resized |= changed
-                shown.step(len(found.pixels), {})
-            if len(found.pixels) == len(batch):
+            if 0 < len(found.pixels) == len(batch) == done:
                 first = sum(picture.nbytes for picture in found.pixels.values())
                 refuse_too_many(tree, count, first / len(batch) * count, first)
+    if reasons:
+        raise damaged(reasons)
     shown.epoch({"epoch": 1, "seconds": time.monotonic() - began})
     return found
+
+
+def _decoded(
+    geometry: Geometry | None, data: bytes, where: str
+) -> tuple[np.ndarray, bool] | DataError:
+    try:
+        return decode(data, where, geometry)
+    except DataError as error:
+        if str(error) == OUT_OF_MEMORY:
+            raise
+        return error
 
 
 def refuse_too_many(tree: Tree, count: int, needed: float, taken: int = 0) -> None:

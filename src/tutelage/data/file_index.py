@@ -100,6 +100,35 @@ def build(tree: Tree, names: Sequence[str], progress: Progress | None = None) ->
     Raises:
         DataError: if files can't be read as images; names the first ones.
     """
+    index, reasons = _examined(tree, names, progress)
+    if reasons:
+        raise damaged(list(reasons.values()))
+    return index
+
+
+def unreadable(
+    tree: Tree, names: Sequence[str], progress: Progress | None = None
+) -> dict[str, str]:
+    """Why files can't be read as images, by name; nothing of those that can.
+
+    Arguments as in `build`.
+    """
+    return _examined(tree, names, progress)[1]
+
+
+def damaged(reasons: Sequence[str]) -> DataError:
+    """The error for files that can't be read as images; names the first ones."""
+    more = f"; and {len(reasons) - _NAMED:,} more" if len(reasons) > _NAMED else ""
+    count = "" if len(reasons) == 1 else f"{len(reasons):,} images can't be read: "
+    return DataError(
+        f"{count}{'; '.join(reasons[:_NAMED])}{more}; or leave damaged images out with "
+        "--skip-damaged (data.skip_damaged)"
+    )
+
+
+def _examined(
+    tree: Tree, names: Sequence[str], progress: Progress | None
+) -> tuple[FileIndex, dict[str, str]]:
     ranges = [tree.files[name] for name in names]
     assert all(isinstance(one, ByteRange) for one in ranges)
     paths = np.array([os.fsencode(one.path) for one in ranges])  # type: ignore[attr-defined]
@@ -116,8 +145,7 @@ def build(tree: Tree, names: Sequence[str], progress: Progress | None = None) ->
     )
     cache = _cache_file(index)
     _load(cache, stamps, index)
-    _read(tree, names, index, lambda: _save(cache, stamps, index), progress)
-    return index
+    return index, _read(tree, names, index, lambda: _save(cache, stamps, index), progress)
 
 
 def _stamps(ranges: Sequence[ByteRange]) -> tuple[np.ndarray, np.ndarray]:
@@ -139,22 +167,25 @@ def _read(
     index: FileIndex,
     save: Callable[[], None],
     progress: Progress | None,
-) -> None:
-    """Fill in the rows of the files that are not known yet, whose `channels` are 0."""
+) -> dict[str, str]:
+    """Fill in the rows of the files that are not known yet, whose `channels` are 0.
+
+    Returns why files can't be read, by name.
+    """
     missing = np.flatnonzero(index.channels == 0)
     if not len(missing):
-        return
+        return {}
     shown = progress if progress is not None and len(missing) > _CHUNK else Progress()
     shown.stage("reading images", 1, 0, len(missing), "pass")
     began = saved = time.monotonic()
-    damaged, done = list[str](), 0
+    reasons, done = dict[str, str](), 0
     with image_file.strict_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK].tolist()
             rows = pool.map(partial(_row, tree), (names[number] for number in chunk))
             for number, row in zip(chunk, rows, strict=True):
                 if isinstance(row, str):
-                    damaged.append(row)
+                    reasons[names[number]] = row
                 else:
                     index.digests[number], index.sizes[number], index.channels[number] = row
                 done += 1
@@ -163,10 +194,8 @@ def _read(
                 save()
                 saved = time.monotonic()
     save()
-    if damaged:
-        more = f"; and {len(damaged) - _NAMED:,} more" if len(damaged) > _NAMED else ""
-        raise DataError("; ".join(damaged[:_NAMED]) + more)
     shown.epoch({"epoch": 1, "seconds": time.monotonic() - began})
+    return reasons
 
 
 def _row(tree: Tree, name: str) -> tuple[np.ndarray, tuple[int, int], int] | str:

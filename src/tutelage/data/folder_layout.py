@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tutelage.data.archives import Tree
@@ -49,6 +49,11 @@ class Layout:
     places: dict[str, Place]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def without(self, names: Collection[str]) -> Layout:
+        """The layout of the other images."""
+        places = {name: place for name, place in self.places.items() if name not in names}
+        return replace(self, places=places)
 
     def names(self, part: str) -> list[str]:
         """Paths of a part's images, in order."""

@@ -25,7 +25,11 @@ from tutelage.progress import Progress
 
 
 def read(
-    path: str | os.PathLike[str], *, like: Images, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    *,
+    like: Images,
+    skip_damaged: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Images, tuple[str, ...]]:
     """Read all images in a folder or archive and its subfolders, or of a list, ordered by path.
 
@@ -35,6 +39,7 @@ def read(
         path: the folder or archive.
         like: the labeled images, whose size and channels they get; they stay in their files, or
             are decoded, as those are.
+        skip_damaged: whether images that can't be read are left out, with a note.
         progress: notified of each image while many are decoded.
 
     Returns:
@@ -73,6 +78,15 @@ def read(
                 f"{place}: expected images ({', '.join(image_file.SUFFIXES)}), found none among "
                 f"{others}; give the folder that contains them"
             )
+        if skip_damaged:
+            tree = archives.addressable(tree, names)
+            reasons = file_index.unreadable(tree, names, progress)
+            if len(reasons) == len(names):
+                raise file_index.damaged(list(reasons.values()))
+            if reasons:
+                which = folder_layout.listed(list(reasons), len(names))
+                notes += (f"damaged images skipped: {which}",)
+                names = [name for name in names if name not in reasons]
         noted = tuple(f"{place}: {note}" for note in notes)
         ordered = sorted(names, key=lambda name: name.split("/"))
         if isinstance(like, ImageFiles):

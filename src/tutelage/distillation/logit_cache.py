@@ -159,7 +159,8 @@ class LogitCache:
                     progress.step(step, {})
                 seconds = time.monotonic() - began
                 self._store(number, logits, seconds)
-                progress.epoch({"epoch": done, "seconds": seconds})
+                rate = len(images) / max(seconds, 1e-9)
+                progress.epoch({"epoch": done, "seconds": seconds, "images_per_second": rate})
         storage.evict()
 
     def logits(self, number: int, index: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tutelage import storage
-from tutelage.data import datasets, geometry
+from tutelage.data import datasets
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.augmented_views import AugmentedViews
 from tutelage.data.content import Images
@@ -65,7 +65,9 @@ def prepare(
     storage.cache_limit()  # a bad value is refused before the first epoch
     section = recipe.data
     if data is None:
-        data = _load(recipe, progress)
+        data = datasets.from_recipe(
+            section, originals=recipe.views.crop is not None, progress=progress
+        )
     train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
@@ -79,8 +81,12 @@ def prepare(
         precision = accelerate.hardware_precision()
     notes = data.notes
     if unlabeled is None and section.unlabeled is not None:
-        like = train.images
-        unlabeled, more = unlabeled_images.read(section.unlabeled, like=like, progress=progress)
+        unlabeled, more = unlabeled_images.read(
+            section.unlabeled,
+            like=train.images,
+            skip_damaged=bool(section.skip_damaged),
+            progress=progress,
+        )
         notes += more
     network = recipe.teacher.own if teacher is None else teacher if train_teacher else None
     experiment = Experiment(
@@ -116,7 +122,8 @@ def training_views(
         DataError: if the data can't be found or read.
         ModelError: if the views don't match the images.
     """
-    data = _load(recipe, progress)
+    originals = recipe.views.crop is not None
+    data = datasets.from_recipe(recipe.data, originals=originals, progress=progress)
     train, _ = data.split(recipe.data.validation, recipe.data.split_seed)
     _check_views(recipe, train.images.shape[1:3])
     schedule = recipe.schedule.teacher if role == "teacher" else recipe.schedule.student
@@ -165,18 +172,6 @@ def check(experiment: Experiment) -> None:
         own_loss = stage.targets is not None and any(t.own for t in recipe.loss.terms())
         if stage.source is not None or own_loss:
             rehearsal.rehearse(stage)
-
-
-def _load(recipe: Recipe, progress: Progress | None) -> Dataset:
-    section = recipe.data
-    return datasets.load(
-        section.name,
-        section.path or None,
-        size=geometry.from_recipe(section),
-        in_memory=section.in_memory,
-        originals=recipe.views.crop is not None,
-        progress=progress,
-    )
 
 
 def _teacher(

@@ -311,7 +311,7 @@ class Experiment:
     def _keys(self, kernels: list[str] | None) -> dict[str, str]:
         """Hash what each role depends on: a stage is trained again only if its hash changes."""
         recipe, tree = self.recipe, recipes.to_dict(self.recipe)
-        for name in ("path", "unlabeled", "in_memory", "workers"):
+        for name in ("path", "unlabeled", "in_memory", "workers", "skip_damaged"):
             tree["data"].pop(name, None)  # the content matters, not the location
         transfer = tree["data"].pop("transfer", None)
         for schedule in (tree["schedule"]["teacher"], tree["schedule"]["student"]):

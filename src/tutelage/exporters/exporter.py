@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from tutelage import environment, storage
 from tutelage import recipe as recipes
 from tutelage._version import __version__
-from tutelage.data import datasets, geometry
+from tutelage.data import datasets
 from tutelage.data.content import Images
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import ModelError, RecipeError, extra
@@ -191,8 +191,7 @@ def _data(file: Path, data: str | None) -> tuple[Dataset, Part]:
         return dataset, dataset.split(_HELD_OUT, seed=0)[1]
     if recipe_file.is_file():
         named = recipes.load(recipe_file).data
-        size = geometry.from_recipe(named)
-        dataset = datasets.load(named.name, named.path or None, size=size)
+        dataset = datasets.from_recipe(named)
         return dataset, dataset.split(named.validation, named.split_seed)[1]
     raise RecipeError(
         f"data: {file} is not in a run folder, so its training data is unknown; give it with --data"

@@ -127,6 +127,8 @@ class Data:
         workers: number of processes that decode and augment images ahead of the training;
             0: a thread of the training process; None: one for each processor, at most 8. The
             number changes no result.
+        skip_damaged: whether images that can't be read are left out, with a note that counts them;
+            None: they are refused.
         unlabeled: a folder of additional unlabeled images, for which the student is trained on
             teacher outputs alone; requires alpha = 1. None: no such images.
         transfer: names of the classes whose images student and baseline are trained on. The
@@ -146,6 +148,7 @@ class Data:
     crop_fraction: Annotated[StrictFloat, Field(gt=0, le=1)] | None = None
     in_memory: StrictBool | None = None
     workers: Annotated[StrictInt, Field(ge=0, le=64)] | None = None
+    skip_damaged: StrictBool | None = None
     unlabeled: str | None = None
     transfer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 

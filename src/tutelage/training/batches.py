@@ -57,7 +57,7 @@ class ViewedBatches(keras.utils.PyDataset):
         self.augmented = AugmentedViews(part.images, views, seed, schedule.cutout)
         self.mixed = views.mixup is not None or views.cutmix is not None
         self.loader = self.augmented.loader(workers)
-        self.waited = 0.0  # seconds in which the model waited for a batch in this epoch
+        self.waited = 0.0  # seconds that the model waited for batches of this epoch
         self._show(epoch=0)
 
     def begin(self, epoch: int, first: int = 0) -> None:

@@ -85,7 +85,7 @@ class EpochKeeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
-        self.read = time.monotonic()
+        self.begun = self.read = time.monotonic()
         self.started = self.read - self.position.seconds
         self.unread: list[dict[str, Any]] = []  # logs since values were last read
         self.values: dict[str, float] = {}
@@ -147,4 +147,11 @@ class EpochKeeper(keras.callbacks.Callback):
         self.position = Position()
         self._save()
         self.on_epoch(self.history)
-        self.progress.epoch(row)
+        self.progress.epoch(row | self._speed())
+
+    def _speed(self) -> dict[str, float]:
+        """Images a second of the epoch's steps in this process, and the share of waiting."""
+        seconds = max(self.read - self.begun, 1e-9)
+        steps = len(self.batches) // self.batches.parts
+        images = steps * int(self.batches.starts[-1])
+        return {"images_per_second": images / seconds, "waiting": self.batches.waited / seconds}
