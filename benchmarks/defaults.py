@@ -2,10 +2,10 @@
 
     python benchmarks/defaults.py                          # half an hour on a quiet machine
 
-Each situation is a small training on part of the JPEG copy of CIFAR-10: a teacher, a baseline and a
-student for each alpha, with three seeds. Alphas share teacher and baseline. The validation accuracies
-of teacher and baseline, which a default may depend on, and the test accuracies of all are written to
-`benchmarks/results/DATE-defaults.json` after each run.
+Each situation is a small training on part of the JPEG copy of CIFAR-10: a teacher, a baseline and
+a student for each alpha, with three seeds. Alphas share teacher and baseline. The validation
+accuracies of teacher and baseline, which a default may depend on, and the test accuracies of all
+are written to `benchmarks/results/DATE-defaults.json` after each situation.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 import tutelage
@@ -50,8 +49,9 @@ COMMON: dict[str, Any] = {
 }
 
 
-def network(filters: tuple[int, ...], classes: int) -> keras.Model:
-    """A plain convolutional network with normalization built in."""
+def network(filters: tuple[int, ...], classes: int) -> Any:
+    """A plain convolutional network in Keras with normalization built in."""
+    import keras
     from keras import layers
 
     inputs = keras.Input((32, 32, 3))
@@ -65,17 +65,17 @@ def network(filters: tuple[int, ...], classes: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(classes)(layers.GlobalAveragePooling2D()(x)))
 
 
-def teacher(classes: int) -> keras.Model:
+def teacher(classes: int) -> Any:
     """270 thousand parameters."""
     return network((48, 96, 192, 96), classes)
 
 
-def small(classes: int) -> keras.Model:
+def small(classes: int) -> Any:
     """24 thousand parameters."""
     return network((16, 32, 64), classes)
 
 
-def tiny(classes: int) -> keras.Model:
+def tiny(classes: int) -> Any:
     """2 thousand parameters."""
     return network((6, 12, 12), classes)
 

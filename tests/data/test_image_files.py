@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.example_data import encoded, noise, refusal, tarred, written, zipped
 from tutelage import storage
-from tutelage.data import augmented_views, datasets, image_file, unlabeled
+from tutelage.data import augmented_views, image_file, reader, unlabeled
 from tutelage.data.augmented_views import AugmentedViews
 from tutelage.data.datasets import load
 from tutelage.data.geometry import Geometry
@@ -199,7 +199,7 @@ def test_a_file_that_vanishes_or_shrinks_is_named_in_one_line(tmp_path):
 def test_they_stay_in_files_if_they_are_too_large_for_memory(
     tmp_path, monkeypatch, bytes_in_memory
 ):
-    monkeypatch.setattr(datasets, "_IN_MEMORY_BYTES", bytes_in_memory)
+    monkeypatch.setattr(reader, "_IN_MEMORY_BYTES", bytes_in_memory)
     folder = written(tmp_path / "pets", photographs())
     data = load("folder", folder, size=(12, 10))
     assert isinstance(data.train.images, ImageFiles) == (not bytes_in_memory)

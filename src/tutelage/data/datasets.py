@@ -1,39 +1,27 @@
-"""Load an image data set into arrays and identify it by its content."""
+"""Load an image data set and identify it by its content."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from tutelage import storage
 from tutelage.data import (
-    archives,
     cifar10,
     content,
-    file_index,
     finding,
-    folder_layout,
-    formats,
     geometry,
-    image_cache,
-    image_file,
-    image_folder,
-    labeled_lists,
+    reader,
     splitting,
 )
-from tutelage.data.archives import Tree
 from tutelage.data.content import Content, Part, class_name
 from tutelage.data.finding import KNOWN, NAMES
-from tutelage.data.folder_layout import Layout
 from tutelage.data.geometry import Geometry
-from tutelage.data.image_files import ImageFiles
 from tutelage.data.splitting import TEST_FRACTION, TEST_SEED, split
 from tutelage.errors import DataError, RecipeError
 from tutelage.progress import Progress
@@ -59,10 +47,6 @@ GEOMETRY = {
     "cifar10": (50_000, 10_000, (32, 32, 3), 10),
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
 }
-
-
-# Images that take more when decoded stay in their files.
-_IN_MEMORY_BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +165,8 @@ def load(
         source = str(place)
         finding.check_official(place)
         names = cifar10.CIFAR10_CLASSES if name == "cifar10" else ()
-        storing = _Storing(target, in_memory, originals, skip_damaged)
-        content = _read(place, storing, names, whole, progress)
+        settings = reader.Settings(target, in_memory, originals, skip_damaged, whole)
+        content = reader.read(place, settings, names, progress)
     official = KNOWN.get(content.fingerprint)
     if official is None and finding.is_cifar10(content):
         official = "CIFAR-10"
@@ -197,7 +181,7 @@ def load(
             titles = splitting.titles(content.classes, content.folders)
             train, test = split(train, TEST_FRACTION, TEST_SEED, titles)
         except DataError as error:
-            raise _unsplit(source, error) from error
+            raise reader.unsplit(source, error) from error
         if path is not None:
             notes += (f"there is no test part: {len(test):,} images, a fifth, are the test set",)
     if target is not None and train.images.shape[1:3] != target.size:
@@ -256,125 +240,6 @@ def stand_in(name: str) -> Dataset:
 
     labels = tuple(str(i) for i in range(classes))
     return Dataset(f"{name} (not downloaded)", labels, noise(train), noise(test), "", "")
-
-
-@dataclass(frozen=True)
-class _Storing:
-    """The images' size, and whether they are decoded now: see `load`."""
-
-    geometry: Geometry | None
-    in_memory: bool | None
-    originals: bool
-    skip_damaged: bool
-
-
-def _read(
-    path: Path,
-    storing: _Storing,
-    classes: tuple[str, ...],
-    whole: bool,
-    progress: Progress | None,
-) -> Content:
-    target = storing.geometry
-    with contextlib.ExitStack() as stack:
-        tree = stack.enter_context(archives.open_tree(path))
-        if content := formats.read_arrays(tree, classes):
-            if storing.in_memory is False:
-                raise DataError(
-                    f"{path}: expected image files, as data.in_memory is false, found arrays, "
-                    "which are always read into memory; leave it out"
-                )
-            return content
-        # What a fresh reading refuses or notes does not depend on the cache.
-        folders: tuple[str, ...] = ()
-        if listed := labeled_lists.find(tree, stack):
-            tree, layout = listed
-        else:
-            layout = folder_layout.survey(tree)
-            folders = tuple(tree.where(folder) for folder in layout.folders())
-        if storing.skip_damaged:
-            tree, layout = _readable(tree, layout, progress)
-        if not (whole or layout.names("test")):
-            _check_test_split(path, layout, folders)
-        if storing.originals or _stay_in_files(tree, layout, storing):
-            content = image_folder.index_tree(tree, layout, target, progress)
-            content = _with_note(content, storing, progress)
-            return replace(content, notes=layout.notes + content.notes, folders=folders)
-        packed = path.is_file() and not listed
-        digest = storage.sha256(path) if packed else image_folder.fingerprint(tree, layout)
-        content = image_cache.load(digest, target)
-        if content is None:
-            content = image_folder.read_tree(tree, layout, target, progress)
-            image_cache.save(digest, target, content)
-    return replace(content, notes=layout.notes, folders=folders)
-
-
-def _readable(tree: Tree, layout: Layout, progress: Progress | None) -> tuple[Tree, Layout]:
-    """The images that can be read, with a note on the others."""
-    names = list(layout.places)
-    tree = archives.addressable(tree, names)
-    reasons = file_index.unreadable(tree, names, progress)
-    if not reasons:
-        return tree, layout
-    left = layout.without(reasons)
-    for part in ("train", "validation", "test"):
-        labels = set(layout.labels(layout.names(part)))
-        if lost := labels - set(left.labels(left.names(part))):
-            name = layout.classes[min(lost)]
-            raise DataError(
-                f"{tree.path}: expected a {part} image of class {name!r} that can be read, found "
-                f"none; {next(iter(reasons.values()))}"
-            )
-    which = folder_layout.listed(list(reasons), len(names))
-    return tree, replace(left, notes=(*left.notes, f"damaged images skipped: {which}"))
-
-
-def _stay_in_files(tree: Tree, layout: Layout, storing: _Storing) -> bool:
-    if storing.in_memory is not None:
-        return not storing.in_memory
-    if storing.geometry is not None:
-        height, width = storing.geometry.size
-    else:  # all images have the size of the first one, or are refused
-        first = next(iter(layout.places))
-        try:
-            height, width = image_file.natural_size(tree.files[first]())
-        except Exception:  # a damaged file: reading it says how
-            return False
-    return 3 * height * width * len(layout.places) > _IN_MEMORY_BYTES
-
-
-def _with_note(content: Content, storing: _Storing, progress: Progress | None) -> Content:
-    """Images in files, or decoded in their original size if they are to be in memory."""
-    parts = [part for part in (content.train, content.test) if part is not None]
-    files = [part.images for part in parts if isinstance(part.images, ImageFiles)]
-    needed = sum(i.decoded_bytes() if storing.originals else i.size for i in files)
-    if storing.originals and (
-        storing.in_memory or (storing.in_memory is None and needed <= _IN_MEMORY_BYTES)
-    ):
-        decoded = [
-            Part(images.in_memory(progress or Progress()), part.labels)
-            for images, part in zip(files, parts, strict=True)
-        ]
-        return replace(content, train=decoded[0], test=decoded[1] if len(decoded) > 1 else None)
-    note = (
-        f"images stay in their files and are decoded when they are used; in memory they would "
-        f"take {needed / 1e9:.1f} GB (data.in_memory)"
-    )
-    return replace(content, notes=(*content.notes, note))
-
-
-def _check_test_split(path: Path, layout: Layout, folders: tuple[str, ...]) -> None:
-    """Raise DataError if no test part can be split off, before anything is decoded."""
-    labels = np.array(layout.labels(layout.names("train")))
-    titles = splitting.titles(layout.classes, folders or [""] * len(layout.classes))
-    try:
-        split(Part(np.arange(len(labels)), labels), TEST_FRACTION, TEST_SEED, titles)
-    except DataError as error:
-        raise _unsplit(str(path), error) from error
-
-
-def _unsplit(source: str, error: DataError) -> DataError:
-    return DataError(f"{source}: has no test part, and none can be split off: {error}")
 
 
 def _digits() -> Content:
