@@ -39,7 +39,7 @@ def test_a_term_is_its_loss_at_its_usual_weight(settings, loss, weight):
 
 
 def test_every_name_has_its_loss():
-    for name in recipe.schema.LossName.__args__:
+    for name in recipe.loss.LossName.__args__:
         assert from_recipe.losses(section(name=name))
 
 

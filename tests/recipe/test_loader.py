@@ -16,7 +16,7 @@ import pytest
 from tutelage import recipe
 from tutelage.errors import RecipeError
 
-NAMES = get_args(recipe.schema.LossName)
+NAMES = get_args(recipe.loss.LossName)
 SMALLEST = """
 [data]
 name = "folder"
@@ -367,7 +367,7 @@ def test_a_model_is_named_or_has_a_file_and_a_file_alone_says_how_it_takes_image
     assert (told.teacher.file, told.teacher.size, told.teacher.mean) == ("t.onnx", (64, 64), (0.5,))
     assert (told.student.file, told.student.scale) == ("mine:net", 255.0)
     with pytest.raises(ValueError, match="found neither"):
-        recipe.schema._known(recipe.Network())
+        recipe.network.known(recipe.Network())
     assert refusal("digits", {"student.scale": 255}) == (
         "digits.toml: 1 mistake: student: scale applies only to a model of your own, from a file "
         "or a function, found scale = 255.0 with model digits-student"

@@ -12,7 +12,8 @@ from typing import Any
 
 from tutelage.errors import RecipeError
 from tutelage.recipe import suggestions
-from tutelage.recipe.schema import MOMENTUM, SETTINGS
+from tutelage.recipe.loss import SETTINGS
+from tutelage.recipe.schedule import MOMENTUM
 
 BUNDLED = ("digits", "mnist", "cifar10", "distill")
 # Keys of the base's section that don't apply to another loss, or to another model.

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from tutelage.errors import RecipeError
 from tutelage.recipe import suggestions
 from tutelage.recipe.chain import BUNDLED, RecipeFile, merge, read_chain, without_replaced
-from tutelage.recipe.schema import LARGEST_SEED, Recipe
+from tutelage.recipe.schema import Recipe
+from tutelage.recipe.values import LARGEST_SEED
 
 __all__ = ["BUNDLED", "key", "load", "parse_setting", "to_dict", "to_toml", "with_seeds"]
 

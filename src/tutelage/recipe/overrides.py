@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-from tutelage.recipe.schema import MODELS, DataName
+from tutelage.recipe.data import DataName
+from tutelage.recipe.network import MODELS
 
 
 def overrides(
