@@ -273,3 +273,51 @@ def test_damaged_unlabeled_images_are_left_out_with_a_note(tmp_path):
     assert "b.jpg" in notes[0]
     (pool / "a.jpg").write_bytes(b"\xff\xd8\xff")
     assert "2 images" in refusal(unlabeled.read, pool, like=like, skip_damaged=True)
+
+
+def test_odd_images_are_the_same_in_files_and_in_memory(tmp_path):
+    """CMYK, 16 bits, palettes, transparency, EXIF turns, 8,000 pixels, names beyond ASCII."""
+    colors = noise(30, 40, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    palette = Image.fromarray(colors).quantize(16)
+    clear = Image.fromarray(noise(30, 40, 4), "RGBA")
+    deep = Image.fromarray((noise(30, 40).astype(np.uint16) << 8) + 77)
+    large = Image.fromarray(colors).resize((8000, 6000))
+    odd = {
+        "cmyk.jpg": (Image.fromarray(colors).convert("CMYK"), {}),
+        "sixteen bits.png": (deep, {}),
+        "palette.gif": (palette, {}),
+        "clear.png": (clear, {}),
+        "turned.jpg": (Image.fromarray(colors), {"exif": exif}),
+        "8000.jpg": (large, {"quality": 80}),
+        "Übung 写真 #1.jpg": (Image.fromarray(colors), {}),
+        "one pixel.png": (Image.fromarray(colors[:1, :1]), {}),
+    }
+    for part in ("train", "test"):
+        for label in ("Käfer", "猫"):
+            folder = tmp_path / "data" / part / label
+            folder.mkdir(parents=True)
+            for name, (image, options) in odd.items():
+                image.save(folder / name, **options)
+    memory, files = (
+        load("folder", tmp_path / "data", size=Geometry((24, 32), "crop"), in_memory=in_memory)
+        for in_memory in (True, False)
+    )
+    assert memory.classes == files.classes == ("Käfer", "猫")
+    np.testing.assert_array_equal(memory.train.images, files.train.images[:])
+    crops = load("folder", tmp_path / "data", size=(24, 32), originals=True, in_memory=False)
+    views = AugmentedViews(crops.train.images, ALL, seed=0)
+    assert views(0, np.arange(16)).shape == (16, 24, 32, 3)
+    with views.loader(2) as loader:
+        (batch,) = loader.batches([(0, np.arange(16))])
+    np.testing.assert_array_equal(batch, views(0, np.arange(16)))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_too_few_classes_and_images_are_refused_alike(tmp_path, in_memory):
+    one = written(tmp_path / "one", {f"cat/{i}.png": encoded(noise(8, 8, 3)) for i in range(4)})
+    assert "two classes" in refusal(load, "folder", one, in_memory=in_memory)
+    files = {f"{label}/{i}.png": encoded(noise(8, 8, 3)) for label in "ab" for i in range(2)}
+    two = written(tmp_path / "two", files)
+    assert "has only 2" in refusal(load, "folder", two, in_memory=in_memory)
