@@ -53,8 +53,8 @@ def loaded(summary: ImageSummary, tmp_path: Path) -> recipe.Recipe:
         ({(7, 20): 5}, (32, 32)),  # too small for the models
         ({(100, 100): 5}, (96, 96)),
         ({(48, 65): 5}, (64, 64)),
-        ({(224, 224): 5}, (224, 224)),
-        ({(1200, 1600): 5}, (224, 224)),
+        ({(224, 224): 5}, (128, 128)),
+        ({(1200, 1600): 5}, (128, 128)),
         ({(28, 28): 5, (28, 29): 1}, (32, 32)),
         ({(300, 100): 5, (400, 90): 4, (64, 2000): 1}, (96, 96)),
         ({(500, 500): 3, (10, 10): 4}, (32, 32)),
@@ -66,18 +66,11 @@ def test_images_are_resized_to_multiples_unless_they_are_small_and_equal(
     assert loaded(images(sizes=sizes), tmp_path).data.size == expected
 
 
-def test_images_that_do_not_fit_in_memory_are_resized_to_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    big, gray = images(sizes={(400, 400): 1100}), images(sizes={(400, 400): 1100}, gray=1100)
-    monkeypatch.setattr(template, "available_memory", lambda: 2 * 1100 * 100 * 100 * 3)
-    assert loaded(big, tmp_path).data.size == (96, 96)
-    assert "won't fit in memory" in template.template(big, tmp_path)
-    assert loaded(gray, tmp_path).data.size == (160, 160)
-    monkeypatch.setattr(template, "available_memory", lambda: 1)
-    assert loaded(big, tmp_path).data.size == (32, 32)
-    monkeypatch.setattr(template, "available_memory", lambda: None)
-    assert loaded(big, tmp_path).data.size == (224, 224)
+def test_photographs_are_cropped_not_stretched(tmp_path: Path) -> None:
+    large, small = (loaded(images(sizes={size: 5}), tmp_path) for size in ((400, 533), (32, 32)))
+    assert (large.data.resize, large.views.crop, large.views.shift) == ("crop", "random-resized", 0)
+    base = recipe.load(template.BASE)
+    assert (small.data.resize, small.views) == (None, base.views)
 
 
 @pytest.mark.parametrize(

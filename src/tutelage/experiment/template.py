@@ -13,16 +13,20 @@ from tutelage import recipe as recipes
 from tutelage.data import splitting
 from tutelage.data.content import Part
 from tutelage.data.summary import ImageSummary, training_labels
-from tutelage.environment import available_memory
 from tutelage.errors import DataError, RecipeError, RunError
 from tutelage.formatting import printable, thousands
 from tutelage.models.architectures import ARCHITECTURES
 from tutelage.recipe import Schedules
 
 BASE = "distill"
-_STEP, _LARGEST = 32, 224  # sides that images are resized to: multiples, up to
+_STEP, _LARGEST = 32, 128  # sides that photographs are resized to: multiples, up to
 _KEPT = 64  # largest side of equal images that keep their size
 _UNCHANGED = "height and width; the images have this size"
+_RESIZE = {"data.resize": ("crop", 'the central part; "stretch" changes the aspect ratio')}
+_CROPS = {
+    "views.crop": ("random-resized", "a random part of the image; see tutelage views"),
+    "views.shift": (0, "crops move the image already"),
+}
 _SMALLEST = 8  # side that both models take
 _STEPS = 1000  # number of training steps to aim at
 _FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4)  # of validation images
@@ -97,15 +101,18 @@ def template(summary: ImageSummary, path: Path) -> str:
         raise RecipeError(
             f"{summary.path!r} is not UTF-8, which a recipe has to be: rename the folder"
         ) from None
+    resized = size_comment != _UNCHANGED
     settings = {
         "data.path": (summary.path, "a relative path is one from the current folder"),
         "data.size": (list(size), size_comment),
+        **(_RESIZE if resized else {}),
         "data.validation": (
             validation,
             f"fraction of the training images: {held_out:,}"
             if held_out
             else "not used, as the data has validation images of its own",
         ),
+        **(_CROPS if resized else {}),
         "views.flip": (True, "false if a mirrored image is of another class, as with digits"),
         "teacher.model": (base.teacher.model, _figures(base.teacher.model, size, summary)),
         "student.model": (base.student.model, _figures(base.student.model, size, summary)),
@@ -162,20 +169,9 @@ def _size(summary: ImageSummary) -> tuple[tuple[int, int], str]:
         return first, _UNCHANGED
     shorter = np.repeat([min(size) for size in summary.sizes], list(summary.sizes.values()))
     side = _STEP * round(float(np.median(shorter)) / _STEP)
-    side = wanted = min(max(side, _STEP), _LARGEST)
-    channels = 1 if summary.gray == summary.sizes.total() else 3
-    memory = available_memory()
-    # All images lie in memory at once; half of it is left to training.
-    while memory and side > _STEP and _bytes(summary, side, channels) > memory / 2:
-        side -= _STEP
+    side = min(max(side, _STEP), _LARGEST)
     comment = "height and width that images are resized to"
-    if side != wanted:
-        comment += "; more won't fit in memory"
     return (side, side), comment if summary.sizes.keys() != {(side, side)} else _UNCHANGED
-
-
-def _bytes(summary: ImageSummary, side: int, channels: int) -> int:
-    return sum(summary.parts.values()) * side * side * channels
 
 
 def _schedule(count: int, base: Schedules) -> tuple[int, int, int]:
