@@ -334,7 +334,10 @@ def test_a_given_student_is_fine_tuned_with_every_setting(
     given, progress = net(16), Notes()
     found = distil(tmp_path, teacher=teacher, student=given, settings=settings, progress=progress)
     head = given.layers[-1].name
-    assert sum(f"first 1 epochs train {head} alone" in note for note in progress.told) == 2
+    assert (
+        sum(f"{head} alone is trained until the end of epoch 1" in note for note in progress.told)
+        == 2
+    )
     assert set(found.results["early_stopping"]) == {"baseline", "student"}
     assert found.results["recipe"]["schedule"]["student"].items() >= student.items()
     accuracies = {n: found.results["models"][n]["accuracy"] for n in ("baseline", "student")}

@@ -63,6 +63,7 @@ def prepare(
         RecipeError: if a source can't be used.
     """
     storage.cache_limit()  # a bad value is refused before the first epoch
+    _check_optimizers(recipe)
     section = recipe.data
     if data is None:
         data = datasets.from_recipe(
@@ -74,7 +75,6 @@ def prepare(
             f"data.transfer: expected names among {', '.join(data.classes)}, "
             f"found {', '.join(unknown)}"
         )
-    _check_optimizers(recipe)
     _check_views(recipe, train.images.shape[1:3])
     precision: str = recipe.schedule.precision
     if precision == "auto":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,9 @@ class EpochKeeper(keras.callbacks.Callback):
         if not self.position.batches:
             return
         self.model.reset_metrics()
-        for variable in self.model.metrics_variables:
-            if variable.path in self.position.metrics:  # else it has seen no batch
-                variable.assign(self.position.metrics[variable.path])
+        for name, variable in self._metrics().items():
+            if name in self.position.metrics:  # else it has seen no batch
+                variable.assign(self.position.metrics[name])
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Reading a value waits for the device, so several steps are read at once.
@@ -110,11 +111,18 @@ class EpochKeeper(keras.callbacks.Callback):
             self._read_values(done)
             self.read = now
         if due:
-            self._save(Position(done, now - self.started, self._metrics()))
+            values = {n: ops.convert_to_numpy(v.value) for n, v in self._metrics().items()}
+            self._save(Position(done, now - self.started, values))
         self.progress.step(self._step(done), self.values)
 
-    def _metrics(self) -> dict[str, Any]:
-        return {v.path: ops.convert_to_numpy(v.value) for v in self.model.metrics_variables}
+    def _metrics(self) -> dict[str, keras.Variable]:
+        """The metrics' variables by path and, as layers may have metrics of one name, number."""
+        found: dict[str, keras.Variable] = {}
+        count: Counter[str] = Counter()
+        for variable in self.model.metrics_variables:
+            count[variable.path] += 1
+            found[f"{variable.path} {count[variable.path]}"] = variable
+        return found
 
     def _save(self, position: Position | None = None) -> None:
         checkpoint.save(self.path, self.key, self.history, self.state, position)

@@ -25,7 +25,7 @@ class Position:
     Attributes:
         batches: the number of its batches that have been trained on; 0: the epoch has not begun.
         seconds: the time spent on them.
-        metrics: the values of the metrics' variables, by path.
+        metrics: the values of the metrics' variables, by name.
     """
 
     batches: int = 0

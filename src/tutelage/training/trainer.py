@@ -193,7 +193,8 @@ class _Training:
                 "images see one part at a time"
             )
         if self.schedule.frozen_epochs:
-            note(f"the first {self.schedule.frozen_epochs} epochs train {head(self.groups)} alone")
+            last = self.schedule.frozen_epochs
+            note(f"{head(self.groups)} alone is trained until the end of epoch {last}")
         if self.schedule.layer_decay:
             least = self.schedule.layer_decay ** (len(self.groups) - 1)
             note(
