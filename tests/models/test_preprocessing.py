@@ -22,6 +22,7 @@ from tests.models.example_models import (
     teacher_of,
 )
 from tutelage.data import image_file
+from tutelage.data.geometry import Geometry
 from tutelage.models import loading, resolve
 from tutelage.models.preprocessing import Preprocessing, prepared
 
@@ -75,7 +76,8 @@ def test_a_student_is_trained_on_the_pixels_that_predict_sees(tmp_path: Path) ->
     trained = model.predict(images, verbose=0)
     for image, logits in zip(images, trained, strict=True):
         Image.fromarray(image).save(tmp_path / "image.png")
-        read = image_file.read_image(tmp_path / "image.png", size=(16, 16), channels=3)
+        geometry = Geometry((16, 16))
+        read = image_file.read_image(tmp_path / "image.png", geometry=geometry, channels=3)
         np.testing.assert_allclose(logits, read.reshape(-1)[::64], rtol=0, atol=1 + 1e-3)
     np.testing.assert_array_equal(loading.logits(model, images), trained)
 
