@@ -44,7 +44,7 @@ def draw(
     >>> images = np.zeros((6, 8, 8, 1), np.uint8)
     >>> views = AugmentedViews(images, Views(), seed=0)
     >>> contact_sheet.draw(views, np.arange(6) % 2, ["cat", "dog"], rows=2, columns=3).size
-    (404, 240)
+    (404, 232)
     """
     chosen = _spread(labels, min(rows, len(labels)))
     cells = [views.images[chosen]] + [views(number, chosen) for number in range(columns)]
