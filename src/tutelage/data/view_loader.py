@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -169,16 +170,24 @@ def _data_loader(
 ) -> Any:
     from torch.utils.data import DataLoader
 
-    return DataLoader(
-        _Worker(compute),  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=requests,
-        num_workers=workers,
-        collate_fn=_as_is,
-        worker_init_fn=_start,
-        prefetch_factor=_AHEAD,
-        persistent_workers=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # more workers than processors are as asked for
+        return DataLoader(
+            _Worker(compute),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=requests,
+            num_workers=workers,
+            # A process that runs JAX's threads can't be forked.
+            multiprocessing_context="forkserver" if _forks() and "jax" in sys.modules else None,
+            collate_fn=_as_is,
+            worker_init_fn=_start,
+            prefetch_factor=_AHEAD,
+            persistent_workers=True,
+        )
+
+
+def _forks() -> bool:
+    return multiprocessing.get_start_method() == "fork"
 
 
 def _as_is(batch: Any) -> Any:
