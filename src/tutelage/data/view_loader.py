@@ -87,9 +87,12 @@ class ViewLoader:
             yield from self._in_thread(self._thread, iter(requests))
             return
         self._requests[:] = requests
-        if self._loader is None:
-            self._loader = _data_loader(self._compute, self._requests, self._workers)
-        for batch in self._loader:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than processors are as asked for
+            if self._loader is None:
+                self._loader = _data_loader(self._compute, self._requests, self._workers)
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, TutelageError):
                 raise batch
             yield batch if isinstance(batch, np.ndarray) else batch.numpy()
@@ -170,20 +173,18 @@ def _data_loader(
 ) -> Any:
     from torch.utils.data import DataLoader
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # more workers than processors are as asked for
-        return DataLoader(
-            _Worker(compute),  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=requests,
-            num_workers=workers,
-            # A process that runs JAX's threads can't be forked.
-            multiprocessing_context="forkserver" if _forks() and "jax" in sys.modules else None,
-            collate_fn=_as_is,
-            worker_init_fn=_start,
-            prefetch_factor=_AHEAD,
-            persistent_workers=True,
-        )
+    return DataLoader(
+        _Worker(compute),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        # A process that runs JAX's threads can't be forked.
+        multiprocessing_context="forkserver" if _forks() and "jax" in sys.modules else None,
+        collate_fn=_as_is,
+        worker_init_fn=_start,
+        prefetch_factor=_AHEAD,
+        persistent_workers=True,
+    )
 
 
 def _forks() -> bool:
