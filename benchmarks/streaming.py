@@ -10,6 +10,7 @@ Writes `benchmarks/results/DATE-streaming-PART.json` and prints it. `speed` need
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 SIZE, BATCH = 128, 128
 
 
+@functools.cache
 def transforms() -> object:
     """Torchvision's transforms v2, also beside a PyTorch for CPUs, which lacks its operators."""
     library = None
