@@ -1,6 +1,11 @@
 """Recipes: the data, augmentation, models, loss and schedule of an experiment."""
 
 from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
+from tutelage.recipe.loader_overrides import (
+    loader_overrides,
+    replaced_by_loader,
+    with_batch_size,
+)
 from tutelage.recipe.overrides import is_path, overrides
 from tutelage.recipe.schema import (
     GAMMA,
@@ -38,9 +43,12 @@ __all__ = [
     "is_path",
     "key",
     "load",
+    "loader_overrides",
     "overrides",
     "parse_setting",
+    "replaced_by_loader",
     "to_dict",
     "to_toml",
+    "with_batch_size",
     "with_seeds",
 ]
