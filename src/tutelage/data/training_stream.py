@@ -124,7 +124,7 @@ def count(loader: Loader, progress: Progress | None = None) -> tuple[TrainingStr
     """
     progress = progress or Progress()
     progress.stage("counting training images", 1, 0, loader.length or 0, "pass")
-    began, seen = time.monotonic(), _FirstPass()
+    began, seen = time.monotonic(), _FirstPass(loader.seed)
     for images, labels in loader.batches():
         seen.add(images, labels)
         progress.step(len(seen.sizes), {})
@@ -161,6 +161,9 @@ def count(loader: Loader, progress: Progress | None = None) -> tuple[TrainingStr
 class _FirstPass:
     """What is kept of the batches of the first pass.
 
+    Args:
+        seed: seed of the sample.
+
     Attributes:
         sizes: the images of each batch.
         labels: the class of each image, by batch.
@@ -169,13 +172,13 @@ class _FirstPass:
         digest: the hash of all batches' digests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         self.sizes: list[int] = []
         self.labels: list[np.ndarray] = []
         self.shares = np.zeros(0)
         self.first, self.digest = b"", hashlib.sha256()
         self._kept: list[tuple[np.ndarray, int]] = []
-        self._random = np.random.default_rng(0)
+        self._random = np.random.default_rng(seed)
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         digest = _digest(images, labels)
