@@ -133,7 +133,7 @@ class Loader:
             DataError: if there are none, they won't fit in memory, or labels are mixed.
         """
         progress = progress or Progress()
-        progress.stage(f"reading {self.name}", 1, 0, self.length or 0, "pass")
+        progress.stage(f"reading batches of {self.name}", 1, 0, self.length or 0, "pass")
         began, parts, count, taken = time.monotonic(), list[Batch](), 0, 0
         for images, labels in self.batches():
             if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():

@@ -123,7 +123,7 @@ def count(loader: Loader, progress: Progress | None = None) -> tuple[TrainingStr
     (3, 5, 1, 5, True)
     """
     progress = progress or Progress()
-    progress.stage("counting training images", 1, 0, loader.length or 0, "pass")
+    progress.stage(f"counting batches of {loader.name}", 1, 0, loader.length or 0, "pass")
     began, seen = time.monotonic(), _FirstPass(loader.seed)
     for images, labels in loader.batches():
         seen.add(images, labels)
