@@ -234,7 +234,7 @@ def test_a_run_on_the_loader_of_each_framework(
     (note,) = data["notes"]
     assert f"{len(IMAGES)} images in 9 batches of {SIZE}" in note
     assert "views.shift = 1" in note
-    assert "repeated its first batch" in note
+    assert "began with the same batch" in note
     assert heard.notes.count(f"{kind}: {note}") == 1
     accuracies = {name: model["accuracy"] for name, model in found.results["models"].items()}
     assert min(accuracies.values()) > 0.7, accuracies
@@ -402,7 +402,7 @@ def test_a_loader_that_does_not_repeat_itself(
     assert after["stages"]["baseline"] == before["stages"]["baseline"]
     assert after["key"] == before["key"]
     (note,) = found.results["data"]["notes"]
-    assert "gave other images" in note
+    assert "began with another batch" in note
     if student == "digits-student":  # its normalization is that of one sample of images
         models = [loading.load_model(found.folder / f"{n}.keras") for n in ("baseline", "student")]
         one, other = (model.get_layer("rescaling").get_config()["scale"] for model in models)

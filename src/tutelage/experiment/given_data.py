@@ -203,20 +203,22 @@ def _note(stream: TrainingStream, unused: Sequence[str]) -> str:
     if stream.smallest != stream.largest:
         sizes = f"{stream.smallest} to {stream.largest}"
     same = (
-        "a pass for the same epoch repeated its first batch, so baseline and student see the same "
-        "images, and a resumed run has the weights of an undisturbed one"
+        "a second pass with the same random seeds began with the same batch, so baseline and "
+        "student see the same images, and a resumed run ends with the weights of an undisturbed one"
     )
     if not stream.repeats:
         same = (
-            "a second pass for the same epoch gave other images, so baseline and student do not "
-            "see the same ones, a resumed run has other weights than an undisturbed one, and other "
-            "training images of the same number are not noticed: give them another folder"
+            "a second pass with the same random seeds began with another batch, so baseline and "
+            "student do not see the same images, a resumed run ends with other weights than an "
+            "undisturbed one, and other images of the same number are not noticed: give those "
+            "another out"
         )
     return (
-        f"an epoch is a pass over the {stream.loader.kind}: {stream.images:,} images in "
-        f"{stream.batches:,} batches of {sizes}; {same}; the views are the loader's own "
-        f"(not used: {', '.join(unused) or 'none'}); the teacher is asked in each step, and its "
-        "logits are not stored; a resumed run reads the batches that were trained before it"
+        f"an epoch is a pass over the {stream.loader.kind}, a step one of its batches: "
+        f"{stream.images:,} images in {stream.batches:,} batches of {sizes}; views are the "
+        f"loader's own (not used: {', '.join(unused) or 'none'}); the teacher is asked in each "
+        f"step, as its logits can't be stored; {same}; a resumed run reads the batches of its "
+        "epoch that were trained before"
     )
 
 
