@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import UserDict, namedtuple
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -35,7 +34,7 @@ def arrays(batch: Any, channels_first: bool = False) -> tuple[np.ndarray, np.nda
         Pair(NHWC, LABELS),
         (list(NHWC), LABELS.tolist()),
         (torch.tensor(NHWC), torch.tensor(LABELS)),
-        (jnp.asarray(NHWC), jnp.asarray(LABELS)),
+        (np.broadcast_to(NHWC, NHWC.shape), np.broadcast_to(LABELS, 4)),  # read-only
         {"image": NHWC, "label": LABELS, "id": np.arange(4)},
         UserDict(img=NHWC, target=LABELS),
     ],
