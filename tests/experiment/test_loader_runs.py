@@ -534,6 +534,12 @@ def test_settings_that_are_refused(
         distil(tmp_path, loaders(TRAIN), **given)
 
 
+@pytest.mark.parametrize("key", ["data.validation", "data.split_seed"])
+def test_a_second_split_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(RecipeError, match=key):
+        distil(tmp_path, ((IMAGES, LABELS), VALIDATION, TEST), settings={key: 0})
+
+
 def test_a_loss_that_compares_images_needs_two_in_each_batch(tmp_path: Path) -> None:
     train = Batches(IMAGES[: SIZE + 1], LABELS[: SIZE + 1], SIZE)
     with pytest.raises(ModelError, match=r"Batches.*rkd.*found 1"):

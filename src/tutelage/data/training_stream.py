@@ -73,17 +73,19 @@ class TrainingStream:
                 be used, or a label is not a class.
         """
         count, classes = 0, len(self.shares)
-        for images, labels in self.loader.batches(number):
-            if count == self.batches:
-                raise self._other_length(number, "more")
-            count += 1
-            if not self.mixed and labels.max() >= classes:
-                raise DataError(
-                    f"{self.loader.where}: batch {count} of epoch {number + 1}: expected labels "
-                    f"from 0 to {classes - 1}, as in the first pass, found {labels.max()}"
-                )
-            if count > first:
-                yield images, labels
+        with contextlib.closing(self.loader.batches(number)) as batches:
+            for images, labels in batches:
+                if count == self.batches:
+                    raise self._other_length(number, "more")
+                count += 1
+                if not self.mixed and labels.max() >= classes:
+                    raise DataError(
+                        f"{self.loader.where}: batch {count} of epoch {number + 1}: expected "
+                        f"labels from 0 to {classes - 1}, as in the first pass, found "
+                        f"{labels.max()}"
+                    )
+                if count > first:
+                    yield images, labels
         if count < self.batches:
             raise self._other_length(number, f"{count:,}")
 

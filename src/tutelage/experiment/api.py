@@ -196,6 +196,7 @@ def distill(
         assert content.stream is not None
         loaded = recipes.with_batch_size(loaded, content.stream.largest)
     elif not recipes.is_path(data):
+        _refuse_second_split(data, settings)
         content = given_data.dataset(data, seed=loaded.seed, progress=progress)
     experiment = prepare(
         loaded,
@@ -225,6 +226,16 @@ def _refuse_with_loader(teacher: Any, unlabeled: Any) -> None:
             raise RecipeError(
                 f"teacher: expected a model with a loader of training images, found {one}, the "
                 "logits of images in a known order; give a model, or arrays or a folder as data"
+            )
+
+
+def _refuse_second_split(data: Any, settings: Mapping[str, object]) -> None:
+    """Raise RecipeError for settings of a split that the data already has."""
+    for key in ("data.validation", "data.split_seed"):
+        if isinstance(data, tuple | list) and len(data) == 3 and key in settings:
+            raise RecipeError(
+                f"{key}: expected no such setting with (training, validation, test), found "
+                f"{settings[key]!r}; leave it out, or give training images without validation data"
             )
 
 

@@ -139,7 +139,9 @@ def train(
     """
     progress = progress or Progress()
     model = stage.build()
-    progress.then(epochs_worth(model, len(stage.labeled)))
+    images = len(stage.labeled) if stage.stream is None else stage.stream.images
+    share = len(stage.labeled) / images  # of an epoch's images, that are at hand
+    progress.then(share * epochs_worth(model, len(stage.labeled)))
     history = trainer.fit(
         model,
         stage.train,
