@@ -28,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"keras_fit", "torch_teacher", "image_folder", "unlabeled_images"}
+    tested = {"keras_fit", "torch_teacher", "image_folder", "unlabeled_images", "data_loader"}
     assert {path.stem for path in FOLDER.glob("*.py")} == tested
 
 
@@ -40,6 +40,12 @@ def test_a_pytorch_teacher() -> None:
     found = example("torch_teacher").main(epochs=4)
     assert set(found) == {"teacher", "baseline", "student"}
     assert found["teacher"] > 0.9
+
+
+def test_a_data_loader_with_augmentation() -> None:
+    found = example("data_loader").main(epochs=4)
+    assert set(found) == {"teacher", "baseline", "student"}
+    assert found["teacher"] > 0.85
 
 
 def test_an_image_folder() -> None:

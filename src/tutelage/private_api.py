@@ -6,7 +6,7 @@ No private name of PyTorch is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -75,3 +75,15 @@ def has_compiled_metrics(model: keras.Model) -> bool:
 def mean_loss(model: keras.Model) -> Any:
     """The mean of the loss over the batches so far."""
     return model._loss_tracker.result()
+
+
+def read_py_dataset(dataset: keras.utils.PyDataset) -> Iterator[Any]:
+    """The batches of an epoch of a dataset, in its worker threads or processes, as in `fit`."""
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    adapter = PyDatasetAdapter(dataset)
+    adapter.on_epoch_begin()
+    try:
+        yield from adapter.get_numpy_iterator()
+    finally:
+        adapter.on_epoch_end()

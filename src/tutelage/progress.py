@@ -13,7 +13,8 @@ class Progress:
     def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
         """A stage starts: number of epochs, epochs already done, steps per epoch.
 
-        `unit` names an epoch of the stage: `epoch`, `pass`, `round`.
+        `unit` names an epoch of the stage: `epoch`, `pass`, `round`. The number of steps is 0 in a
+        pass over a loader that does not tell its length.
         """
 
     def then(self, epochs: float) -> None:

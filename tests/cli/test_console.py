@@ -231,6 +231,17 @@ def test_a_single_pass_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None
     progress.close()
 
 
+def test_a_pass_of_unknown_length_counts_its_steps() -> None:
+    for progress, file in (plain(), terminal()):
+        progress.stage("counting batches", epochs=1, done=0, steps=0, unit="pass")
+        progress.step(1_234, {})
+        assert progress.where() == "counting batches: 1,234"
+        if progress.bar is not None:
+            progress.bar.refresh()
+        progress.epoch({"epoch": 1, "seconds": 61.0})
+        assert "counting batches: 1,234  1 min 01 s" in shown(file)
+
+
 def test_a_bar_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_SILENCE", 0.05)
     progress, file = terminal()

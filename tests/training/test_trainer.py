@@ -245,7 +245,7 @@ def test_student_learns_of_each_view_what_the_teacher_said_of_it(tmp_path: Path)
         distillation_losses=losses.KD(),
         alpha=0.9,
     )
-    distiller.compile(trainer._optimizer(SCHEDULE, len(TRAIN), parts=1))
+    distiller.compile(trainer._optimizer(SCHEDULE, steps_per_epoch(SCHEDULE, len(TRAIN)), parts=1))
     for epoch in range(SCHEDULE.epochs):
         order = augmentation.order(len(TRAIN), seed=0, epoch=epoch)
         for index in order.reshape(-1, SCHEDULE.batch_size):

@@ -277,7 +277,7 @@ class ConsoleProgress(Progress):
             )
             self.bar.start()
             self.task = self.bar.add_task(
-                self._title(), total=epochs * steps, completed=done * steps, figures=""
+                self._title(), total=epochs * steps or None, completed=done * steps, figures=""
             )
 
     def then(self, epochs: float) -> None:
@@ -296,7 +296,7 @@ class ConsoleProgress(Progress):
         """Show a finished epoch, which is saved on disk."""
         if self.single:
             self.now = 1
-            self.note(f"{self.name}: {self.steps:,}  {duration(row['seconds'])}")
+            self.note(f"{self.name}: {self.steps or self.at:,}  {duration(row['seconds'])}")
             self.close()
             return
         self.now, self.at = int(row["epoch"]), 0
@@ -329,5 +329,6 @@ class ConsoleProgress(Progress):
 
     def _title(self) -> str:
         if self.single:
-            return f"{self.name}: {self.at:,} of {self.steps:,}"
+            of = f" of {self.steps:,}" if self.steps else ""
+            return f"{self.name}: {self.at:,}{of}"
         return f"{self.name} {min(self.now + 1, self.epochs)}/{self.epochs}"

@@ -108,8 +108,13 @@ def checked_content(
     return Content(classes, train, test, fingerprint(classes, train, test))
 
 
-def check_classes(where: str, classes: tuple[str, ...], train: Part, test: Part | None) -> None:
-    """Raise DataError unless the parts are of one shape and have images of every class."""
+def check_classes(
+    where: str, classes: tuple[str, ...], train: Part, test: Part | None, other: str = "test"
+) -> None:
+    """Raise DataError unless the parts are of one shape and have images of every class.
+
+    `other` says what the second part is for.
+    """
     if len(set(classes)) < 2 or len(set(classes)) < len(classes):
         raise DataError(
             f"{where}: expected at least two classes with different names, found "
@@ -117,10 +122,10 @@ def check_classes(where: str, classes: tuple[str, ...], train: Part, test: Part 
         )
     if test is not None and train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"{where}: expected training and test images of one shape, found "
+            f"{where}: expected training and {other} images of one shape, found "
             f"{train.images.shape[1:]} and {test.images.shape[1:]}; resize them"
         )
-    for name, part in (("training", train), ("test", test)):
+    for name, part in (("training", train), (other, test)):
         present = set() if part is None else set(np.unique(part.labels).tolist())
         if part is not None and present != set(range(len(classes))):
             unknown = sorted(present - set(range(len(classes))))

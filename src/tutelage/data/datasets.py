@@ -27,6 +27,7 @@ from tutelage.errors import DataError, RecipeError
 from tutelage.progress import Progress
 
 if TYPE_CHECKING:
+    from tutelage.data.training_stream import TrainingStream
     from tutelage.recipe import Data
 
 __all__ = [
@@ -63,6 +64,8 @@ class Dataset:
         held_out: number of the last training images that the data sets aside for validation.
         notes: what was skipped, renamed or chosen in reading, one line each.
         folders: each class's folder, for messages; none if the data has no folders.
+        stream: the loader of the training images, if they are not in `train`, which then has a
+            sample of them, and the validation images last.
 
     Example:
         >>> digits = load("digits")
@@ -79,6 +82,7 @@ class Dataset:
     held_out: int = 0
     notes: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    stream: TrainingStream | None = None
 
     def split(self, fraction: float, seed: int, part: Part | None = None) -> tuple[Part, Part]:
         """Split validation images off the training images: the data's own, else a fraction.

@@ -82,7 +82,7 @@ def decode_files(
                 found.resized |= changed
             if 0 < len(found.pixels) == len(batch) == done:
                 first = sum(picture.nbytes for picture in found.pixels.values())
-                refuse_too_many(tree, count, first / len(batch) * count, first)
+                refuse_too_many(str(tree.path), count, first / len(batch) * count, first)
     if reasons:
         raise damaged(reasons)
     shown.epoch({"epoch": 1, "seconds": time.monotonic() - began})
@@ -100,19 +100,25 @@ def _decoded(
         return error
 
 
-def refuse_too_many(tree: Tree, count: int, needed: float, taken: int = 0) -> None:
+def refuse_too_many(
+    where: str,
+    count: int,
+    needed: float,
+    taken: int = 0,
+    advice: str = "leave out data.in_memory, or set a smaller data.size (--set data.size=[h,w])",
+) -> None:
     """Raise DataError if the images won't fit in memory.
 
     Args:
-        tree: the folder or archive.
+        where: the folder, archive or loader.
         count: the number of images.
         needed: bytes that all of them take.
         taken: bytes that those decoded already take.
+        advice: what to do.
     """
     available = available_memory()
     if available is not None and needed - taken > available:
         raise DataError(
-            f"{tree.path}: {count:,} images need about {needed / 1e9:.1f} GB of memory, but "
-            f"{available / 1e9:.1f} GB are available; leave out data.in_memory, or set a smaller "
-            "data.size (--set data.size=[h,w])"
+            f"{where}: {count:,} images need about {needed / 1e9:.1f} GB of memory, but "
+            f"{available / 1e9:.1f} GB are available; {advice}"
         )

@@ -95,7 +95,7 @@ def read(
             kept = like.decoded is not None
             return images.in_memory(progress or Progress()) if kept else images, noted
         # Of images with another number of channels the first ones don't tell the size.
-        decoding.refuse_too_many(tree, len(names), len(names) * math.prod(shape))
+        decoding.refuse_too_many(str(tree.path), len(names), len(names) * math.prod(shape))
         pixels = decoding.decode_files(tree, names, Geometry((height, width)), progress).pixels
     pooled = np.empty((len(names), *shape), np.uint8)
     for image, name in zip(pooled, ordered, strict=True):

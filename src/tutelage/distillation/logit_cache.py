@@ -155,7 +155,7 @@ class LogitCache:
                 batches = loader.batches((number, index) for index in chunks)
                 for step, (index, views) in enumerate(zip(chunks, batches, strict=True), start=1):
                     answers = teacher(views)
-                    logits[index] = _finite(answers) if self.origin.exact else _rounded(answers)
+                    logits[index] = finite(answers) if self.origin.exact else _rounded(answers)
                     progress.step(step, {})
                 seconds = time.monotonic() - began
                 self._store(number, logits, seconds)
@@ -328,8 +328,8 @@ def _rounded(logits: np.ndarray) -> np.ndarray:
     return below.astype(np.float16)
 
 
-def _finite(logits: np.ndarray) -> np.ndarray:
-    """The logits, or LogitsError if one is not finite."""
+def finite(logits: np.ndarray) -> np.ndarray:
+    """A teacher's logits, or LogitsError if one is not finite."""
     if not np.isfinite(logits).all():
         raise LogitsError("the teacher's logits must be finite; is it trained, and on such images?")
     return logits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,21 +13,11 @@ import keras
 import numpy as np
 
 from tutelage import recipe as recipes
-from tutelage.data import splitting
-from tutelage.data.content import (
-    check_classes,
-    checked_content,
-    checked_part,
-    class_name,
-    fingerprint,
-)
 from tutelage.data.datasets import Dataset
-from tutelage.data.image_files import ImageFiles
-from tutelage.errors import DataError, RecipeError
-from tutelage.experiment import runner
+from tutelage.errors import RecipeError
+from tutelage.experiment import given_data, runner
 from tutelage.experiment.prepare import prepare
-from tutelage.formatting import printable
-from tutelage.models import class_names, loading
+from tutelage.models import loading
 from tutelage.models.source import Source
 from tutelage.progress import Progress
 from tutelage.recipe import Recipe
@@ -35,7 +25,8 @@ from tutelage.runs import compare as comparison
 from tutelage.runs import run_reader
 
 Arrays: TypeAlias = tuple[np.ndarray, np.ndarray] | tuple[tuple[np.ndarray, np.ndarray], ...]
-Data: TypeAlias = str | os.PathLike[str] | Dataset | Arrays
+Loaders: TypeAlias = tuple[Iterable[Any] | Arrays, Iterable[Any] | Arrays, Iterable[Any] | Arrays]
+Data: TypeAlias = str | os.PathLike[str] | Dataset | Arrays | Loaders
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,6 +140,13 @@ def distill(
         data: a data set's name, a folder or archive of images, a `Dataset`, or arrays:
             `(images, labels)` or `((images, labels), (test images, test labels))`, images uint8
             of shape (n, height, width, channels) and labels integers of shape (n,) or (n, 1).
+            Or `(training, validation, test)`, each arrays `(images, labels)` or a loader of
+            batches: a `keras.utils.PyDataset`, a `tf.data.Dataset`, a grain dataset or
+            `DataLoader`, or a `torch.utils.data.DataLoader`. With a training loader, an epoch is
+            one pass over it; augmentation and batch size are the loader's, and settings of them
+            are refused; the teacher is asked in each step. Student and baseline see the same
+            images, and a resumed run has the weights of an undisturbed one, only if a pass with
+            the same random seeds gives the same batches. `docs/data.md` says more.
         unlabeled: additional images on which the student learns from the teacher alone: a folder,
             or uint8 of shape (n, height, width, channels). Sets alpha to 1.
         train_teacher: whether `teacher` is not trained yet: a Keras model, which is copied, or
@@ -188,10 +186,21 @@ def distill(
         unlabeled=unlabeled,
         train_teacher=train_teacher,
     )
-    loaded = recipes.load(recipe, named | dict(settings or {}))
+    settings = dict(settings or {})
+    loaded, content = recipes.load(recipe, named | settings), None
+    if given_data.has_training_loader(data):
+        _refuse_with_loader(teacher, unlabeled)
+        unused = recipes.replaced_by_loader(loaded)
+        loaded = recipes.load(recipe, named | settings | recipes.loader_overrides(settings))
+        content = given_data.dataset(data, seed=loaded.seed, unused=unused, progress=progress)
+        assert content.stream is not None
+        loaded = recipes.with_batch_size(loaded, content.stream.largest)
+    elif not recipes.is_path(data):
+        _refuse_second_split(data, settings)
+        content = given_data.dataset(data, seed=loaded.seed, progress=progress)
     experiment = prepare(
         loaded,
-        data=None if recipes.is_path(data) else _dataset(data),
+        data=content,
         teacher=None if recipes.is_path(teacher) else teacher,
         student=None if recipes.is_path(student) else student,
         unlabeled=unlabeled if isinstance(unlabeled, np.ndarray) else None,
@@ -205,6 +214,31 @@ def distill(
     return _outcome(results, folder)
 
 
+def _refuse_with_loader(teacher: Any, unlabeled: Any) -> None:
+    """Raise RecipeError for what needs the training images one by one."""
+    if unlabeled is not None:
+        raise RecipeError(
+            "unlabeled: expected none with a loader of training images, as each has its teacher's "
+            "logits computed with its batch; leave it out, or give arrays or a folder as data"
+        )
+    for one in teacher if isinstance(teacher, list | tuple) else [teacher]:
+        if isinstance(one, str | os.PathLike) and Path(one).suffix == ".npy":
+            raise RecipeError(
+                f"teacher: expected a model with a loader of training images, found {one}, the "
+                "logits of images in a known order; give a model, or arrays or a folder as data"
+            )
+
+
+def _refuse_second_split(data: Any, settings: Mapping[str, object]) -> None:
+    """Raise RecipeError for settings of a split that the data already has."""
+    for key in ("data.validation", "data.split_seed"):
+        if isinstance(data, tuple | list) and len(data) == 3 and key in settings:
+            raise RecipeError(
+                f"{key}: expected no such setting with (training, validation, test), found "
+                f"{settings[key]!r}; leave it out, or give training images without validation data"
+            )
+
+
 def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         history = [
@@ -212,61 +246,6 @@ def _outcome(results: dict[str, Any], folder: Path) -> Outcome:
             for row in csv.DictReader(file)
         ]
     return Outcome(loading.load_model(folder / "student.keras"), results, history, folder)
-
-
-def _dataset(data: Any) -> Dataset:
-    if isinstance(data, Dataset):
-        in_files = isinstance(data.train.images, ImageFiles)  # checked when they were indexed
-        return data if in_files else _checked(data)
-    pairs = data if isinstance(data, tuple | list) else ()
-    if len(pairs) == 2 and not isinstance(pairs[0], tuple | list):
-        pairs = (pairs,)
-    if len(pairs) not in (1, 2) or any(len(pair) != 2 for pair in pairs):
-        raise DataError(
-            "data: expected (images, labels) or ((images, labels), (test images, test labels)), "
-            f"found {type(data).__name__}; or give a folder"
-        )
-    names = ("training data", "test data")
-    train, *rest = (
-        checked_part(np.asarray(images), np.asarray(labels), name)
-        for name, (images, labels) in zip(names, pairs, strict=False)
-    )
-    test = rest[0] if rest else None
-    count = max(int(part.labels.max()) for part in (train, *rest)) + 1
-    content = checked_content("data", class_names.numbered(count), train, test)
-    if test is None:
-        train, test = splitting.split(train, splitting.TEST_FRACTION, splitting.TEST_SEED)
-    return Dataset("arrays", content.classes, train, test, content.fingerprint, "memory")
-
-
-def _checked(data: Dataset) -> Dataset:
-    """A data set made in Python, by the rules of files."""
-    train, test = (
-        checked_part(np.asarray(part.images), np.asarray(part.labels), f"{data.name}: {name}")
-        for name, part in (("training images", data.train), ("test images", data.test))
-    )
-    classes = tuple(map(class_name, data.classes))
-    check_classes(data.name, classes, train, test)
-    if not 0 <= data.held_out < len(train):
-        raise DataError(
-            f"{data.name}: expected held_out, the number of the last training images that are for "
-            f"validation, from 0 to {len(train) - 1}, found {data.held_out}; change it"
-        )
-    if data.held_out:
-        check_classes(data.name, classes, *splitting.at(train, len(train) - data.held_out))
-    notes = tuple(
-        f"class {name!r} is called {new}, as its name can't be printed"
-        for name, new in zip(data.classes, classes, strict=True)
-        if printable(str(name)) != name
-    )
-    return replace(
-        data,
-        classes=classes,
-        train=train,
-        test=test,
-        fingerprint=data.fingerprint or fingerprint(classes, train, test),
-        notes=data.notes + notes,
-    )
 
 
 def _number(text: str) -> Any:

@@ -67,7 +67,7 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             "name": data.name,
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
-            "train": len(experiment.train),
+            "train": data.stream.images if data.stream else len(experiment.train),
             "validation": len(validation),
             "test": len(test),
         }

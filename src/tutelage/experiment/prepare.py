@@ -147,8 +147,10 @@ def check(experiment: Experiment) -> None:
         RecipeError: if the loss doesn't support unlabeled images.
     """
     recipe = experiment.recipe
-    batch_size = recipe.schedule.student.batch_size
-    from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size)
+    batch_size, where = recipe.schedule.student.batch_size, "schedule.student.batch_size"
+    if (stream := experiment.data.stream) is not None:
+        batch_size, where = stream.smallest, f"{stream.loader.where}: images of each batch"
+    from_recipe.check(recipe.loss, len(experiment.data.classes), batch_size, where)
     if experiment.unlabeled is not None:
         _check_unlabeled(experiment.unlabeled, recipe, experiment.train.images.shape[1:])
     for stage in experiment.stages:
@@ -192,10 +194,12 @@ def _teacher(
 
 def _check_parts(stage: StageSpec) -> None:
     images = images_per_step(stage.schedule, len(stage.train))
+    if stage.stream is not None:
+        images = stage.stream.smallest
     if (parts := stage.schedule.gradient_accumulation_steps or 1) > images:
         raise RecipeError(
             f"schedule.{_section(stage)}."
-            f"gradient_accumulation_steps: expected at most the {images} images of a step, "
+            f"gradient_accumulation_steps: expected at most the {images} images of each step, "
             f"found {parts}"
         )
 

@@ -40,6 +40,7 @@ def rehearse(stage: StageSpec) -> None:
         train=part,
         labeled=part,
         validation=_few(stage.validation),
+        stream=None,
         schedule=replace(stage.schedule, epochs=1, frozen_epochs=None),
     )
     targets = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,6 @@ from tutelage.recipe.reference import is_reference
 from tutelage.runs import run_folder
 from tutelage.runs.run_folder import RunFolder
 from tutelage.training import trainer
-from tutelage.training.batches import steps_per_epoch
 from tutelage.training.checkpoint import epochs_done
 
 
@@ -58,16 +58,29 @@ def run(
         MissingExtraError: if TensorBoard is requested but not installed.
     """
     progress, key = progress or Progress(), experiment.key()
+    stream = experiment.data.stream
+    sampled = stream is not None and not stream.repeats  # else the sample is always the same
+    if sampled and (sample := run_folder.kept_sample(path)) is not None:
+        experiment = experiment.with_sample(sample)
     changed = run_folder.changed(path, experiment.answers)
     results = run_folder.finished(path, key, hash_of(experiment.former_keys()))
     if results and not changed:
         progress.note(f"already done in {path}")
+        if sampled:
+            warnings.warn(
+                f"{path} is finished and returned as it is: the loader gives other images in each "
+                "pass, so whether they are those of that run is not known; to train anew, give "
+                "another folder as out",
+                stacklevel=3,
+            )
         if tensorboard:
             with run_folder.opened(path, key, "", tensorboard=True) as folder:
                 folder.write_history()
         return results
     toml = recipes.to_toml(experiment.recipe)
     with run_folder.opened(path, key, toml, tensorboard=tensorboard) as folder:
+        if sampled:
+            folder.keep_sample(experiment.train)
         _follow(experiment, folder, progress)
         _report_notes(experiment, progress)
         for stage in experiment.stages:
@@ -237,8 +250,8 @@ def _train(
         teacher = folder.model(stage.targets.teacher)
         targets, logits_seconds = stages.targets(stage, teacher, progress)
     checkpoint = folder.checkpoint(stage.name)
-    steps = steps_per_epoch(stage.schedule, len(stage.train))
-    progress.stage(stage.name, stage.schedule.epochs, epochs_done(checkpoint), steps)
+    done = epochs_done(checkpoint)
+    progress.stage(stage.name, stage.schedule.epochs, done, stage.steps_of_epoch)
     model, history, seconds = stages.train(
         stage,
         targets,

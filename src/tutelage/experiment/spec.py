@@ -17,6 +17,7 @@ from tutelage.data.content import Images, concatenated
 from tutelage.data.datasets import Dataset, Part
 from tutelage.data.geometry import Geometry
 from tutelage.data.image_files import ImageFiles
+from tutelage.data.training_stream import TrainingStream
 from tutelage.distillation.answers import sample
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
@@ -88,6 +89,8 @@ class StageSpec:
         workers: processes that prepare views ahead; None: chosen by the images and views.
         targets: distillation targets; None if it learns from labels alone.
         shared: whether the same model of a neighboring run may be copied.
+        stream: the loader of the training images, of which `train` and `labeled` then have only a
+            sample.
     """
 
     name: str
@@ -110,11 +113,19 @@ class StageSpec:
     workers: int | None
     targets: TargetSpec | None
     shared: bool
+    stream: TrainingStream | None = None
 
     @property
     def steps(self) -> int:
         """Total number of training steps."""
-        return self.schedule.epochs * steps_per_epoch(self.schedule, len(self.train))
+        return self.schedule.epochs * self.steps_of_epoch
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Number of training steps of an epoch."""
+        if self.stream is not None:
+            return self.stream.batches
+        return steps_per_epoch(self.schedule, len(self.train))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -149,7 +160,7 @@ class Experiment:
     Attributes:
         recipe: the recipe.
         data: the data set.
-        train: its training set without the validation images.
+        train: its training set without the validation images; a sample if `data` has a stream.
         validation: the images held out from training.
         precision: training precision, `"float32"` or `"bfloat16"`.
         teacher: a given teacher, used instead of training one.
@@ -177,6 +188,12 @@ class Experiment:
         """A copy in which baseline and student also train on the validation images."""
         return replace(self, train=self.data.train, whole=True)
 
+    def with_sample(self, sample: Part) -> Experiment:
+        """A copy with another sample of a loader's training images."""
+        both = concatenated(sample.images, self.validation.images)
+        labels = np.concatenate([sample.labels, self.validation.labels])
+        return replace(self, data=replace(self.data, train=Part(both, labels)), train=sample)
+
     @cached_property
     def stages(self) -> tuple[StageSpec, ...]:
         """The stages in training order: teacher, baseline, students."""
@@ -203,7 +220,9 @@ class Experiment:
             precision=self.precision,
             workers=recipe.data.workers,
             targets=None,
-            shared=True,
+            # A key can't tell the images of a loader that does not repeat them.
+            shared=self.data.stream is None or self.data.stream.repeats,
+            stream=self.data.stream,
         )
         names = recipe.data.transfer
         baseline = replace(
@@ -331,6 +350,8 @@ class Experiment:
         }
         if kernels is not None:
             common["kernels"] = kernels
+        if self.data.stream is not None:
+            common["stream"] = self.data.stream.digest
         if self.teacher:
             teacher = hash_of({"file": self.teacher.digest})
         else:

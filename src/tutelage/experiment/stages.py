@@ -47,6 +47,8 @@ def targets(
 ) -> tuple[DistillationTargets, float]:
     """Distillation targets of a student; computes and caches missing logits.
 
+    Logits of a loader's images are computed in each step.
+
     Args:
         stage: a student's stage.
         teacher: the teacher's file, if it is a Keras model.
@@ -69,11 +71,16 @@ def targets(
     teachers: tuple[int, ...] = ()  # (members,) for an ensemble that averages losses
     if given is not None and given.logits is not None and given.model is None:
         digest, compute = given.digest, given.member_logits or given.logits
+        if stage.stream is not None:
+            return replace(distillation, ask=lambda x: compute(x, stage.precision)), 0.0
         teachers = compute(images[:1], stage.precision).shape[1:-1]
     else:
         model = loading.load_model(teacher)
         if from_recipe.reads_layers(spec.loss):
             return replace(distillation, teacher=model), 0.0
+        if stage.stream is not None:
+            ask_in_step = loading.logits_of_batches(model, stage.precision)
+            return replace(distillation, ask=ask_in_step), 0.0
         digest, compute = keras_digest(model), partial(loading.logits, model)
     views = settings_of(stage.views)
     origin = Origin(
@@ -132,7 +139,9 @@ def train(
     """
     progress = progress or Progress()
     model = stage.build()
-    progress.then(epochs_worth(model, len(stage.labeled)))
+    images = len(stage.labeled) if stage.stream is None else stage.stream.images
+    share = len(stage.labeled) / images  # of an epoch's images, that are at hand
+    progress.then(share * epochs_worth(model, len(stage.labeled)))
     history = trainer.fit(
         model,
         stage.train,
@@ -145,6 +154,7 @@ def train(
         key=key or stage.key,
         targets=targets,
         workers=stage.workers,
+        stream=stage.stream,
         progress=progress,
         on_epoch=on_epoch,
     )

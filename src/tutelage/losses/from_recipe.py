@@ -97,13 +97,16 @@ def code_digests(loss: Loss) -> dict[str, str]:
     }
 
 
-def check(loss: Loss, classes: int, batch_size: int) -> None:
+def check(
+    loss: Loss, classes: int, batch_size: int, where: str = "schedule.student.batch_size"
+) -> None:
     """Check that the losses are defined for the number of classes and the batch size.
 
     Args:
         loss: the recipe's section.
         classes: the data set's number of classes.
         batch_size: the student's batch size.
+        where: what it is, for messages.
 
     Raises:
         ModelError: a loss is not; names it.
@@ -118,7 +121,7 @@ def check(loss: Loss, classes: int, batch_size: int) -> None:
             )
         if term.name in _COMPARE_SAMPLES and batch_size < 2:
             raise ModelError(
-                f"schedule.student.batch_size: expected 2 or more for {term.name}, which compares "
+                f"{where}: expected 2 or more for {term.name}, which compares "
                 f"a batch's samples, found {batch_size}"
             )
 

@@ -123,6 +123,35 @@ def logits(model: keras.Model, images: Images, precision: str = "float32") -> np
     return np.asarray(outputs, dtype=np.float32)
 
 
+def logits_of_batches(
+    model: keras.Model, precision: str = "float32"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that computes `logits` of one batch after the other.
+
+    Args:
+        model: as for `logits`.
+        precision: as for `logits`.
+
+    Returns:
+        A function from uint8 images in memory to float32 logits.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from tutelage.models import loading
+    >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    >>> loading.logits_of_batches(model)(np.ones((3, 2, 2, 1), np.uint8)).shape
+    (3, 4)
+    """
+    fast = accelerate.accelerate(model, precision)
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        size = batch_size(images.shape[1:], model)
+        return np.asarray(in_batches(fast.predict_on_batch, images, size), dtype=np.float32)
+
+    return compute
+
+
 def batch_size(shape: tuple[int, ...], model: keras.Model | None = None) -> int:
     """How many images to predict at once: 250, or fewer to keep activations within 256 MB.
 

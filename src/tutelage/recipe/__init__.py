@@ -2,6 +2,11 @@
 
 from tutelage.recipe.data import Data
 from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
+from tutelage.recipe.loader_overrides import (
+    loader_overrides,
+    replaced_by_loader,
+    with_batch_size,
+)
 from tutelage.recipe.loss import LOSSES, SETTINGS, Loss, Term
 from tutelage.recipe.network import MODELS, Network
 from tutelage.recipe.overrides import is_path, overrides
@@ -28,9 +33,12 @@ __all__ = [
     "is_path",
     "key",
     "load",
+    "loader_overrides",
     "overrides",
     "parse_setting",
+    "replaced_by_loader",
     "to_dict",
     "to_toml",
+    "with_batch_size",
     "with_seeds",
 ]

@@ -16,13 +16,14 @@ import filelock
 import numpy as np
 
 from tutelage import storage
+from tutelage.data.content import Part
 from tutelage.data.geometry import Geometry
 from tutelage.distillation.answers import agree
 from tutelage.errors import RunError
 from tutelage.models import file_metadata
 from tutelage.training.tensorboard import EventLog
 
-_ANSWERS = "answers.npz"
+_ANSWERS, _SAMPLE = "answers.npz", "sample.npz"
 STAGES = ("teacher", "baseline", "student")
 COLUMNS = (
     "stage",
@@ -96,6 +97,12 @@ class RunFolder:
             with storage.replacing(self.path / _ANSWERS) as temporary:
                 np.savez(temporary, **answers)
         return names
+
+    def keep_sample(self, sample: Part) -> None:
+        """Store a sample of the training images, unless there is one, as later ones may differ."""
+        if not (self.path / _SAMPLE).exists():
+            with storage.replacing(self.path / _SAMPLE) as temporary:
+                np.savez(temporary, images=sample.images[:], labels=sample.labels)
 
     def finish_stage(
         self,
@@ -219,6 +226,21 @@ def finished(path: Path, *keys: str) -> dict[str, Any] | None:
         return results
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def kept_sample(path: Path) -> Part | None:
+    """The sample of training images from `RunFolder.keep_sample`; None if there is none.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    try:
+        with np.load(path / _SAMPLE) as stored:
+            return Part(stored["images"], stored["labels"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path / _SAMPLE} is damaged: choose another --out") from error
 
 
 def changed(path: Path, answers: Mapping[str, np.ndarray]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Batches of augmented views."""
+"""Training batches: of augmented views, or of a loader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,48 @@ from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.recipe import Schedule, Views
 
 
-class ViewedBatches(keras.utils.PyDataset):
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches to train on, one or several for each step.
+
+    Attributes:
+        classes: number of classes.
+        parts: batches of a step.
+        batches: batches of an epoch.
+        step_images: images of a step, at most.
+        unlabeled: whether images have no labels.
+        mixed: whether labels are (n, classes), one-hot or shares.
+        first: the batch of the epoch that number 0 is, as the others were trained before.
+        images: images from that batch to the end of the epoch, or so far.
+        waited: seconds that the model waited for batches of this epoch.
+    """
+
+    classes: int
+    parts: int
+    batches: int
+    step_images: int
+    unlabeled: bool
+    mixed: bool
+    first: int
+    images: int
+    waited: float
+
+    def begin(self, epoch: int, first: int = 0) -> None:
+        """Go to an epoch, at a batch of it, and be asked for its batches in order."""
+        raise NotImplementedError
+
+    def show(self, epoch: int, first: int = 0) -> None:
+        """Go to an epoch, at a batch of it, and be asked for no batch or one, to inspect it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop the workers."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.batches - self.first
+
+
+class ViewedBatches(TrainingBatches):
     """Batches of views; the last, incomplete step of an epoch is dropped.
 
     The images of a step are one batch, or several whose sizes differ by at most one. Batches are
@@ -51,30 +92,23 @@ class ViewedBatches(keras.utils.PyDataset):
         self.part, self.classes, self.logits = part, classes, logits
         self.distinct, self.unlabeled = views.distinct, bool((part.labels < 0).any())
         self.balanced = schedule.sampling == "balanced"
-        self.parts, batch = parts, images_per_step(schedule, len(part))
-        self.starts = np.arange(parts + 1) * batch // parts
+        self.parts, self.step_images = parts, images_per_step(schedule, len(part))
+        self.starts = np.arange(parts + 1) * self.step_images // parts
         self.batches = parts * steps_per_epoch(schedule, len(part))
         self.augmented = AugmentedViews(part.images, views, seed, schedule.cutout)
         self.mixed = views.mixup is not None or views.cutmix is not None
         self.loader = self.augmented.loader(workers)
-        self.waited = 0.0  # seconds that the model waited for batches of this epoch
-        self._show(epoch=0)
+        self.show(epoch=0)
 
     def begin(self, epoch: int, first: int = 0) -> None:
-        """Go to an epoch, at a batch of it."""
         # Called explicitly: Keras also opens and closes the data to inspect one batch.
-        self._show(epoch, first)
-        self.waited = 0.0
+        self.show(epoch, first)
         requests = ((self.view, self._index(number)) for number in range(first, self.batches))
         self.ahead, self.following = self.loader.batches(requests), first
 
     def close(self) -> None:
-        """Stop the workers."""
         self.ahead = iter(())
         self.loader.close()
-
-    def __len__(self) -> int:
-        return self.batches - self.first
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
         number += self.first
@@ -97,8 +131,9 @@ class ViewedBatches(keras.utils.PyDataset):
             return images, *labels
         return {"images": images, "teacher_logits": self.logits.logits(self.view, index)}, *labels
 
-    def _show(self, epoch: int, first: int = 0) -> None:
+    def show(self, epoch: int, first: int = 0) -> None:
         self.first, self.view = first, epoch % (self.distinct or epoch + 1)
+        self.images, self.waited = len(self) // self.parts * self.step_images, 0.0
         if self.balanced:
             seed = self.augmented.seed
             self.order = balanced_order(self.part.labels, seed=seed, epoch=epoch)

@@ -16,7 +16,7 @@ from tutelage import private_api
 from tutelage.errors import TrainingError
 from tutelage.progress import EpochLog, Progress
 from tutelage.training import checkpoint
-from tutelage.training.batches import ViewedBatches
+from tutelage.training.batches import TrainingBatches
 from tutelage.training.checkpoint import Position
 
 _READ_SECONDS = 0.1
@@ -69,7 +69,7 @@ class EpochKeeper(keras.callbacks.Callback):
         path: Path,
         key: str,
         history: list[EpochLog],
-        batches: ViewedBatches,
+        batches: TrainingBatches,
         progress: Progress,
         on_epoch: Callable[[list[EpochLog]], None],
     ):
@@ -159,7 +159,5 @@ class EpochKeeper(keras.callbacks.Callback):
 
     def _speed(self) -> dict[str, float]:
         """Images a second of the epoch's steps in this process, and the share of waiting."""
-        seconds = max(self.read - self.begun, 1e-9)
-        steps = len(self.batches) // self.batches.parts
-        images = steps * int(self.batches.starts[-1])
-        return {"images_per_second": images / seconds, "waiting": self.batches.waited / seconds}
+        seconds, batches = max(self.read - self.begun, 1e-9), self.batches
+        return {"images_per_second": batches.images / seconds, "waiting": batches.waited / seconds}

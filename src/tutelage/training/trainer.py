@@ -13,6 +13,7 @@ import numpy as np
 
 from tutelage.data.content import Part
 from tutelage.data.image_files import ImageFiles
+from tutelage.data.training_stream import TrainingStream
 from tutelage.distillation.distiller import Distiller
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.kernels import accelerate
@@ -25,6 +26,7 @@ from tutelage.training import optimizers, schedules
 from tutelage.training.accumulation import parts_per_step
 from tutelage.training.batches import (
     StoredBatches,
+    TrainingBatches,
     ViewedBatches,
     images_per_step,
     steps_per_epoch,
@@ -33,6 +35,7 @@ from tutelage.training.callbacks import EarlyDropout, EpochKeeper
 from tutelage.training.early_stopping import EarlyStopping, is_over
 from tutelage.training.layer_groups import LayerRates, frozen, head, layer_groups
 from tutelage.training.memory import freed_memory_kept
+from tutelage.training.streamed_batches import StreamedBatches
 from tutelage.training.threads import threads_for
 from tutelage.training.weight_average import WeightAverage
 
@@ -49,6 +52,7 @@ class DistillationTargets:
         weights: weight of each loss, as in `Distiller`.
         alpha: weight of the distillation loss, 0 to 1; the hard loss has `1 - alpha`.
         teacher: runs at each step if a loss compares intermediate layers; else None.
+        ask: computes the teacher's logits of a loader's batch, which can't be stored; else None.
     """
 
     logits: LogitCache | GivenLogits | None
@@ -56,6 +60,7 @@ class DistillationTargets:
     weights: Any
     alpha: float
     teacher: keras.Model | None = None
+    ask: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def fit(
@@ -71,6 +76,7 @@ def fit(
     key: str,
     targets: DistillationTargets | None = None,
     workers: int | None = None,
+    stream: TrainingStream | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[list[EpochLog]], None] = lambda rows: None,
 ) -> list[EpochLog]:
@@ -93,6 +99,8 @@ def fit(
         key: identifies the training; a checkpoint with another key is refused.
         targets: distillation targets; None to learn from labels alone.
         workers: processes that prepare views ahead, as in `AugmentedViews.loader`.
+        stream: the loader of the training images, of which `train` is a sample; its batches are
+            the steps, and `views` and the batch size are not used.
         progress: notified of each step and epoch.
         on_epoch: called with the history so far after an epoch is saved to disk.
 
@@ -103,21 +111,28 @@ def fit(
     Raises:
         TrainingError: if the loss is not finite; names the step.
         RunError: if the checkpoint is damaged or belongs to another training.
+        DataError: if the loader gives other batches than in its first pass, or fails.
     """
-    batches = ViewedBatches(
-        train,
-        model.output_shape[-1],
-        schedule,
-        views,
-        seed,
-        targets.logits if targets else None,
-        _parts(model, train, schedule, targets),
-        workers,
-    )
     progress, history = progress or Progress(), list[EpochLog]()
+    images = images_per_step(schedule, len(train)) if stream is None else stream.largest
+    parts = _parts(model, train.images.shape[1:], images, schedule, targets)
+    if stream is not None and parts > stream.smallest:
+        progress.note(
+            f"a step has {stream.smallest} parts instead of {parts}, as the loader's smallest "
+            "batch has no more images; with drop_last=True it would need less memory"
+        )
+        parts = stream.smallest
+    batches: TrainingBatches
+    if stream is None:
+        logits = targets.logits if targets else None
+        classes = model.output_shape[-1]
+        batches = ViewedBatches(train, classes, schedule, views, seed, logits, parts, workers)
+    else:
+        batches = StreamedBatches(stream, train, targets.ask if targets else None, parts)
     keeper = EpochKeeper(checkpoint, key, history, batches, progress, on_epoch)
+    labels = train.labels if stream is None else stream.labels
     training = _Training(
-        model, train, validation, schedule, seed, precision, targets, batches, keeper
+        model, train, validation, schedule, seed, precision, targets, labels, batches, keeper
     )
     try:
         with freed_memory_kept(), threads_for(model, schedule.batch_size // batches.parts):
@@ -140,15 +155,16 @@ class _Training:
         seed: int,
         precision: str,
         targets: DistillationTargets | None,
-        batches: ViewedBatches,
+        labels: np.ndarray,
+        batches: TrainingBatches,
         keeper: EpochKeeper,
     ):
         self.model, self.schedule, self.targets = model, schedule, targets
-        self.images, self.validation = len(train), validation
+        self.validation = validation
         self.batches, self.keeper, self.history = batches, keeper, keeper.history
         self.class_weights = None
         if schedule.class_weights and not batches.unlabeled:
-            self.class_weights = _class_weights(train.labels)
+            self.class_weights = _class_weights(labels)
         self.trained = _runnable(model, precision, targets, seed, self.class_weights)
         self.groups: list[list[keras.Layer]] = []
         if schedule.layer_decay or schedule.frozen_epochs:
@@ -188,7 +204,7 @@ class _Training:
         note, parts = self.keeper.progress.note, self.batches.parts
         if parts > 1:
             note(
-                f"the {images_per_step(self.schedule, self.images)} images of a step are processed "
+                f"the {self.batches.step_images} images of a step are processed "
                 f"in {parts} parts, to bound memory: batch normalization and losses that compare "
                 "images see one part at a time"
             )
@@ -205,7 +221,7 @@ class _Training:
     def _compile(self, first_epoch: int = 0) -> None:
         """Give the model an optimizer of what is trainable, and the checkpoint its state."""
         parts = self.batches.parts
-        _compile(self.trained, self.schedule, self.images, parts, first_epoch)
+        _compile(self.trained, self.schedule, self.batches.batches // parts, parts, first_epoch)
         optimizer = self.trained.optimizer
         optimizer.build(self.trained.trainable_variables)
         self.keeper.state = [
@@ -229,12 +245,12 @@ class _Training:
             f"resuming epoch {epoch + 1} of {self.schedule.epochs} after step {done // parts} of "
             f"{total // parts}"
         )
-        self.batches.begin(epoch, first=done)  # Keras asks for its length once
+        self.batches.show(epoch, first=done)  # Keras asks for its length once
         if done < total:
             self._fit(epoch + 1)
         else:
             self._validate(epoch)
-        self.batches.begin(len(self.history))
+        self.batches.show(len(self.history))
 
     def _fit(self, epoch: int) -> None:
         self.trained.fit(
@@ -297,9 +313,10 @@ def seconds_per_step(
 
     Arguments as in `fit`.
     """
-    parts = _parts(model, train, schedule)
+    images = images_per_step(schedule, len(train))
+    parts = _parts(model, train.images.shape[1:], images, schedule)
     trained = _runnable(model, precision)
-    _compile(trained, schedule, len(train), parts)
+    _compile(trained, schedule, steps_per_epoch(schedule, len(train)), parts)
     classes = model.output_shape[-1]
     batches = ViewedBatches(train, classes, schedule, views, 0, parts=parts, workers=workers)
     batches.begin(epoch=0)
@@ -315,15 +332,15 @@ def seconds_per_step(
 
 def _parts(
     model: keras.Model,
-    train: Part,
+    shape: tuple[int, ...],
+    images: int,
     schedule: Schedule,
     targets: DistillationTargets | None = None,
 ) -> int:
     if schedule.gradient_accumulation_steps is not None:
         return schedule.gradient_accumulation_steps
     models = [model] if targets is None or targets.teacher is None else [model, targets.teacher]
-    images = images_per_step(schedule, len(train))
-    return parts_per_step(models, train.images.shape[1:], images)
+    return parts_per_step(models, shape, images)
 
 
 def _runnable(
@@ -350,10 +367,10 @@ def _runnable(
 
 
 def _compile(
-    trained: keras.Model, schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+    trained: keras.Model, schedule: Schedule, steps: int, parts: int, first_epoch: int = 0
 ) -> None:
     trained.compile(
-        optimizer=_optimizer(schedule, images, parts, first_epoch),
+        optimizer=_optimizer(schedule, steps, parts, first_epoch),
         loss=CrossEntropy(label_smoothing=schedule.label_smoothing),
         metrics=["accuracy"],
     )
@@ -369,8 +386,7 @@ def _class_weights(labels: np.ndarray) -> dict[int, float]:
 
 
 def _optimizer(
-    schedule: Schedule, images: int, parts: int, first_epoch: int = 0
+    schedule: Schedule, steps: int, parts: int, first_epoch: int = 0
 ) -> keras.optimizers.Optimizer:
-    steps = steps_per_epoch(schedule, images)
     rate = schedules.build(schedule, schedule.epochs * steps, parts, first_epoch * steps)
     return optimizers.build(schedule, rate, parts)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tutelage.training.batches import ViewedBatches
+from tutelage.training.batches import TrainingBatches
 
 if keras.backend.backend() == "torch":
     import torch
@@ -35,7 +35,7 @@ class WeightAverage(keras.callbacks.Callback):
         variables: the averages, one for each of the model's weights.
     """
 
-    def __init__(self, model: keras.Model, decay: float, batches: ViewedBatches):
+    def __init__(self, model: keras.Model, decay: float, batches: TrainingBatches):
         super().__init__()
         self.decay, self.batches, self.weights = decay, batches, model.weights
         self.variables = [
