@@ -318,8 +318,8 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
             "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations",
         ),
-        ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
-        ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
+        ("xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),
+        ("seed.xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),
     ],
 )
 def test_an_unknown_key_leads_to_the_nearest_valid_one(key: str, expected: str) -> None:

@@ -1,6 +1,15 @@
 """Recipes: the data, augmentation, models, loss and schedule of an experiment."""
 
-from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
+from tutelage.recipe.loader import (
+    BUNDLED,
+    flat,
+    key,
+    load,
+    parse_setting,
+    to_dict,
+    to_toml,
+    with_seeds,
+)
 from tutelage.recipe.overrides import is_path, overrides
 from tutelage.recipe.schema import (
     GAMMA,
@@ -35,6 +44,7 @@ __all__ = [
     "Schedules",
     "Term",
     "Views",
+    "flat",
     "is_path",
     "key",
     "load",

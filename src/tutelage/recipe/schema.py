@@ -33,6 +33,7 @@ MODELS: tuple[str, ...] = get_args(ModelName)
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
 LossName = Literal[OnLogits, OnFeatures]
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 LOSSES: tuple[str, ...] = get_args(LossName)
 SETTINGS: dict[str, tuple[str, ...]] = {  # the losses that have each setting
     "temperature": get_args(OnLogits),
@@ -535,6 +536,12 @@ def _alone(network: Network) -> Network:
     return network
 
 
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name once, found {list(names)}")
+    return names
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """The complete definition of an experiment.
@@ -542,6 +549,9 @@ class Recipe:
     Args:
         name: stem of the file it was read from; not a key of the file.
         seed: seed for initial weights, shuffling and augmentation, 0 to 2**31 - 1.
+        track: where recipe, epochs and results of a run are logged as well: any of `tensorboard`,
+            `mlflow` and `wandb` (Weights & Biases), set up by their environment variables. It
+            changes no result: a run is the same with and without it. None: nowhere.
         data: the data set.
         views: augmentation.
         teacher: the large model.
@@ -557,6 +567,7 @@ class Recipe:
 
     name: str = "recipe"
     seed: Seed = 0
+    track: Annotated[tuple[TrackerName, ...], AfterValidator(_once)] | None = None
     data: Data
     views: Annotated[Views, AfterValidator(_with_their_views)]
     teacher: Annotated[Network, AfterValidator(_known)]
