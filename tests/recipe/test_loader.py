@@ -135,6 +135,34 @@ def test_the_key_is_the_hash_of_the_sorted_json_and_the_name_is_no_part_of_it() 
     assert recipe.key(dataclasses.replace(digits, seed=1)) != recipe.key(digits)
 
 
+def test_trackers_are_in_the_recipe_and_no_part_of_what_a_run_is(tmp_path: Path) -> None:
+    digits, tracked = (recipe.load("digits", {"track": names}) for names in ([], ["wandb"]))
+    assert tracked.track == ("wandb",)
+    assert (digits.track, recipe.load("digits").track) == ((), None)
+    assert recipe.key(tracked) == recipe.key(digits) == recipe.key(recipe.load("digits"))
+    assert recipe.to_dict(tracked) == recipe.to_dict(digits)
+    file = tmp_path / "digits.toml"
+    file.write_text(recipe.to_toml(tracked), encoding="utf-8")
+    assert recipe.load(file) == tracked
+    assert recipe.parse_setting('track=["mlflow"]') == ("track", ["mlflow"])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("mlflow", "expected a list, each one of tensorboard, mlflow, wandb, found 'mlflow'"),
+        (
+            ["tensorboard", "mlfow"],
+            "expected a list, each one of tensorboard, mlflow, wandb, found ['tensorboard', "
+            "'mlfow']; did you mean mlflow?",
+        ),
+        (["wandb", "wandb"], "expected each name once, found ['wandb', 'wandb']"),
+    ],
+)
+def test_trackers_are_named_once_each(value: object, expected: str) -> None:
+    assert mistake("track", value) == expected
+
+
 def test_an_integer_is_taken_for_a_number_and_makes_the_same_recipe() -> None:
     whole, real = (recipe.load("digits", {"loss.alpha": alpha}) for alpha in (1, 1.0))
     assert type(whole.loss.alpha) is float

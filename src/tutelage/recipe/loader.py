@@ -264,7 +264,9 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
             expected, found = suggestions.expected(_keys()[key]), suggestions.value_at(tree, path)
-            hint = suggestions.did_you_mean(detail["input"], suggestions.names(_keys()[key]))
+            names = suggestions.names(_keys()[key])
+            alone = detail["input"] in names  # a name where a list of them is expected
+            hint = "" if alone else suggestions.did_you_mean(detail["input"], names)
             mistakes[dotted] = f"expected {expected}, found {found}{hint}"
     return mistakes
 

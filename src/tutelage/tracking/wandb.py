@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tutelage.errors import extra
 from tutelage.tracking.tracker import Histories, Tracker, final_metrics
 
 _PATIENCE = 60.0  # seconds for the last upload, which W&B doesn't limit
+
+
+@contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Let processes that start in this block print to standard error only."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class WandbTracker(Tracker):
@@ -27,7 +40,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, name: str, settings: Mapping[str, Any]):
         with extra("wandb"):
-            import wandb
+            import wandb.sdk  # `wandb` alone may be the folder of offline runs
         self._wandb, self._name, self._settings = wandb, name, settings
         self._run: Any = None
         self._stages: set[str] = set()
@@ -35,6 +48,8 @@ class WandbTracker(Tracker):
 
     def start(self, run_id: str | None) -> str | None:
         """Begin a run, or go on with an earlier one."""
+        with _output_to_stderr():
+            self._wandb.setup()  # starts W&B's process, which otherwise prints among the results
         limit = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": _PATIENCE}
         self._run = self._wandb.init(
             id=run_id,
