@@ -208,6 +208,11 @@ def test_a_finished_run_can_be_shown_afterwards(tmp_path: Path) -> None:
     known = run_id(tmp_path / "run")
     assert steps(known, "student/val_loss") == [1, 2, 3]
     assert mlflow.MlflowClient().get_run(known).data.tags["verdict"] == results["verdict"]
+    (tmp_path / "run" / "results.json").unlink()  # it is measured again
+    runner.run(tracked(), tmp_path / "run")
+    assert run_id(tmp_path / "run") == known
+    assert mlflow.MlflowClient().get_run(known).info.status == "FINISHED"
+    assert steps(known, "student/test_accuracy") == [0]
 
 
 def test_generations_of_the_student_are_stages_of_their_own(

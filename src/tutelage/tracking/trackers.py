@@ -49,13 +49,13 @@ class Trackers:
         self._started: set[str] = set()
         self._failed: set[str] = set()
         self._next_try: dict[str, float] = {}
-        self._known()
+        for name in names:
+            self._known(name)  # damaged ones are refused before anything is trained
 
     @property
     def incomplete(self) -> bool:
         """Whether a tracker may lack something of a finished run."""
-        known = self._known()
-        return any(not known.get(name, {}).get("complete") for name in self._trackers)
+        return any(not self._known(name).get("complete") for name in self._trackers)
 
     def write(self, histories: Histories) -> None:
         """Write the new epochs; the first call starts the trackers.
@@ -75,8 +75,6 @@ class Trackers:
             results: the contents of `results.json`.
         """
         for name in self._trackers:
-            if self._known().get(name, {}).get("complete"):
-                continue
             self._failed.discard(name)  # to say how it ends
             self._try(name, partial(self._finish, name, histories, results), _INCOMPLETE)
 
@@ -88,7 +86,7 @@ class Trackers:
     def _write(self, name: str, histories: Histories) -> None:
         tracker = self._trackers[name]
         if name not in self._started:
-            known = self._known().get(name, {}).get("id")
+            known = self._known(name).get("id")
             run_id = tracker.start(known)
             if run_id and run_id != known:
                 self._record(name, run_id)
@@ -96,9 +94,11 @@ class Trackers:
         tracker.write(histories)
 
     def _finish(self, name: str, histories: Histories, results: Mapping[str, Any]) -> None:
+        if name not in self._started and self._known(name).get("complete"):
+            return
         self._write(name, histories)
         self._trackers[name].finish(results)
-        if run_id := self._known().get(name, {}).get("id"):
+        if run_id := self._known(name).get("id"):
             self._record(name, run_id, complete=True)
 
     def _try(self, name: str, action: Callable[[], None], consequence: str) -> None:
@@ -114,20 +114,23 @@ class Trackers:
                 self._progress.note(f"warning: {name}: {consequence}: {reason(error)}")
             self._failed.add(name)
 
-    def _known(self) -> dict[str, dict[str, Any]]:
-        """By tracker: `id`, and `complete`, whether it has everything of the finished run."""
+    def _known(self, name: str) -> dict[str, Any]:
+        """The run's `id` at a tracker, and `complete`: whether that has all of the finished run."""
+        return self._stored().get(name, {})
+
+    def _stored(self) -> dict[str, dict[str, Any]]:
         try:
             stored = json.loads(self._path.read_text(encoding="utf-8"))
             return {name: {"id": str(one["id"]), **one} for name, one in stored.items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._path} is damaged: delete it to begin new runs") from error
 
     def _record(self, name: str, run_id: str, complete: bool = False) -> None:
-        known = self._known() | {name: {"id": run_id, "complete": complete}}
+        stored = self._stored() | {name: {"id": run_id, "complete": complete}}
         with storage.replacing(self._path) as temporary:
-            temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
 def _tracker(name: str, folder: Path, settings: Mapping[str, Any]) -> Tracker:
