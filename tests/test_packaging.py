@@ -54,7 +54,7 @@ def optional(*extras: str) -> dict[str, Requirement]:
 
 
 SHOWN = optional("serve", "sweep", "report", "export")  # in the README
-OTHERS = optional("jax", "postgres", "tensorboard", "parquet")
+OTHERS = optional("jax", "postgres", "tensorboard", "mlflow", "wandb", "parquet")
 OPTIONAL = optional(*EXTRAS)
 RUN = pins("requirements.txt")
 DEV = pins("requirements-dev.txt")
@@ -106,7 +106,7 @@ def test_the_two_files_pin_nothing_twice():
     ("declared", "pinned"),
     [
         *[pytest.param(r, RUN, id=name) for name, r in (DECLARED | SHOWN).items()],
-        *[pytest.param(r, DEV, id=name) for name, r in OTHERS.items()],
+        *[pytest.param(r, RUN | DEV, id=name) for name, r in OTHERS.items()],
     ],
 )
 def test_a_declared_range_admits_its_pin(declared, pinned):
@@ -154,6 +154,8 @@ def test_without_the_extras_a_command_names_the_one_it_needs(tmp_path):
         "export .": "export",
         "sweep digits --alpha 0.9": "sweep",
         "run digits --tensorboard": "tensorboard",
+        "run digits --set track=['mlflow']": "mlflow",
+        "run digits --set track=['wandb']": "wandb",
         "run distill --data list.parquet": "parquet",
     }
     code = f"""

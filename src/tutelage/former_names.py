@@ -19,7 +19,7 @@ _NOW = {
     "datasets": "data.datasets",
     "distiller": "distillation.distiller",
     "ensemble": "models.ensemble",
-    "events": "training.tensorboard",
+    "events": "tracking.tensorboard",
     "exhibits": "runs.example_images",
     "export": "exporters.exporter",
     "exported": "models.onnx_model",

@@ -135,6 +135,34 @@ def test_the_key_is_the_hash_of_the_sorted_json_and_the_name_is_no_part_of_it() 
     assert recipe.key(dataclasses.replace(digits, seed=1)) != recipe.key(digits)
 
 
+def test_trackers_are_in_the_recipe_and_no_part_of_what_a_run_is(tmp_path: Path) -> None:
+    digits, tracked = (recipe.load("digits", {"track": names}) for names in ([], ["wandb"]))
+    assert tracked.track == ("wandb",)
+    assert (digits.track, recipe.load("digits").track) == ((), None)
+    assert recipe.key(tracked) == recipe.key(digits) == recipe.key(recipe.load("digits"))
+    assert recipe.to_dict(tracked) == recipe.to_dict(digits)
+    file = tmp_path / "digits.toml"
+    file.write_text(recipe.to_toml(tracked), encoding="utf-8")
+    assert recipe.load(file) == tracked
+    assert recipe.parse_setting('track=["mlflow"]') == ("track", ["mlflow"])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("mlflow", "expected a list, each one of tensorboard, mlflow, wandb, found 'mlflow'"),
+        (
+            ["tensorboard", "mlfow"],
+            "expected a list, each one of tensorboard, mlflow, wandb, found ['tensorboard', "
+            "'mlfow']; did you mean mlflow?",
+        ),
+        (["wandb", "wandb"], "expected each name once, found ['wandb', 'wandb']"),
+    ],
+)
+def test_trackers_are_named_once_each(value: object, expected: str) -> None:
+    assert mistake("track", value) == expected
+
+
 def test_an_integer_is_taken_for_a_number_and_makes_the_same_recipe() -> None:
     whole, real = (recipe.load("digits", {"loss.alpha": alpha}) for alpha in (1, 1.0))
     assert type(whole.loss.alpha) is float
@@ -318,8 +346,8 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
             "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations",
         ),
-        ("xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
-        ("seed.xyz", "expected one of seed, data, views, teacher, student, loss, schedule"),
+        ("xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),
+        ("seed.xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),
     ],
 )
 def test_an_unknown_key_leads_to_the_nearest_valid_one(key: str, expected: str) -> None:

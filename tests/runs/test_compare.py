@@ -120,6 +120,11 @@ def test_seeds_of_one_recipe_are_one_group() -> None:
     assert "against" not in group
 
 
+def test_a_run_that_is_tracked_is_of_the_group_of_those_that_are_not() -> None:
+    (group,) = compare([record(0, 7, 6), record(1, 8, 6, track=["mlflow"])])["groups"]
+    assert group["seeds"] == [0, 1]
+
+
 def test_recipes_are_told_apart_by_what_differs_and_paired_by_seed() -> None:
     changed = {"loss.name": "dkd", "loss.alpha": 0.5}
     first = [record(seed, 7, 6) for seed in range(3)]

@@ -131,6 +131,12 @@ def test_early_stopping_of_the_student_is_refused() -> None:
         search_space.plan(recipe.load("digits", {"schedule.student.early_stopping": 3}))
 
 
+def test_trackers_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"track: .*'mlflow'"):
+        search_space.plan(recipe.load("digits", {"track": ["mlflow"]}))
+    search_space.plan(recipe.load("digits", {"track": []}))
+
+
 def test_generations_are_refused() -> None:
     born_again = recipe.load("digits", {"loss.generations": 2})
     with pytest.raises(RecipeError, match=r"generations: .* 2"):

@@ -68,7 +68,7 @@ def run(
         settings: values by dotted key, such as `{"loss.alpha": 0.5}`, that override the recipe's.
         out: the run's folder; default: `runs/RECIPE-HASH`.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
+        tensorboard: adds `tensorboard` to the recipe's `track`.
 
     Returns:
         The student, its metrics and its history.
@@ -155,7 +155,7 @@ def distill(
         settings: values by dotted key, such as `{"loss.alpha": 0.5, "teacher.scale": 255}`.
         out: the run's folder; default: `runs/RECIPE-HASH`, a hash of everything it depends on.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
+        tensorboard: adds `tensorboard` to the recipe's `track`.
 
     Returns:
         The student, its metrics and its history.

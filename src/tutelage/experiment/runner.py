@@ -25,6 +25,7 @@ from tutelage.recipe import Recipe
 from tutelage.recipe.reference import is_reference
 from tutelage.runs import run_folder
 from tutelage.runs.run_folder import RunFolder
+from tutelage.tracking.trackers import Trackers
 from tutelage.training import trainer
 from tutelage.training.checkpoint import epochs_done
 
@@ -47,7 +48,8 @@ def run(
         experiment: from `prepare`.
         path: the run's folder; created if absent, continued if it is this experiment's.
         progress: notified of each stage and epoch.
-        tensorboard: whether to write event files, to `tensorboard` in the run's folder.
+        tensorboard: adds `tensorboard` to the recipe's `track`: event files in the subfolder of
+            that name.
 
     Returns:
         The contents of `results.json`.
@@ -55,38 +57,44 @@ def run(
     Raises:
         RunError: if the folder belongs to another recipe or can't be written.
         TrainingError: if a loss is not finite.
-        MissingExtraError: if TensorBoard is requested but not installed.
+        MissingExtraError: if the package of a tracker is not installed.
     """
     progress, key = progress or Progress(), experiment.key()
     stream = experiment.data.stream
     sampled = stream is not None and not stream.repeats  # else the sample is always the same
     if sampled and (sample := run_folder.kept_sample(path)) is not None:
         experiment = experiment.with_sample(sample)
-    changed = run_folder.changed(path, experiment.answers)
-    results = run_folder.finished(path, key, hash_of(experiment.former_keys()))
-    if results and not changed:
-        progress.note(f"already done in {path}")
-        if sampled:
-            warnings.warn(
-                f"{path} is finished and returned as it is: the loader gives other images in each "
-                "pass, so whether they are those of that run is not known; to train anew, give "
-                "another folder as out",
-                stacklevel=3,
-            )
-        if tensorboard:
-            with run_folder.opened(path, key, "", tensorboard=True) as folder:
-                folder.write_history()
-        return results
+    names = dict.fromkeys((*(experiment.recipe.track or ()), *["tensorboard"] * tensorboard))
+    trackers = Trackers(tuple(names), path, experiment.recipe, progress)
     toml = recipes.to_toml(experiment.recipe)
-    with run_folder.opened(path, key, toml, tensorboard=tensorboard) as folder:
+    changed = run_folder.changed(path, experiment.answers)
+    for owner in (key, hash_of(experiment.former_keys())):
+        results = run_folder.finished(path, owner)
+        if results and not changed:
+            progress.note(f"already done in {path}")
+            if sampled:
+                warnings.warn(
+                    f"{path} is finished and returned as it is: the loader gives other images in "
+                    "each pass, so whether they are those of that run is not known; to train "
+                    "anew, give another folder as out",
+                    stacklevel=3,
+                )
+            if trackers.incomplete:
+                with run_folder.opened(path, owner, toml, trackers) as folder:
+                    trackers.finish(folder.histories, results)
+            return results
+    with run_folder.opened(path, key, toml, trackers) as folder:
         if sampled:
             folder.keep_sample(experiment.train)
         _follow(experiment, folder, progress)
+        trackers.write(folder.histories)  # before a training: a failure is noted now
         _report_notes(experiment, progress)
         for stage in experiment.stages:
             _complete(stage, folder, progress, experiment.answers)
         progress.note(f"measuring on the {len(experiment.data.test):,} test images")
-        return measure.measure(experiment, folder)
+        results = measure.measure(experiment, folder)
+        trackers.finish(folder.histories, results)
+        return results
 
 
 def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress) -> Path:
@@ -257,6 +265,6 @@ def _train(
         targets,
         checkpoint=checkpoint,
         progress=progress,
-        on_epoch=lambda rows: folder.write_history(stage.role, rows),
+        on_epoch=lambda rows: folder.write_history(stage.name, rows),
     )
     return model, history, logits_seconds + seconds

@@ -1,7 +1,16 @@
 """Recipes: the data, augmentation, models, loss and schedule of an experiment."""
 
 from tutelage.recipe.data import Data
-from tutelage.recipe.loader import BUNDLED, key, load, parse_setting, to_dict, to_toml, with_seeds
+from tutelage.recipe.loader import (
+    BUNDLED,
+    flat,
+    key,
+    load,
+    parse_setting,
+    to_dict,
+    to_toml,
+    with_seeds,
+)
 from tutelage.recipe.loader_overrides import (
     loader_overrides,
     replaced_by_loader,
@@ -30,6 +39,7 @@ __all__ = [
     "Schedules",
     "Term",
     "Views",
+    "flat",
     "is_path",
     "key",
     "load",

@@ -22,7 +22,7 @@ from tutelage.recipe.chain import BUNDLED, RecipeFile, merge, read_chain, withou
 from tutelage.recipe.schema import Recipe
 from tutelage.recipe.values import LARGEST_SEED
 
-__all__ = ["BUNDLED", "key", "load", "parse_setting", "to_dict", "to_toml", "with_seeds"]
+__all__ = ["BUNDLED", "flat", "key", "load", "parse_setting", "to_dict", "to_toml", "with_seeds"]
 
 _RECIPE = TypeAdapter(Recipe)
 
@@ -89,19 +89,41 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Convert a recipe to plain nested dicts, as in its TOML file.
+    """Convert what decides a run's results to plain nested dicts, as in the recipe's TOML file.
 
     Args:
         recipe: the recipe.
 
     Returns:
-        Sections, keys and values, without the name and None values; tuples become lists.
+        Sections, keys and values, without the name, `track` and None values; tuples become lists.
 
     Example:
         >>> to_dict(load("digits"))["loss"]
         {'name': 'kd', 'temperature': 2.0, 'alpha': 0.9}
     """
-    return _RECIPE.dump_python(recipe, mode="json", exclude={"name"}, exclude_none=True)
+    return _RECIPE.dump_python(recipe, mode="json", exclude={"name", "track"}, exclude_none=True)
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key.
+
+    Args:
+        tree: nested dicts, as from `to_dict`.
+
+    Returns:
+        The values that are not dicts, in order.
+
+    Example:
+        >>> flat({"seed": 0, "loss": {"name": "kd", "alpha": 0.5}})
+        {'seed': 0, 'loss.name': 'kd', 'loss.alpha': 0.5}
+    """
+    settings: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            settings |= {f"{key}.{inner}": setting for inner, setting in flat(value).items()}
+        else:
+            settings[key] = value
+    return settings
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -117,11 +139,12 @@ def to_toml(recipe: Recipe) -> str:
         >>> to_toml(load("digits")).splitlines()[0]
         'seed = 0'
     """
-    return tomlkit.dumps(to_dict(recipe))
+    tree = _RECIPE.dump_python(recipe, mode="json", exclude={"name"}, exclude_none=True)
+    return tomlkit.dumps(tree)
 
 
 def key(recipe: Recipe) -> str:
-    """Hash the content of a recipe; its name is not part of it.
+    """Hash the content of a recipe; its name and `track` are not part of it.
 
     Args:
         recipe: the recipe.
@@ -242,7 +265,9 @@ def _mistakes(error: ValidationError, tree: dict[str, Any]) -> dict[str, str]:
             mistakes[dotted] = str(detail["ctx"]["error"])
         else:
             expected, found = suggestions.expected(_keys()[key]), suggestions.value_at(tree, path)
-            hint = suggestions.did_you_mean(detail["input"], suggestions.names(_keys()[key]))
+            names = suggestions.names(_keys()[key])
+            alone = detail["input"] in names  # a name where a list of them is expected
+            hint = "" if alone else suggestions.did_you_mean(detail["input"], names)
             mistakes[dotted] = f"expected {expected}, found {found}{hint}"
     return mistakes
 

@@ -1,6 +1,6 @@
 """A recipe: its sections, each defined in a file of its own."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
@@ -13,6 +13,14 @@ from tutelage.recipe.schedule import Schedules
 from tutelage.recipe.values import STRICT, Seed
 from tutelage.recipe.views import Views, checked
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name once, found {list(names)}")
+    return names
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
@@ -21,6 +29,9 @@ class Recipe:
     Args:
         name: stem of the file it was read from; not a key of the file.
         seed: seed for initial weights, shuffling and augmentation, 0 to 2**31 - 1.
+        track: where recipe, epochs and results of a run are logged as well: any of `tensorboard`,
+            `mlflow` and `wandb` (Weights & Biases), set up by their environment variables. It
+            changes no result: a run is the same with and without it. None: nowhere.
         data: the data set.
         views: augmentation.
         teacher: the large model.
@@ -36,6 +47,7 @@ class Recipe:
 
     name: str = "recipe"
     seed: Seed = 0
+    track: Annotated[tuple[TrackerName, ...], AfterValidator(_once)] | None = None
     data: Data
     views: Annotated[Views, AfterValidator(checked)]
     teacher: Annotated[Network, AfterValidator(network.known)]

@@ -138,20 +138,21 @@ def value_at(tree: Any, path: list[str | int]) -> str:
 
 
 def names(schema: Schema) -> list[str]:
-    """The names that a JSON schema allows; none if it allows other values."""
+    """The names that a JSON schema allows, or the items of its list; none if it allows others."""
     schema = _some(schema)
+    schema = schema.get("items", schema)
     return schema.get("enum") or ([schema["const"]] if "const" in schema else [])
 
 
 def expected(schema: Schema) -> str:
     """Describe the values that a JSON schema allows."""
     schema = _some(schema)
-    if choices := names(schema):
-        return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
-    if schema["type"] == "array" and "items" in schema:
+    if "items" in schema:
         kind = schema["items"]
         few = " of at least one" if schema.get("minItems") else ""
         return "a list of sections" if "$ref" in kind else f"a list{few}, each {expected(kind)}"
+    if choices := names(schema):
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else repr(choices[0])
     if schema["type"] == "array":
         items = schema["prefixItems"]
         return f"a list of {len(items)}, each {expected(items[0])}"

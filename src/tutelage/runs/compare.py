@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage import recipe as recipes
 from tutelage.errors import RunError
 from tutelage.evaluation.statistics import paired
 from tutelage.runs import verdict
@@ -36,17 +37,17 @@ def compare(records: Sequence[Record]) -> dict[str, Any]:
     """
     _check(records)
     gathered: dict[str, list[Record]] = {}
-    recipes = [_flat(record.settings) for record in records]
+    settings = [_flat(record.settings) for record in records]
     varied = {
         key
-        for key in set().union(*recipes)
-        if key != "seed" and len({str(recipe.get(key)) for recipe in recipes}) > 1
+        for key in set().union(*settings)
+        if key != "seed" and len({str(recipe.get(key)) for recipe in settings}) > 1
     }
     for record, recipe in sorted(
-        zip(records, recipes, strict=True), key=lambda pair: int(pair[1]["seed"])
+        zip(records, settings, strict=True), key=lambda pair: int(pair[1]["seed"])
     ):
-        settings = [f"{k}={_plain(recipe[k])}" for k in sorted(varied) if k in recipe]
-        name = ", ".join(settings) or record.results["name"]
+        differing = [f"{k}={_plain(recipe[k])}" for k in sorted(varied) if k in recipe]
+        name = ", ".join(differing) or record.results["name"]
         gathered.setdefault(name, []).append(record)
     groups: list[dict[str, Any]] = []
     for name, seeds in gathered.items():
@@ -148,15 +149,9 @@ def _lacks(record: Record, name: str) -> bool:
     return any(line.split()[0] == name for line in record.missing)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Settings by dotted key, without the path of the data, whose fingerprint is compared."""
-    settings: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            settings |= _flat(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "data.path":
-            settings[f"{prefix}{key}"] = value
-    return settings
+    return {key: value for key, value in recipes.flat(tree).items() if key != "data.path"}
 
 
 def _plain(value: Any) -> str:

@@ -21,7 +21,9 @@ from tutelage.data.geometry import Geometry
 from tutelage.distillation.answers import agree
 from tutelage.errors import RunError
 from tutelage.models import file_metadata
-from tutelage.training.tensorboard import EventLog
+from tutelage.progress import EpochLog
+from tutelage.tracking import trackers as tracking
+from tutelage.tracking.trackers import Trackers
 
 _ANSWERS, _SAMPLE = "answers.npz", "sample.npz"
 STAGES = ("teacher", "baseline", "student")
@@ -48,7 +50,7 @@ class RunFolder:
         path: the folder.
         key: hash of the run it belongs to.
         stages: each finished stage's `key`, `seconds` and `history`.
-        events: the TensorBoard log, if any.
+        trackers: what shows the run elsewhere, if anything.
     """
 
     def __init__(
@@ -56,9 +58,14 @@ class RunFolder:
         path: Path,
         key: str,
         stages: dict[str, dict[str, Any]],
-        events: EventLog | None = None,
+        trackers: Trackers | None = None,
     ):
-        self.path, self.key, self.stages, self.events = path, key, stages, events
+        self.path, self.key, self.stages, self.trackers = path, key, stages, trackers
+
+    @property
+    def histories(self) -> dict[str, list[EpochLog]]:
+        """The epochs of the finished stages, in the order of training."""
+        return {name: entry["history"] for name, entry in self.stages.items()}
 
     def model(self, stage: str) -> Path:
         """Path of a stage's model file."""
@@ -91,8 +98,9 @@ class RunFolder:
                 file.unlink()
         if names:
             self._write_manifest()
-            for results in ("results.json", "sweep.json"):
-                (self.path / results).unlink(missing_ok=True)
+            # Trackers begin new runs, as they can't take back the epochs of these stages.
+            for outdated in ("results.json", "sweep.json", tracking.FILE):
+                (self.path / outdated).unlink(missing_ok=True)
         if answers:
             with storage.replacing(self.path / _ANSWERS) as temporary:
                 np.savez(temporary, **answers)
@@ -135,20 +143,21 @@ class RunFolder:
         self.write_history()
         self.checkpoint(stage).unlink(missing_ok=True)
 
-    def write_history(self, running: str = "", rows: list[dict[str, float]] | None = None) -> None:
-        """Write `history.csv`: the epochs of the finished stages and of the running one."""
-        histories = {name: entry["history"] for name, entry in self.stages.items()}
-        if running:
-            histories[running] = rows or []
+    def write_history(self, running: str = "", rows: list[EpochLog] | None = None) -> None:
+        """Write `history.csv`: the epochs of the finished stages and of the running one.
+
+        Earlier generations of the student are shown there while they run, and by the trackers.
+        """
+        histories = self.histories | ({running: rows or []} if running else {})
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         for stage in STAGES:
-            rows = histories.get(stage, [])
-            table.writerows({"stage": stage} | row for row in rows)
-            if self.events is not None:
-                self.events.write(stage, rows)
+            shown = running if running.split("-")[0] == stage else stage
+            table.writerows({"stage": stage} | row for row in histories.get(shown, []))
         self.write_text("history.csv", text.getvalue())
+        if self.trackers is not None:
+            self.trackers.write(histories)
 
     def same_stage_elsewhere(
         self, stage: str, key: str, answers: Mapping[str, np.ndarray]
@@ -176,14 +185,16 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> Iterator[RunFolder]:
+def opened(
+    path: Path, key: str, recipe: str, trackers: Trackers | None = None
+) -> Iterator[RunFolder]:
     """Lock and open the folder of a run; create it if it does not exist.
 
     Args:
         path: the folder.
         key: hash of the run.
         recipe: the recipe as TOML, written to a new folder.
-        tensorboard: whether to write event files to the subfolder `tensorboard`.
+        trackers: what shows the run elsewhere; closed at the end.
 
     Yields:
         The folder.
@@ -191,9 +202,7 @@ def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> I
     Raises:
         RunError: the folder belongs to another run, is not a run folder, is in use, or can't be
             written; it is left unchanged.
-        RecipeError: `tensorboard` is set and TensorBoard is not installed.
     """
-    events = EventLog(path / "tensorboard") if tensorboard else None
     stages = _known_stages(path, key)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -205,22 +214,22 @@ def opened(path: Path, key: str, recipe: str, *, tensorboard: bool = False) -> I
         reason = error.strerror or error
         raise RunError(f"can't write {path}: {reason}: choose another --out") from error
     try:
-        folder = RunFolder(path, key, stages or {}, events)
+        folder = RunFolder(path, key, stages or {}, trackers)
         if stages is None:
             folder._write_manifest()  # first, as it identifies the folder
         if not (path / "recipe.toml").exists():
             folder.write_text("recipe.toml", recipe)
         yield folder
     finally:
-        if events is not None:
-            events.close()
+        if trackers is not None:
+            trackers.close()
         lock.release()  # keep its file: another process may have it open
 
 
-def finished(path: Path, *keys: str) -> dict[str, Any] | None:
-    """The results of a finished run with one of these keys, else None."""
+def finished(path: Path, key: str) -> dict[str, Any] | None:
+    """The results of a finished run with this key, else None."""
     try:
-        if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] not in keys:
+        if json.loads((path / "run.json").read_text(encoding="utf-8"))["key"] != key:
             return None
         results: dict[str, Any] = json.loads((path / "results.json").read_text(encoding="utf-8"))
         return results

@@ -237,6 +237,11 @@ def plan(
             "setting on the validation images, too, found "
             f"{recipe.schedule.student.early_stopping}; leave it out"
         )
+    if recipe.track:
+        raise RecipeError(
+            f"track: expected none in a sweep, found {list(recipe.track)}; its results are in "
+            "trials.csv: set track=[]"
+        )
     if recipe.loss.generations not in (None, 1):
         raise RecipeError(
             f"loss.generations: expected 1 in a sweep, found {recipe.loss.generations}"

@@ -14,7 +14,7 @@ from tutelage import recipe
 from tutelage.errors import MissingExtraError
 from tutelage.experiment import runner
 from tutelage.experiment.prepare import prepare
-from tutelage.training.tensorboard import EventLog
+from tutelage.tracking.tensorboard import EventLog
 
 SMALL = {
     "schedule.teacher.epochs": 1,
@@ -62,13 +62,12 @@ def test_a_finished_run_can_be_seen_afterwards(tmp_path: Path) -> None:
 def test_what_goes_on_shows_each_epoch_once(tmp_path: Path) -> None:
     rows = [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25}, {"epoch": 3.0, "loss": 0.1}]
     first = EventLog(tmp_path)
-    first.write("student", rows[:1])
-    first.write("student", rows[:2])
+    first.write({"student": rows[:1]})
+    first.write({"student": rows[:2]})
     assert seen(tmp_path / "student") == {"loss": [(1, 0.5), (2, 0.25)]}
     first.close()
     later = EventLog(tmp_path)
-    later.write("student", rows)
-    later.write("teacher", [])
+    later.write({"student": rows, "teacher": []})
     later.close()
     assert seen(tmp_path / "student") == {"loss": [(1, 0.5), (2, 0.25), (3, pytest.approx(0.1))]}
     assert not (tmp_path / "teacher").exists()
