@@ -1,17 +1,22 @@
 """How much a student gains over its baseline at several alphas, in situations that people have.
 
-    python benchmarks/defaults.py                          # half an hour on a quiet machine
+    python benchmarks/defaults.py --processes 2        # hours on two cores, minutes on a GPU
 
 Each situation is a small training on part of the JPEG copy of CIFAR-10: a teacher, a baseline and
-a student for each alpha, with three seeds. Alphas share teacher and baseline. The validation
+a student for each alpha, with several seeds. Alphas share teacher and baseline. The validation
 accuracies of teacher and baseline, which a default may depend on, and the test accuracies of all
-are written to `benchmarks/results/DATE-defaults.json` after each situation.
+are written to `benchmarks/results/DATE-defaults.json`.
 """
 
 import argparse
+import functools
 import json
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -32,6 +37,9 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "usual": {},
     "few epochs": {"schedule.teacher.epochs": 4, "schedule.student.epochs": 4},
     "weak teacher": {"schedule.teacher.epochs": 2},
+    "equal teacher": {"schedule.teacher.epochs": 3},
+    "poor teacher": {"schedule.teacher.epochs": 1},
+    "weak teacher, few epochs": {"schedule.teacher.epochs": 1, "schedule.student.epochs": 4},
     "unbalanced": {"images": "unbalanced"},
     "many classes": {"images": "rotated"},
     "tiny student": {"student.model": "defaults:tiny"},
@@ -116,7 +124,41 @@ def data(name: str, seed: int) -> datasets.Dataset:
     test = (rotated if name == "rotated" else balanced)(whole.test, seed)
     classes = tuple(map(str, range(40))) if name == "rotated" else whole.classes
     train = choose(whole.train, seed)
-    return replace(whole, name="part", classes=classes, train=train, test=test, fingerprint="")
+    part = replace(whole, name="part", classes=classes, train=train, test=test)
+    return replace(part, fingerprint="", folders=())
+
+
+def rows(situation: str, seed: int, alphas: list[float]) -> Iterator[dict[str, Any]]:
+    """Train in one situation with one seed; yields the accuracies with each alpha."""
+    settings = COMMON | SITUATIONS[situation] | {"seed": seed}
+    images = data(settings.pop("images", ""), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for alpha in alphas:
+            outcome = tutelage.distill(
+                teacher=settings["teacher.model"],
+                student=settings["student.model"],
+                train_teacher=True,
+                data=images,
+                settings=settings | {"loss.alpha": alpha},
+                out=f"{folder}/{alpha}",
+            )
+            results = outcome.results
+            row = {"situation": situation, "seed": seed, "alpha": alpha}
+            for role in ("teacher", "baseline", "student"):
+                row[role] = results["models"][role]["accuracy"]
+                row[f"{role} validation"] = results["validation"][role]["accuracy"]
+            yield row
+
+
+def in_process(job: tuple[str, int], alphas: list[float]) -> list[dict[str, Any]]:
+    """The rows of one situation and seed, from a process of its own."""
+    situation, seed = job
+    line = [sys.executable, __file__, "--situations", situation, "--seeds", str(seed), "--one"]
+    line += ["--alphas", *map(str, alphas)]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    found = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    print(f"{situation}, seed {seed}: {len(found)} of {len(alphas)} students", flush=True)
+    return found
 
 
 def main() -> None:
@@ -124,39 +166,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--situations", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.1, 0.3, 0.5, 0.7, 0.9])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", nargs="+", default=[], help="other settings, KEY=VALUE")
-    parser.add_argument("--name", default="defaults")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--one", action="store_true", help="a process of its own")
     options = parser.parse_args()
-    os.chdir(HERE)  # networks are named by this module
-    target = options.out / f"{date.today()}-{options.name}.json"
-    rows: list[dict[str, Any]] = []
-    extra = dict(text.split("=", 1) for text in options.set)
-    for seed in range(options.seeds):
-        for situation in options.situations:
-            settings = COMMON | SITUATIONS[situation] | {"seed": seed} | extra
-            images = data(settings.pop("images", ""), seed)
-            with tempfile.TemporaryDirectory() as folder:
-                for alpha in options.alphas:
-                    outcome = tutelage.distill(
-                        teacher=settings["teacher.model"],
-                        student=settings["student.model"],
-                        train_teacher=True,
-                        data=images,
-                        settings=settings | {"loss.alpha": alpha},
-                        out=f"{folder}/{alpha}",
-                    )
-                    results = outcome.results
-                    row = {"situation": situation, "seed": seed, "alpha": alpha}
-                    for role in ("teacher", "baseline", "student"):
-                        row[role] = results["models"][role]["accuracy"]
-                        row[f"{role} validation"] = results["validation"][role]["accuracy"]
-                    rows.append(row)
-                    print(json.dumps(row), flush=True)
-            options.out.mkdir(parents=True, exist_ok=True)
-            written = {"rows": rows, "settings": COMMON, "environment": environment.describe()}
-            target.write_text(json.dumps(written, indent=1) + "\n")
+    if options.one:
+        os.chdir(HERE)  # networks are named by this module
+        for row in rows(options.situations[0], options.seeds[0], options.alphas):
+            print(json.dumps(row), flush=True)
+        return
+    target = options.out.resolve() / f"{date.today()}-defaults.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    jobs = [(situation, seed) for seed in options.seeds for situation in options.situations]
+    gathered: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(options.processes) as pool:
+        for found in pool.map(functools.partial(in_process, alphas=options.alphas), jobs):
+            gathered += found
+            written = {"rows": gathered, "settings": COMMON, "situations": SITUATIONS}
+            target.write_text(json.dumps(written | {"environment": environment.describe()}) + "\n")
     print(target)
 
 

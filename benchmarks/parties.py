@@ -101,7 +101,7 @@ def stock(policy: str) -> Callable[..., Epoch]:
 
 
 def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
-    """PyTorch written by hand, channels last; of this project's own two models."""
+    """PyTorch written by hand, channels last, on a GPU if any; of this project's own two models."""
 
     def party(job: str, folder: Path, images: np.ndarray, labels: np.ndarray, batch: int) -> Epoch:
         import torch
@@ -109,6 +109,8 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         from torch import nn
 
         from tutelage.models.zoo import ARCHITECTURES  # the sizes alone, so that they are ours
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
 
         def net(name: str) -> nn.Module:
             sizes = ARCHITECTURES[name]
@@ -126,7 +128,7 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
                 layers += [nn.Linear(units, 10)]
             else:
                 layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
-            return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+            return nn.Sequential(*layers).to(device, memory_format=torch.channels_last)
 
         teacher = net("teacher-2m")
         model = teacher if job == "teacher" else net("student-300k")
@@ -137,8 +139,9 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         shown, targets = torch.from_numpy(images), torch.from_numpy(labels)
 
         def step(x: Any, y: Any) -> None:
+            x, y = x.to(device), y.to(device)
             x = x.to(torch.float32).div(255).permute(0, 3, 1, 2)
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
                 logits = run(x).float()
                 if teacher_ready is not None:
                     with torch.no_grad():
@@ -158,6 +161,8 @@ def plain(precision: str, compiled: bool) -> Callable[..., Epoch]:
         def epoch() -> None:
             for start in range(0, len(shown), batch):
                 step(shown[start : start + batch], targets[start : start + batch])
+            if device == "cuda":
+                torch.cuda.synchronize()
 
         return epoch
 

@@ -113,7 +113,6 @@ def ours(data: Path, epochs: int, seed: int, folder: Path) -> dict[str, float]:
         "seed": seed,
         "schedule.student.epochs": epochs,
         "schedule.student.warmup": 1 / epochs,
-        "schedule.precision": "bfloat16",
     }
     experiment = prepare(recipe.load("distill", settings))
     stage = experiment.stage("baseline")
@@ -132,8 +131,11 @@ def ours(data: Path, epochs: int, seed: int, folder: Path) -> dict[str, float]:
 
 def theirs(data: Path, epochs: int, seed: int, folder: Path, timm: Path) -> dict[str, float]:
     """Train by timm's train.py on the same training images; the last epoch's accuracy."""
+    import torch
+
     from tutelage import recipe
     from tutelage.experiment.prepare import prepare
+    from tutelage.kernels import accelerate
 
     settings = SETTINGS | {"data.path": str(data), "student.model": "student-300k"}
     settings |= {"data.in_memory": False}
@@ -149,16 +151,17 @@ def theirs(data: Path, epochs: int, seed: int, folder: Path, timm: Path) -> dict
     line = [sys.executable, __file__, "--timm", str(timm), "--", str(timm / "train.py")]
     line += ["--data-dir", str(links), "--train-split", "train", "--val-split", "val"]
     line += ["--model", "photographs_network", "--num-classes", "10", "--img-size", str(SIZE)]
-    line += ["--device", "cpu", "--amp", "--amp-dtype", "bfloat16", "--channels-last"]
+    line += ["--device", "cuda" if torch.cuda.is_available() else "cpu", "--channels-last"]
+    if accelerate.hardware_precision() == "bfloat16":
+        line += ["--amp", "--amp-dtype", "bfloat16"]
     line += ["--opt", "adamw", "--lr", str(rate), "--weight-decay", str(decay), "--batch-size"]
     line += [str(BATCH), "--sched", "cosine", "--sched-on-updates", "--min-lr", "0", "--workers"]
-    line += ["2", "--epochs", str(epochs), "--warmup-epochs", "1", "--warmup-prefix"]
+    line += [str(min(os.cpu_count() or 1, 8)), "--warmup-epochs", "1", "--warmup-prefix"]
     line += ["--scale", "0.35", "1.0", "--color-jitter", "0", "--crop-pct", "0.875", "--seed"]
     line += [str(seed), "--train-interpolation", "bilinear", "--interpolation", "bilinear"]
     line += ["--output", str(folder / "out"), "--experiment", "run", "--log-interval", "10000"]
     line += ["--checkpoint-hist", "1"]
-    # Epochs of the warm-up count in addition.
-    line[line.index("--epochs") + 1] = str(epochs - 1)
+    line += ["--epochs", str(epochs - 1)]  # those of the warm-up count in addition
     began = time.monotonic()
     done = subprocess.run(line, capture_output=True, text=True)
     seconds = time.monotonic() - began

@@ -234,6 +234,11 @@ def _checked(data: Dataset) -> Dataset:
     )
     classes = tuple(map(class_name, data.classes))
     check_classes(data.name, classes, train, test)
+    if data.folders and len(data.folders) != len(classes):
+        raise DataError(
+            f"{data.name}: expected no folders or one for each of {len(classes)} classes, found "
+            f"{len(data.folders)}; change folders"
+        )
     if not 0 <= data.held_out < len(train):
         raise DataError(
             f"{data.name}: expected held_out, the number of the last training images that are for "
