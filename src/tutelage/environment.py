@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
         "command": _command(sys.argv),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in packages}
+        | {package: _version(package) for package in packages}
         | build,
         "hardware": {
             "processor": _processor(),
@@ -49,6 +49,13 @@ def describe() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
         },
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # imported from a source tree
 
 
 def _command(arguments: list[str]) -> str:

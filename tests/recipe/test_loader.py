@@ -97,7 +97,7 @@ def test_the_smallest_recipe_has_the_documented_defaults(smallest: Path) -> None
         views=recipe.Views(flip=True, shift=2),
         teacher=recipe.Network(model="teacher-2m", file=""),
         student=recipe.Network(model="student-300k", file=""),
-        loss=recipe.Loss(name="kd", alpha=0.9),
+        loss=recipe.Loss(name="kd", alpha="auto"),
         schedule=recipe.Schedules(
             teacher=schedule,
             student=dataclasses.replace(schedule, epochs=3, learning_rate=1.0),
@@ -197,7 +197,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         f"{smallest}: 4 mistakes: "
         "seeds: unknown key, did you mean seed?; "
         "views.shift: expected an integer from 0 to 32, found 'far'; "
-        "loss.alpha: expected a number from 0 to 1, found 1.5; "
+        "loss.alpha: expected a number from 0 to 1 or 'auto', found 1.5; "
         "loss.temprature: unknown key, did you mean loss.temperature?"
     )
 
@@ -221,7 +221,7 @@ def test_all_mistakes_are_told_together_in_one_line(smallest: Path) -> None:
         ("loss.name", ["hinton", 3], "one of " + ", ".join(NAMES) + ", package.module:name"),
         ("loss.settings", [3, ["a"]], "a section"),
         ("loss.beta", [-1.0, True], "a finite number of at least 0"),
-        ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1"),
+        ("loss.alpha", [-0.01, 1.01, True, "half", [0.5]], "a number from 0 to 1 or 'auto'"),
         ("loss.temperature", [0, -1.0, True], "a finite number above 0"),
         ("schedule.precision", ["double"], "one of auto, float32, bfloat16"),
         ("schedule.teacher.epochs", [0, 1.5, True], "an integer of at least 1"),

@@ -87,6 +87,8 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         [Record(folder.path, results["recipe"], results, logits=logits, labels=test.labels)]
     )
     results |= {"verdict": judged.text, "conclusion": judged.conclusion}
+    if "alpha" in (entry := folder.stages["student"]):
+        results["alpha"] = entry["alpha"]
     if corrected:
         results["corrected"] = corrected
     if stopped := _stopped(experiment, folder):
@@ -101,6 +103,24 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # Last: its presence marks the run as finished.
     folder.write_text("results.json", json.dumps(results, indent=1) + "\n")
     return results
+
+
+def validation_accuracy(stage: StageSpec, experiment: Experiment, folder: RunFolder) -> float:
+    """The accuracy of a trained or given model on the validation images.
+
+    Args:
+        stage: its stage, which is complete.
+        experiment: its experiment.
+        folder: the experiment's opened folder.
+
+    Returns:
+        The accuracy, 0 to 1.
+
+    Raises:
+        RunError: if the model's file has changed since it was trained.
+    """
+    _, logits, _ = _logits(stage, experiment, folder, tested=False)
+    return float(metrics.score(logits, experiment.validation.labels)["accuracy"])
 
 
 def _stopped(experiment: Experiment, folder: RunFolder) -> dict[str, dict[str, int | str]]:
@@ -118,18 +138,20 @@ def _stopped(experiment: Experiment, folder: RunFolder) -> dict[str, dict[str, i
 
 
 def _logits(
-    stage: StageSpec, experiment: Experiment, folder: RunFolder
+    stage: StageSpec, experiment: Experiment, folder: RunFolder, tested: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, dict[str, int]]:
     """A stage's logits on test and validation images, and its size if it is a Keras model.
 
-    A teacher that is a file of logits has none for the test images.
+    There are none for the test images if `tested` is false, or the teacher is a file of logits.
     """
     test, validation = experiment.data.test.images, experiment.validation.images
     if stage.given is None or stage.given.model is not None:
         model, size = _load(stage, folder)
-        return loading.logits(model, test), loading.logits(model, validation), size
+        outputs = loading.logits(model, test) if tested else None
+        return outputs, loading.logits(model, validation), size
     if compute := stage.given.logits:
-        return compute(test, "float32"), compute(validation, "float32"), {}
+        outputs = compute(test, "float32") if tested else None
+        return outputs, compute(validation, "float32"), {}
     stored = experiment.given_logits(validation=True)
     assert stored is not None
     return None, stored, {}

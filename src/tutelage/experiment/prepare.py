@@ -273,7 +273,7 @@ def _check_unlabeled(images: Images, recipe: Recipe, shape: tuple[int, ...]) -> 
             "schedule.student.sampling: expected none with unlabeled images, whose classes are not "
             f"known, found {recipe.schedule.student.sampling}; leave it out"
         )
-    if recipe.loss.alpha < 1:
+    if recipe.loss.alpha != 1:
         raise RecipeError(
             "loss.alpha: expected 1, as unlabeled images have no hard loss, found "
             f"{recipe.loss.alpha}; give --alpha 1"

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.data import datasets
 from tutelage.errors import DataNotFoundError
 from tutelage.evaluation import chance, evaluate
-from tutelage.experiment import measure, rehearsal, stages
+from tutelage.experiment import automatic_alpha, measure, rehearsal, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment, StageSpec, hash_of
 from tutelage.models import loading
@@ -90,7 +88,7 @@ def run(
         trackers.write(folder.histories)  # before a training: a failure is noted now
         _report_notes(experiment, progress)
         for stage in experiment.stages:
-            _complete(stage, folder, progress, experiment.answers)
+            _complete(stage, experiment, folder, progress)
         progress.note(f"measuring on the {len(experiment.data.test):,} test images")
         results = measure.measure(experiment, folder)
         trackers.finish(folder.histories, results)
@@ -114,7 +112,7 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
     """
     _report_notes(experiment, progress)
     _follow(experiment, folder, progress)
-    _complete(experiment.stages[0], folder, progress, experiment.answers)
+    _complete(experiment.stages[0], experiment, folder, progress)
     return folder.model(experiment.stages[0].name)
 
 
@@ -227,7 +225,7 @@ def _follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> No
 
 
 def _complete(
-    stage: StageSpec, folder: RunFolder, progress: Progress, answers: Mapping[str, np.ndarray]
+    stage: StageSpec, experiment: Experiment, folder: RunFolder, progress: Progress
 ) -> None:
     """Complete a stage: train its model, or copy or take an existing one."""
     if stage.name in folder.stages:
@@ -237,11 +235,20 @@ def _complete(
     network: keras.Model | Path | None
     if stage.given is not None:
         network, source = stage.given.model, stage.given.name  # not copied unless a Keras model
-    elif stage.shared and (found := folder.same_stage_elsewhere(stage.name, stage.key, answers)):
+    elif stage.shared and (
+        found := folder.same_stage_elsewhere(stage.name, stage.key, experiment.answers)
+    ):
         network, entry = found
         source = f"{network.parent}, which has the same stage"
     else:
-        network, history, seconds = _train(stage, folder, progress)
+        chosen = automatic_alpha.resolve(stage, experiment, folder)
+        if chosen is not stage and chosen.targets is not None:
+            entry["alpha"] = chosen.targets.loss.alpha
+            progress.note(
+                f"{stage.name}: alpha {entry['alpha']}, by the accuracies of "
+                f"{chosen.targets.teacher} and baseline on the validation images"
+            )
+        network, history, seconds = _train(chosen, folder, progress)
         entry |= {"seconds": seconds, "history": history}
         source = ""
     folder.finish_stage(stage.name, entry, network, stage.classes, stage.geometry)

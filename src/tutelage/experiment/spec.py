@@ -367,6 +367,8 @@ class Experiment:
         if transfer is not None:
             baseline["transfer"] = sorted(set(transfer))
         student = baseline | {"teacher": teacher, "loss": tree["loss"]}
+        if recipe.loss.alpha == "auto":
+            student["baseline"] = hash_of(baseline)
         if code := from_recipe.code_digests(recipe.loss):
             student["code"] = code
         if self.unlabeled is not None:

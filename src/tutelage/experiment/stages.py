@@ -39,6 +39,7 @@ def losses(stage: StageSpec) -> DistillationTargets:
     assert stage.targets is not None
     loss = stage.targets.loss
     weights = from_recipe.weights(loss, stage.steps)
+    assert loss.alpha != "auto"
     return DistillationTargets(None, from_recipe.losses(loss), weights, loss.alpha)
 
 

@@ -3,12 +3,12 @@
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, StrictFloat, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, StrictFloat, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from tutelage.recipe import suggestions
 from tutelage.recipe.reference import is_reference
-from tutelage.recipe.values import STRICT, Count, NonNegative, Positive, Unit
+from tutelage.recipe.values import STRICT, Count, NonNegative, Positive
 
 OnLogits = Literal["kd", "standardized-kd", "dkd", "nkd", "dist"]
 OnFeatures = Literal["fitnet", "attention-transfer", "similarity-preserving", "rkd", "reviewkd"]
@@ -130,12 +130,29 @@ def own_settings(term: Term) -> Term:
     return term
 
 
+def _alpha(value: object) -> float | str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and 0 <= float(value) <= 1):  # type: ignore[arg-type]
+        found = suggestions.value_at(value, [])
+        raise ValueError(f"expected a number from 0 to 1 or 'auto', found {found}")
+    return float(value) if number else "auto"  # type: ignore[arg-type]
+
+
+Alpha = Annotated[
+    float | Literal["auto"],
+    PlainValidator(_alpha),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Loss(Term):
     """The loss the student minimizes: `alpha * sum(weight * loss) + (1 - alpha) * hard_loss`.
 
     Args:
-        alpha: weight of the distillation losses, 0 to 1.
+        alpha: weight of the distillation losses, 0 to 1; or `auto`: 0.3 if the teacher is no better
+            than the baseline on the validation images, up to 0.9 the fewer errors it makes, as in
+            `tutelage.experiment.automatic_alpha`.
         more: additional losses, each with its settings and weight.
         generations: number of students trained in sequence, each from its initial weights with the
             previous one as its teacher; the run keeps the last. None: one.
@@ -147,7 +164,7 @@ class Loss(Term):
         ['kd', 'rkd']
     """
 
-    alpha: Unit = 0.9
+    alpha: Alpha = "auto"
     more: tuple[Annotated[Term, AfterValidator(own_settings)], ...] | None = None
     generations: Count | None = None
 

@@ -212,6 +212,11 @@ def plan(
     >>> plan.students(recipe.load("digits"))
     10
     """
+    if alpha is None and recipe.loss.alpha == "auto":
+        raise RecipeError(
+            "alpha: expected values to compare, found none, as the recipe's is auto; give --alpha, "
+            "such as 0.5:0.9:0.2"
+        )
     alphas = values(recipe.loss.alpha if alpha is None else alpha, "alpha")
     _within(alphas, "alpha", lambda x: 0 <= x <= 1, "from 0 to 1")
     degrees = None if temperature is None else values(temperature, "temperature")
