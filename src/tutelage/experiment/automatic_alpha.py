@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from tutelage.experiment import measure
@@ -57,5 +55,4 @@ def resolve(stage: StageSpec, experiment: Experiment, folder: RunFolder) -> Stag
         measure.validation_accuracy(experiment.stage(name), experiment, folder)
         for name in (stage.targets.teacher, "baseline")
     )
-    loss = replace(stage.targets.loss, alpha=from_accuracies(teacher, baseline))
-    return replace(stage, targets=replace(stage.targets, loss=loss))
+    return stage.with_alpha(from_accuracies(teacher, baseline))

@@ -44,9 +44,7 @@ def rehearse(stage: StageSpec) -> None:
         schedule=replace(stage.schedule, epochs=1, frozen_epochs=None),
     )
     if step.targets is not None and step.targets.loss.alpha == "auto":
-        step = replace(
-            step, targets=replace(step.targets, loss=replace(step.targets.loss, alpha=0.5))
-        )
+        step = step.with_alpha(0.5)
     targets = None
     losses = ""
     if stage.targets is not None:

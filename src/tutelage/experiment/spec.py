@@ -134,6 +134,12 @@ class StageSpec:
             return self.given.notes
         return () if self.source is None else self._from_source()[1]
 
+    def with_alpha(self, alpha: float) -> StageSpec:
+        """A copy of a student's stage with another weight of the distillation losses."""
+        assert self.targets is not None
+        loss = replace(self.targets.loss, alpha=alpha)
+        return replace(self, targets=replace(self.targets, loss=loss))
+
     def build(self) -> keras.Model:
         """The model with its initial weights."""
         if self.source is not None:

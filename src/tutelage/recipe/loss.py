@@ -131,11 +131,12 @@ def own_settings(term: Term) -> Term:
 
 
 def _alpha(value: object) -> float | str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value != "auto" and not (number and 0 <= float(value) <= 1):  # type: ignore[arg-type]
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         found = suggestions.value_at(value, [])
         raise ValueError(f"expected a number from 0 to 1 or 'auto', found {found}")
-    return float(value) if number else "auto"  # type: ignore[arg-type]
+    return float(value)
 
 
 Alpha = Annotated[
