@@ -30,8 +30,8 @@ MODELS = dict.fromkeys(("teacher", "baseline", "student"), FIGURES)
 LONG = "a note as long as a path that nobody would want broken in two " * 4
 
 
-def row(epoch: int, accuracy: float = 0.5) -> dict[str, float]:
-    return {"epoch": epoch, "loss": 1.25, "val_accuracy": accuracy, "seconds": 61.0}
+def row(epoch: int, accuracy: float = 0.5, seconds: float = 61.0) -> dict[str, float]:
+    return {"epoch": epoch, "loss": 1.25, "val_accuracy": accuracy, "seconds": seconds}
 
 
 def printed(models: dict, title: str = "pets on Pets", width: int = 80) -> str:
@@ -102,7 +102,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     note, begun, first, second = file.getvalue().splitlines()
     assert note == LONG
     assert begun == "teacher: 2 epochs"
-    pattern = r"teacher 1/2  loss 1.2500  validation accuracy 50.00 %  1 min 01 s  \d+ s left"
+    pattern = r"teacher 1/2  loss 1.2500  validation accuracy 50.00 %  1 min 01 s  1 min 01 s left"
     assert re.fullmatch(pattern, first)
     assert "validation accuracy 87.50 %" in second
     assert second.endswith("0 s left")
@@ -130,14 +130,28 @@ def test_time_left_follows_from_the_epochs_of_this_run(monkeypatch: pytest.Monke
     progress, file = plain()
     progress.stage("student", epochs=10, done=6, steps=10)
     now += 60
-    progress.epoch(row(7))
+    progress.epoch(row(7, seconds=60))
     now += 100
-    progress.epoch(row(8))
+    progress.epoch(row(8, seconds=100))
     # 60 s for each of 3 epochs; then 80 s, the mean so far, for each of 2.
     assert times_left(file) == [
         "3 min 00 s left",
         "2 min 40 s left",
     ]
+
+
+def test_time_left_counts_what_was_trained_of_an_interrupted_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    progress, file = plain()
+    progress.stage("student", epochs=3, done=0, steps=10)
+    now += 6
+    progress.step(9, {"loss": 2.0})
+    progress.step(10, {"loss": 2.0})
+    progress.epoch(row(1, seconds=60))  # of them 54 in another process
+    assert times_left(file) == ["2 min 00 s left"]
 
 
 def test_a_terminal_has_a_bar_with_stage_epoch_loss_accuracy_and_time() -> None:
@@ -211,6 +225,28 @@ def test_a_silence_is_broken_with_where_it_is(monkeypatch: pytest.MonkeyPatch) -
     assert len(file.getvalue().splitlines()) == len(lines) + 2  # silent again at the end
 
 
+@pytest.mark.parametrize(
+    ("done", "steps", "left"),
+    [
+        (0, (1, 20), "2 min 40 s"),  # 2 s a step, 80 more
+        (1, (1, 20), "1 min 00 s"),
+        (0, (11, 20), "5 min 20 s"),  # 10 of the steps before the interruption
+    ],
+)
+def test_a_broken_silence_tells_the_time_left(
+    done: int, steps: tuple[int, ...], left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    progress, file = plain()
+    with progress:
+        progress.stage("teacher", epochs=2, done=done, steps=50)
+        progress.began -= 40
+        for step in steps:
+            progress.step(step, {"loss": 2.0})
+        time.sleep(0.3)
+    assert file.getvalue().splitlines()[1].endswith(f"after 0 s, {left} left")
+
+
 def test_a_single_pass_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_SILENCE", 0.05)
     progress, file = plain()
@@ -220,7 +256,9 @@ def test_a_single_pass_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None
         time.sleep(0.3)
         progress.epoch({"epoch": 1, "seconds": 61.0})
     begun, *_, ended = file.getvalue().splitlines()
-    assert begun == "reading images: 12,000 of 60,000: still working after 0 s"
+    assert re.fullmatch(
+        r"reading images: 12,000 of 60,000: still working after 0 s, \d s left", begun
+    )
     assert ended == "reading images: 60,000  1 min 01 s"
     progress, file = terminal()
     progress.stage("reading images", epochs=1, done=0, steps=60_000, unit="pass")
@@ -263,9 +301,9 @@ def test_work_after_the_last_epoch_counts_in_the_time_left(
     progress.stage("student", epochs=2, done=0, steps=10)
     progress.then(0.5)
     now += 60
-    progress.epoch(row(1))
+    progress.epoch(row(1, seconds=60))
     now += 60
-    progress.epoch(row(2))
+    progress.epoch(row(2, seconds=60))
     assert times_left(file) == [
         "1 min 30 s left",
         "30 s left",

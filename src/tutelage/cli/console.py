@@ -247,7 +247,7 @@ class ConsoleProgress(Progress):
                 text = f"still working after {duration(now - self.said)}"
                 if self.now < self.epochs:
                     step = "" if self.single else f", step {self.at} of {self.steps}"
-                    text = f"{self._title()}{step}: {text}"
+                    text = f"{self._title()}{step}: {text}{self._left(now)}"
                 self.console.print(Text(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
@@ -260,7 +260,7 @@ class ConsoleProgress(Progress):
         self.close()
         self.name, self.epochs, self.steps, self.now = name, epochs, steps, done
         self.began, self.done, self.accuracy = time.monotonic(), done, ""
-        self.at, self.after = 0, 0.0
+        self.at, self.before, self.after = 0, 0, 0.0
         self.single = unit == "pass" and epochs == 1
         plural = "" if epochs == 1 else "es" if unit.endswith("s") else "s"
         resumed = f"resuming after {unit} {done} of {epochs}"
@@ -286,6 +286,8 @@ class ConsoleProgress(Progress):
 
     def step(self, step: int, logs: Mapping[str, float]) -> None:
         """Show a finished step of the current epoch; steps count from 1."""
+        if not self.single and self.now == self.done and not self.at:
+            self.before = step - 1  # of an interrupted epoch
         self.at = step
         if self.bar is not None and self.task is not None:
             done = self.now * self.steps + step
@@ -300,6 +302,8 @@ class ConsoleProgress(Progress):
             self.close()
             return
         self.now, self.at = int(row["epoch"]), 0
+        # The seconds of a resumed epoch include those before the interruption.
+        self.began = min(self.began, time.monotonic() - row["seconds"])
         spent = (time.monotonic() - self.began) / max(1, self.now - self.done)
         left = duration(spent * (self.epochs - self.now + self.after))
         figures = ""
@@ -326,6 +330,14 @@ class ConsoleProgress(Progress):
     def where(self) -> str:
         """The current stage and epoch."""
         return self._title() if self.name else "the start"
+
+    def _left(self, now: float) -> str:
+        """The stage's time left by its steps so far, if they tell it."""
+        steps = (self.now - self.done) * self.steps + self.at - self.before
+        left = (self.epochs - self.now + self.after) * self.steps - self.at
+        if steps <= 0 or left <= 0:
+            return ""
+        return f", {duration((now - self.began) / steps * left)} left"
 
     def _title(self) -> str:
         if self.single:
