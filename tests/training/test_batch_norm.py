@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from tutelage.data import augmentation
 from tutelage.data.content import Part
 from tutelage.progress import EpochLog, Progress
-from tutelage.training.batch_norm import recalibrate_batch_norm
+from tutelage.training.batch_norm import epochs_worth, recalibrate_batch_norm
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)  # more than one batch
@@ -141,3 +142,24 @@ def test_each_layer_is_reported_and_nothing_else_of_the_model_changes() -> None:
     np.testing.assert_equal([ops.convert_to_numpy(v) for v in others], before)
     assert rows[-1]["epoch"] == 2
     assert all("call" not in vars(layer) for layer in norms)
+
+
+@pytest.mark.parametrize(("depth", "images"), [(1, 5_000), (53, 1_000)])
+def test_deep_networks_are_measured_on_fewer_images(depth: int, images: int) -> None:
+    many = RNG.integers(0, 256, (6_000, 1, 1, 1), dtype=np.uint8)
+    x = inputs = keras.Input((1, 1, 1), dtype="uint8")
+    norms = [layers.BatchNormalization() for _ in range(depth)]
+    for norm in (layers.Rescaling(1 / 255), *norms):
+        x = norm(x)
+    recalibrate_batch_norm(keras.Model(inputs, x), many, seed=0)
+    chosen = many[augmentation.order(6_000, seed=0, epoch=0)[:images]] / 255
+    mean, variance = statistics(norms[0])
+    np.testing.assert_allclose([mean[0], variance[0]], [chosen.mean(), chosen.var()], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "images"), [(1, 5_000), (8, 5_000), (20, 2_000), (53, 1_000)])
+def test_its_time_is_known_by_the_number_of_layers(depth: int, images: int) -> None:
+    x = inputs = keras.Input((1, 1, 1))
+    for _ in range(depth):
+        x = layers.BatchNormalization()(x)
+    assert epochs_worth(keras.Model(inputs, x), 10_000) == depth / 3 * images / 10_000

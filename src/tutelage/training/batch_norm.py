@@ -19,7 +19,8 @@ from tutelage.models import loading
 from tutelage.progress import Progress
 from tutelage.training import execution
 
-_IMAGES = 5_000
+_IMAGES, _LEAST_IMAGES = 5_000, 1_000
+_LAYER_IMAGES = 40_000  # images times layers, which bounds the time for deep networks
 _BYTES = 2**28  # of those images, which are kept in memory
 _REPORT_SECONDS = 1.0
 
@@ -35,9 +36,10 @@ def recalibrate_batch_norm(
     """Measure the moving statistics of batch normalization again, on images without augmentation.
 
     In training they follow the augmented views of the last few batches. Here they become the mean
-    and variance over 5,000 training images, fewer if they take over 256 MiB, layer by layer in the
-    order of execution, each fed by those already measured. A layer used several times gets the
-    statistics of all its inputs; a frozen layer keeps its own. Nothing else of the model changes.
+    and variance over 5,000 training images, layer by layer in the order of execution, each fed by
+    those already measured; fewer images if they take over 256 MiB, and with more than 8 layers:
+    40,000 divided by their number, at least 1,000. A layer used several times gets the statistics
+    of all its inputs; a frozen layer keeps its own. Nothing else of the model changes.
 
     Args:
         model: a trained model from uint8 images to logits.
@@ -54,10 +56,10 @@ def recalibrate_batch_norm(
     """
     progress = progress or Progress()
     chosen = augmentation.order(len(images), seed=seed, epoch=0)
-    images = images[chosen[: min(_IMAGES, _BYTES // math.prod(images.shape[1:]))]]
     uses = _uses(model, images[:1])
     if not uses:
         return True
+    images = images[chosen[: min(_count(len(uses)), _BYTES // math.prod(images.shape[1:]))]]
     variables = [v for layer in uses for v in (layer.moving_mean, layer.moving_variance)]
     before = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
     correct = 0 if validation is None else _correct(model, validation)
@@ -82,7 +84,13 @@ def epochs_worth(model: keras.Model, images: int) -> float:
     """About how many training epochs on so many images take as long as `recalibrate_batch_norm`."""
     # Each layer takes half a forward pass in float32 on average, and an epoch about three passes,
     # which on some hardware are twice as fast.
-    return len(_measured_layers(model)) / 3 * min(_IMAGES, images) / images
+    layers = len(_measured_layers(model))
+    return layers / 3 * min(_count(layers), images) / images
+
+
+def _count(layers: int) -> int:
+    """The number of images for so many layers."""
+    return max(_LEAST_IMAGES, min(_IMAGES, _LAYER_IMAGES // max(layers, 1)))
 
 
 def _measured_layers(model: keras.Model) -> set[keras.Layer]:
