@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tutelage.experiment import measure
 from tutelage.experiment.spec import Experiment, StageSpec
-from tutelage.runs.run_folder import RunFolder
+from tutelage.experiment.stage_logits import StageLogits
 
 # Chosen by `benchmarks/defaults.py`; `docs/log.md` has the figures.
 _LEAST, _MOST = 0.3, 0.9
@@ -38,13 +37,13 @@ def from_accuracies(teacher: float, baseline: float) -> float:
     return round(float(np.clip(_LEAST + _SLOPE * avoided, _LEAST, _MOST)), 2)
 
 
-def resolve(stage: StageSpec, experiment: Experiment, folder: RunFolder) -> StageSpec:
+def resolve(stage: StageSpec, experiment: Experiment, outputs: StageLogits) -> StageSpec:
     """A stage with a number as its weight.
 
     Args:
         stage: the stage; if it is a student's, its teacher and the baseline are trained.
         experiment: its experiment.
-        folder: the experiment's opened folder.
+        outputs: the logits of its models.
 
     Returns:
         The stage, which is the given one unless its weight is `auto`.
@@ -52,7 +51,7 @@ def resolve(stage: StageSpec, experiment: Experiment, folder: RunFolder) -> Stag
     if stage.targets is None or stage.targets.loss.alpha != "auto":
         return stage
     teacher, baseline = (
-        measure.validation_accuracy(experiment.stage(name), experiment, folder)
+        outputs.validation_accuracy(experiment.stage(name))
         for name in (stage.targets.teacher, "baseline")
     )
     return stage.with_alpha(from_accuracies(teacher, baseline))

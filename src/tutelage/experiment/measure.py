@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,12 +11,11 @@ import numpy as np
 
 from tutelage import environment, storage
 from tutelage import recipe as recipes
-from tutelage.errors import RunError
 from tutelage.evaluation import bias_correction, evaluate, metrics
-from tutelage.experiment.spec import Experiment, StageSpec
+from tutelage.experiment.spec import Experiment
+from tutelage.experiment.stage_logits import StageLogits
 from tutelage.kernels import accelerate
 from tutelage.losses import from_recipe
-from tutelage.models import loading
 from tutelage.report import markdown
 from tutelage.runs import example_images, verdict
 from tutelage.runs.run_folder import RunFolder
@@ -23,12 +23,13 @@ from tutelage.runs.run_reader import Record
 from tutelage.training.early_stopping import MONITOR, best_epoch
 
 
-def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+def measure(experiment: Experiment, folder: RunFolder, outputs: StageLogits) -> dict[str, Any]:
     """Evaluate a run's models on the test set, once, and write the results.
 
     Args:
         experiment: an experiment whose stages are all trained.
         folder: its opened folder.
+        outputs: the logits of its models.
 
     Returns:
         The contents of `results.json`.
@@ -42,20 +43,20 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     held_out: dict[str, dict[str, float]] = {}
     corrected: dict[str, dict[str, float]] = {}
     for stage in experiment.stages:
-        outputs, validation_logits, size = _logits(stage, experiment, folder)
-        if outputs is not None:
-            logits[stage.name] = outputs
+        test_logits, validation_logits = outputs.test(stage), outputs.validation(stage)
+        if test_logits is not None:
+            logits[stage.name] = test_logits
             figures[stage.name] = {
-                **metrics.score(outputs, test.labels, logits.get("teacher")),
-                **size,
+                **metrics.score(test_logits, test.labels, logits.get("teacher")),
+                **_size(outputs.model(stage), folder.model(stage.name)),
                 "seconds": round(folder.stages[stage.name]["seconds"], 3),
             }
         score = metrics.score(validation_logits, validation.labels)
         held_out[stage.name] = {name: score[name] for name in ("accuracy", "nll")}
-        if stage.unseen and outputs is not None:
+        if stage.unseen and test_logits is not None:
             unseen = list(stage.unseen)
             offset = bias_correction.find(validation_logits, validation.labels, unseen).offset
-            raised = bias_correction.add_offset(outputs, unseen, offset)
+            raised = bias_correction.add_offset(test_logits, unseen, offset)
             accuracy = metrics.score(raised, test.labels)["accuracy"]
             corrected[stage.name] = {"offset": offset, "accuracy": accuracy}
     student = experiment.stages[-1]
@@ -105,22 +106,11 @@ def measure(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return results
 
 
-def validation_accuracy(stage: StageSpec, experiment: Experiment, folder: RunFolder) -> float:
-    """The accuracy of a trained or given model on the validation images.
-
-    Args:
-        stage: its stage, which is complete.
-        experiment: its experiment.
-        folder: the experiment's opened folder.
-
-    Returns:
-        The accuracy, 0 to 1.
-
-    Raises:
-        RunError: if the model's file has changed since it was trained.
-    """
-    _, logits, _ = _logits(stage, experiment, folder, tested=False)
-    return float(metrics.score(logits, experiment.validation.labels)["accuracy"])
+def _size(model: keras.Model | None, path: Path) -> dict[str, int]:
+    """The size of a saved model; nothing of a teacher that is no Keras model."""
+    if model is None:
+        return {}
+    return evaluate.size_figures(model) | {"bytes": path.stat().st_size}
 
 
 def _stopped(experiment: Experiment, folder: RunFolder) -> dict[str, dict[str, int | str]]:
@@ -135,32 +125,3 @@ def _stopped(experiment: Experiment, folder: RunFolder) -> dict[str, dict[str, i
                 "monitor": schedule.monitor or MONITOR,
             }
     return found
-
-
-def _logits(
-    stage: StageSpec, experiment: Experiment, folder: RunFolder, tested: bool = True
-) -> tuple[np.ndarray | None, np.ndarray, dict[str, int]]:
-    """A stage's logits on test and validation images, and its size if it is a Keras model.
-
-    There are none for the test images if `tested` is false, or the teacher is a file of logits.
-    """
-    test, validation = experiment.data.test.images, experiment.validation.images
-    if stage.given is None or stage.given.model is not None:
-        model, size = _load(stage, folder)
-        outputs = loading.logits(model, test) if tested else None
-        return outputs, loading.logits(model, validation), size
-    if compute := stage.given.logits:
-        outputs = compute(test, "float32") if tested else None
-        return outputs, compute(validation, "float32"), {}
-    stored = experiment.given_logits(validation=True)
-    assert stored is not None
-    return None, stored, {}
-
-
-def _load(stage: StageSpec, folder: RunFolder) -> tuple[keras.Model, dict[str, int]]:
-    """A stage's saved model and its size."""
-    path = folder.model(stage.name)
-    if storage.sha256(path) != folder.stages[stage.name]["sha256"]:
-        raise RunError(f"{path} has changed since it was trained: give another --out")
-    model = loading.load_model(path)
-    return model, evaluate.size_figures(model) | {"bytes": path.stat().st_size}

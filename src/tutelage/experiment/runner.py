@@ -17,6 +17,7 @@ from tutelage.evaluation import chance, evaluate
 from tutelage.experiment import automatic_alpha, measure, rehearsal, stages
 from tutelage.experiment.prepare import prepare
 from tutelage.experiment.spec import Experiment, StageSpec, hash_of
+from tutelage.experiment.stage_logits import StageLogits
 from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Recipe
@@ -86,11 +87,12 @@ def run(
             folder.keep_sample(experiment.train)
         _follow(experiment, folder, progress)
         trackers.write(folder.histories)  # before a training: a failure is noted now
-        _report_notes(experiment, progress)
+        outputs = StageLogits(experiment, folder)
+        _report_notes(experiment, outputs, progress)
         for stage in experiment.stages:
-            _complete(stage, experiment, folder, progress)
+            _complete(stage, experiment, folder, outputs, progress)
         progress.note(f"measuring on the {len(experiment.data.test):,} test images")
-        results = measure.measure(experiment, folder)
+        results = measure.measure(experiment, folder, outputs)
         trackers.finish(folder.histories, results)
         return results
 
@@ -110,9 +112,10 @@ def train_teacher(experiment: Experiment, folder: RunFolder, progress: Progress)
         RunError: if the folder can't be written.
         TrainingError: if a loss is not finite.
     """
-    _report_notes(experiment, progress)
+    outputs = StageLogits(experiment, folder)
+    _report_notes(experiment, outputs, progress)
     _follow(experiment, folder, progress)
-    _complete(experiment.stages[0], experiment, folder, progress)
+    _complete(experiment.stages[0], experiment, folder, outputs, progress)
     return folder.model(experiment.stages[0].name)
 
 
@@ -184,24 +187,20 @@ def _seconds_of_logits(stage: StageSpec, teacher: StageSpec) -> float:
     return stage.targets.passes * (time.monotonic() - began) * batches
 
 
-def _report_notes(experiment: Experiment, progress: Progress) -> None:
+def _report_notes(experiment: Experiment, outputs: StageLogits, progress: Progress) -> None:
     """Report notes on data and given models; warn if the teacher is no better than chance."""
     for note in experiment.notes:
         progress.note(f"{experiment.data.name}: {note}")
     for stage in (experiment.stages[0], experiment.stages[-1]):  # the baseline is the same model
         for note in stage.notes:
             progress.note(f"{stage.name}: {note}")
-    student, teacher = experiment.stages[-1], experiment.teacher
+    teacher, student = experiment.stages[0], experiment.stages[-1]
     if student.source is not None and (obstacle := rehearsal.obstacle_to_export(student)):
         progress.note(f"student: it can be trained, but not exported: {obstacle}")
-    if teacher is None:
+    if teacher.given is None:
         return
-    validation = experiment.validation
-    logits = experiment.given_logits(validation=True)
-    if logits is None:
-        assert teacher.logits is not None
-        logits = teacher.logits(validation.images, "float32")
-    if warning := chance.warn_if_at_chance(logits, validation.labels):
+    labels = experiment.validation.labels
+    if warning := chance.warn_if_at_chance(outputs.validation(teacher), labels):
         progress.note(f"warning: {warning}{_how_to_train(experiment.recipe.teacher.file)}")
 
 
@@ -225,7 +224,11 @@ def _follow(experiment: Experiment, folder: RunFolder, progress: Progress) -> No
 
 
 def _complete(
-    stage: StageSpec, experiment: Experiment, folder: RunFolder, progress: Progress
+    stage: StageSpec,
+    experiment: Experiment,
+    folder: RunFolder,
+    outputs: StageLogits,
+    progress: Progress,
 ) -> None:
     """Complete a stage: train its model, or copy or take an existing one."""
     if stage.name in folder.stages:
@@ -241,7 +244,7 @@ def _complete(
         network, entry = found
         source = f"{network.parent}, which has the same stage"
     else:
-        chosen = automatic_alpha.resolve(stage, experiment, folder)
+        chosen = automatic_alpha.resolve(stage, experiment, outputs)
         if chosen is not stage and chosen.targets is not None:
             entry["alpha"] = chosen.targets.loss.alpha
             progress.note(
