@@ -145,21 +145,24 @@ def changed(
                 f"{name}: expected 0 to {min(height, width) - 1} pixels for images of "
                 f"{height}x{width}, found {pixels}; choose a smaller one"
             )
-    rows = np.broadcast_to(np.arange(height), (len(index), height))
-    columns = np.broadcast_to(np.arange(width), (len(index), width))
+    mirrored = inverted = np.zeros(len(index), bool)
     if flip:
-        flipped = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
-        columns = np.where(flipped[:, None], columns[:, ::-1], columns)
+        mirrored = (_random(_FLIP, seed, 0, index) + np.uint64(epoch)) & np.uint64(1) == 1
     if flip_vertical:
-        flipped = _random(_VERTICAL, seed, epoch, index) & np.uint64(1) == 1
-        rows = np.where(flipped[:, None], rows[:, ::-1], rows)
+        inverted = _random(_VERTICAL, seed, epoch, index) & np.uint64(1) == 1
+    augmented = np.ascontiguousarray(images[places])
+    pixels = augmented.view(f"V{images.shape[3]}")[..., 0]  # moved faster than single bytes
     if shift:
         span = np.uint64(2 * shift + 1)
         down = (_random(_ROW, seed, epoch, index) % span).astype(np.int64) - shift
         right = (_random(_COLUMN, seed, epoch, index) % span).astype(np.int64) - shift
-        rows = _reflect(rows + down[:, None], height)
-        columns = _reflect(columns + right[:, None], width)
-    augmented = images[places[:, None, None], rows[:, :, None], columns[:, None, :]]
+        rows = _shifted(height, down, inverted) + height * np.arange(len(index))[:, None]
+        columns = _shifted(width, right, mirrored)
+        moved = pixels.reshape(-1).take(rows[:, :, None] * width + columns[:, None, :])
+        augmented = moved.view(np.uint8).reshape(augmented.shape)
+    else:
+        pixels[mirrored] = pixels[mirrored][:, :, ::-1]
+        pixels[inverted] = pixels[inverted][:, ::-1]
     if cutout:
         down = _within(_random(_CUT_ROW, seed, epoch, index), height, cutout)
         across = _within(_random(_CUT_COLUMN, seed, epoch, index), width, cutout)
@@ -219,9 +222,10 @@ def _check(seed: int, epoch: int) -> None:
         raise RecipeError(f"expected a seed and an epoch of at least 0, found {seed} and {epoch}")
 
 
-def _reflect(position: np.ndarray, size: int) -> np.ndarray:
-    position = np.abs(position)
-    return size - 1 - np.abs(size - 1 - position)
+def _shifted(size: int, by: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+    """Where each of `size` pixels of a flipped, shifted and reflected row comes from."""
+    position = np.where(flipped[:, None], np.arange(size)[::-1], np.arange(size)) + by[:, None]
+    return size - 1 - np.abs(size - 1 - np.abs(position))
 
 
 def _within(draws: np.ndarray, size: int, length: int) -> np.ndarray:
