@@ -336,7 +336,7 @@ class Killed(Heard):
         if (self.name, self.now, step) == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
         if (self.name, self.now, step) == (*self.at[:2], self.at[2] - 2):
-            callbacks._SAVE_SECONDS = 1e9
+            callbacks.SAVE_SECONDS = 1e9
 
 
 def resumed(case: str, out: Path, progress: Progress | None = None) -> Outcome:
@@ -557,6 +557,6 @@ def test_settings_are_checked_before_the_loader_is_read(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     name, folder, stage, *where = sys.argv[1:]
-    callbacks._SAVE_SECONDS = 0.0
+    callbacks.SAVE_SECONDS = 0.0
     epoch, step = map(int, where)
     resumed(name, Path(folder), Killed((stage, epoch, step)))

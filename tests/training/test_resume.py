@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from keras import ops
 from tutelage import losses
 from tutelage.data.datasets import Part
 from tutelage.distillation.logit_cache import GivenLogits
-from tutelage.models import zoo
+from tutelage.models import loading, zoo
 from tutelage.progress import EpochLog, Progress
 from tutelage.recipe import Schedule, Views
 from tutelage.training import callbacks, checkpoint, trainer
 from tutelage.training.trainer import DistillationTargets
+from tutelage.training.validation_keeper import ValidationKeeper
 
 REPOSITORY = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -93,14 +95,14 @@ class Killed(Progress):
     def step(self, step: int, logs: object) -> None:
         self.batch += 1
         if self.now == self.epoch_to_end and self.batch == self.saved:
-            callbacks._SAVE_SECONDS = 1e9
+            callbacks.SAVE_SECONDS = 1e9
         if self.now == self.epoch_to_end and self.batch == self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def epoch(self, row: EpochLog) -> None:
         self.now, self.batch = int(row["epoch"]), 0
         if (self.now, self.saved) == (self.epoch_to_end, 0):
-            callbacks._SAVE_SECONDS = 1e9
+            callbacks.SAVE_SECONDS = 1e9
 
 
 class Heard(Progress):
@@ -115,10 +117,10 @@ class Heard(Progress):
         self.notes.append(text)
 
 
-def kill(case: str, path: Path, epoch: int, saved: int, batch: int) -> None:
+def kill(case: str, path: Path, epoch: int, saved: int, batch: int, validated: int = 0) -> None:
     """Train in another process that is killed in an epoch after so many batches."""
     call = [sys.executable, "-m", "tests.training.test_resume", case, str(path)]
-    numbers = [str(number) for number in (epoch, saved, batch)]
+    numbers = [str(number) for number in (epoch, saved, batch, validated)]
     done = subprocess.run([*call, *numbers], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -176,10 +178,58 @@ def test_a_process_killed_within_an_epoch_ends_bit_identical(
     assert any(told in note for note in heard.notes) == bool(saved)
 
 
+def after_each_validated_batch(call: Callable[[ValidationKeeper, int], None]) -> None:
+    """Validate in batches of 5 images, and call a function after each."""
+    loading.batch_size = lambda *_: 5  # type: ignore[assignment]
+    keep = ValidationKeeper.on_test_batch_end
+
+    def kept(self: ValidationKeeper, batch: int, logs: Any = None) -> None:
+        keep(self, batch, logs)
+        call(self, self.position.batches + batch + 1)
+
+    ValidationKeeper.on_test_batch_end = kept  # type: ignore[method-assign]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize(
+    ("case", "epoch", "validated"),
+    [("labels", 1, 2), ("average", 0, 1), ("stopping", 4, 2), ("unlabeled", 2, 2)],
+)
+def test_a_process_killed_in_validation_goes_on_there(
+    tmp_path: Path, case: str, epoch: int, validated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "batch_size", loading.batch_size)
+    monkeypatch.setattr(ValidationKeeper, "on_test_batch_end", ValidationKeeper.on_test_batch_end)
+    batches: list[int] = []
+    after_each_validated_batch(lambda keeper, done: batches.append(done))
+    whole = fit(case, tmp_path / "whole.npz")
+    path = tmp_path / "cut.npz"
+    kill(case, path, epoch, saved=99, batch=99, validated=validated)
+    left = path.with_suffix(".validation.npz")
+    note, _, _ = checkpoint._read(left)
+    assert (len(note["history"]), note["batches"]) == (epoch, validated)
+    batches.clear()
+    resumed = fit(case, path)
+    assert_same(resumed, whole)
+    rest = [*range(validated + 1, 4)]
+    assert batches == [*rest, *[1, 2, 3] * (len(whole[1]) - epoch - 1)]
+    assert resumed[1][epoch]["seconds"] > note["seconds"]
+    assert not left.exists()
+
+
+def test_a_damaged_checkpoint_of_a_validation_is_told_and_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "cut.npz"
+    kill("labels", path, epoch=1, saved=5, batch=5)
+    path.with_suffix(".validation.npz").write_bytes(b"PK")
+    heard = Heard()
+    assert_same(fit("labels", path, heard), fit("labels", tmp_path / "whole.npz"))
+    assert any("cut.validation.npz is damaged" in note for note in heard.notes)
+
+
 def test_a_checkpoint_is_due_after_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert callbacks._SAVE_SECONDS == 60
+    assert callbacks.SAVE_SECONDS == 60
     saved: list[int] = []
 
     def noted(*args: object) -> None:
@@ -188,7 +238,7 @@ def test_a_checkpoint_is_due_after_a_minute(
     monkeypatch.setattr(checkpoint, "save", noted)
     fit("labels", tmp_path / "c.npz")
     assert len(saved) == 3  # an epoch takes less
-    monkeypatch.setattr(callbacks, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "SAVE_SECONDS", 0.0)
     fit("labels", tmp_path / "c.npz")
     assert len(saved) == 3 + 3 * (5 + 1)
 
@@ -212,5 +262,13 @@ def test_a_checkpoint_of_finished_epochs_is_that_of_version_0_1_0(tmp_path: Path
 
 if __name__ == "__main__":
     name, file, *where = sys.argv[1:]
-    callbacks._SAVE_SECONDS = 0.0
-    fit(name, Path(file), Killed(*map(int, where)))
+    callbacks.SAVE_SECONDS = 0.0
+    in_epoch, after_saved, after_batch, after_validated = map(int, where)
+
+    def end(keeper: ValidationKeeper, done: int) -> None:
+        if (len(keeper.keeper.history), done) == (in_epoch, after_validated):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if after_validated:
+        after_each_validated_batch(end)
+    fit(name, Path(file), Killed(in_epoch, after_saved, after_batch))

@@ -454,7 +454,7 @@ KERAS_OPTIMIZERS = [
 def test_each_optimizer_of_keras_trains_and_resumes_within_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(callbacks, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "SAVE_SECONDS", 0.0)
     schedule = Schedule(
         epochs=2, batch_size=8, learning_rate=0.01, optimizer=name, gradient_accumulation_steps=2
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tutelage import private_api
@@ -20,7 +21,7 @@ from tutelage.training.batches import TrainingBatches
 from tutelage.training.checkpoint import Position
 
 _READ_SECONDS = 0.1
-_SAVE_SECONDS = 60.0  # between two checkpoints, at most
+SAVE_SECONDS = 60.0  # between two checkpoints, at most
 _FIGURES = {
     *("loss", "accuracy", "hard_loss", "distillation_loss"),
     *("val_loss", "val_accuracy"),  # validation images have no teacher logits
@@ -48,6 +49,23 @@ class EarlyDropout(keras.callbacks.Callback):
             layer.rate = rate
 
 
+def metrics_of(model: keras.Model) -> dict[str, keras.Variable]:
+    """A model's metrics variables by path and, as layers may have metrics of one name, number."""
+    found: dict[str, keras.Variable] = {}
+    count: Counter[str] = Counter()
+    for variable in model.metrics_variables:
+        count[variable.path] += 1
+        found[f"{variable.path} {count[variable.path]}"] = variable
+    return found
+
+
+def assign_metrics(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
+    """Give metrics variables the values of a checkpoint; others have seen no batch."""
+    for name, variable in metrics_of(model).items():
+        if name in values:
+            variable.assign(values[name])
+
+
 class EpochKeeper(keras.callbacks.Callback):
     """Raises if the loss is not finite, and saves checkpoints: after each epoch and each minute.
 
@@ -58,6 +76,7 @@ class EpochKeeper(keras.callbacks.Callback):
         batches: the training data.
         progress: notified of each step and epoch.
         on_epoch: called with the history after an epoch is saved.
+        validation: number of validation images.
 
     Attributes:
         state: all variables needed to resume.
@@ -72,9 +91,10 @@ class EpochKeeper(keras.callbacks.Callback):
         batches: TrainingBatches,
         progress: Progress,
         on_epoch: Callable[[list[EpochLog]], None],
+        validation: int,
     ):
         super().__init__()
-        self.path, self.key, self.history = path, key, history
+        self.path, self.key, self.history, self.validation = path, key, history, validation
         self.batches, self.progress, self.on_epoch = batches, progress, on_epoch
         self.state: list[keras.Variable] = []
         self.position, self.saved = Position(), time.monotonic()
@@ -98,31 +118,26 @@ class EpochKeeper(keras.callbacks.Callback):
         if not self.position.batches:
             return
         self.model.reset_metrics()
-        for name, variable in self._metrics().items():
-            if name in self.position.metrics:  # else it has seen no batch
-                variable.assign(self.position.metrics[name])
+        assign_metrics(self.model, self.position.metrics)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Reading a value waits for the device, so several steps are read at once.
         self.unread.append(dict(logs or {}))
         now, done = time.monotonic(), self.batches.first + batch + 1
-        due = now - self.saved >= _SAVE_SECONDS
-        if due or now - self.read >= _READ_SECONDS or batch + 1 == len(self.batches):
+        last = batch + 1 == len(self.batches)
+        due = now - self.saved >= SAVE_SECONDS or (last and self._validates_long(now))
+        if due or now - self.read >= _READ_SECONDS or last:
             self._read_values(done)
             self.read = now
         if due:
-            values = {n: ops.convert_to_numpy(v.value) for n, v in self._metrics().items()}
+            values = {n: ops.convert_to_numpy(v.value) for n, v in metrics_of(self.model).items()}
             self._save(Position(done, now - self.started, values))
         self.progress.step(self._step(done), self.values)
 
-    def _metrics(self) -> dict[str, keras.Variable]:
-        """The metrics' variables by path and, as layers may have metrics of one name, number."""
-        found: dict[str, keras.Variable] = {}
-        count: Counter[str] = Counter()
-        for variable in self.model.metrics_variables:
-            count[variable.path] += 1
-            found[f"{variable.path} {count[variable.path]}"] = variable
-        return found
+    def _validates_long(self, now: float) -> bool:
+        """Whether the validation may take a minute, at the speed of this epoch's training."""
+        seconds_per_image = (now - self.begun) / max(1, self.batches.images)
+        return seconds_per_image * self.validation >= SAVE_SECONDS
 
     def _save(self, position: Position | None = None) -> None:
         checkpoint.save(self.path, self.key, self.history, self.state, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from tutelage.training.layer_groups import LayerRates, frozen, head, layer_group
 from tutelage.training.memory import freed_memory_kept
 from tutelage.training.streamed_batches import StreamedBatches
 from tutelage.training.threads import threads_for
+from tutelage.training.validation_keeper import ValidationKeeper
 from tutelage.training.weight_average import WeightAverage
 
 _TIMED_STEPS = 3
@@ -129,7 +131,7 @@ def fit(
         batches = ViewedBatches(train, classes, schedule, views, seed, logits, parts, workers)
     else:
         batches = StreamedBatches(stream, train, targets.ask if targets else None, parts)
-    keeper = EpochKeeper(checkpoint, key, history, batches, progress, on_epoch)
+    keeper = EpochKeeper(checkpoint, key, history, batches, progress, on_epoch, len(validation))
     labels = train.labels if stream is None else stream.labels
     training = _Training(
         model, train, validation, schedule, seed, precision, targets, labels, batches, keeper
@@ -177,7 +179,13 @@ class _Training:
             stopping = EarlyStopping(model, schedule, self.history, evaluated)
         self.keep_weights = [callback for callback in (average, stopping) if callback]
         self.dropout = EarlyDropout(model, round(schedule.dropout * schedule.epochs))
-        used = [callback for callback in (rates, *self.keep_weights, keeper) if callback]
+        validated = math.ceil(len(validation) / self._batch_size)
+        self.validation_keeper = ValidationKeeper(keeper, validated)
+        used = [
+            callback
+            for callback in (rates, *self.keep_weights, keeper, self.validation_keeper)
+            if callback
+        ]
         self.callbacks = keras.callbacks.CallbackList(
             [*used, self.dropout], add_history=True, model=self.trained
         )
@@ -255,7 +263,7 @@ class _Training:
     def _fit(self, epoch: int) -> None:
         self.trained.fit(
             self.batches,
-            validation_data=self._validation_data,
+            validation_data=self._validation_data(),
             validation_batch_size=self._validation_batch_size,
             epochs=epoch,
             initial_epoch=len(self.history),
@@ -269,7 +277,9 @@ class _Training:
         """End an epoch that was interrupted after its last step."""
         self.callbacks.on_train_begin()
         self.callbacks.on_epoch_begin(epoch)
-        data = self._validation_data
+        validated = self.validation_keeper.restore()
+        self.keeper.started -= validated.seconds
+        data = self._validation_data(first=validated.batches)
         figures = self.trained.evaluate(
             *(data if isinstance(data, tuple) else (data,)),
             batch_size=self._validation_batch_size,
@@ -281,9 +291,12 @@ class _Training:
         logs = {f"val_{name}": value for name, value in figures.items()}
         self.callbacks.on_epoch_end(epoch, self.trained.get_metrics_result() | logs)
 
-    @property
-    def _validation_data(self) -> StoredBatches | tuple[np.ndarray, np.ndarray]:
-        images, labels = self.validation.images, self.validation.labels
+    def _validation_data(self, first: int = 0) -> StoredBatches | tuple[np.ndarray, np.ndarray]:
+        """The validation images from a batch on."""
+        rest = self.validation
+        if first:
+            rest = rest.take(np.arange(first * self._batch_size, len(rest)))
+        images, labels = rest.images, rest.labels
         if self.batches.mixed:  # metrics have one form of labels in training and validation
             labels = np.eye(self.batches.classes)[labels]
         if isinstance(images, ImageFiles):
