@@ -5,8 +5,8 @@
 
 Both train the same convolutional network (seven 3x3 convolutions, 328,570 parameters) on the same
 training images, from images of 160 to 128 pixels, with the same views (random resized crop, flip),
-optimizer (AdamW), learning rates (cosine with a warm-up of one epoch), batches, epochs and
-precision, and are tested on the same center crops after the last epoch. One seed after the other,
+optimizer (AdamW), learning rates (cosine with a warm-up of one epoch), label smoothing, batches,
+epochs and precision, and are tested on the same center crops after the last epoch. One seed after the other,
 the parties in turn. Writes `benchmarks/results/DATE-photographs.json` and prints it. Needs timm and
 torchvision beside the checkout of timm, whose `train.py` is no part of its package.
 """
@@ -41,6 +41,7 @@ SETTINGS = {
     "schedule.student.learning_rate_schedule": "cosine",
     "schedule.student.learning_rate": 0.004,
     "schedule.student.weight_decay": 0.05,
+    "schedule.student.label_smoothing": 0.1,
     "schedule.student.batch_size": BATCH,
     "schedule.student.gradient_accumulation_steps": 1,
 }
@@ -159,6 +160,7 @@ def theirs(data: Path, epochs: int, seed: int, folder: Path, timm: Path) -> dict
     line += [str(min(os.cpu_count() or 1, 8)), "--warmup-epochs", "1", "--warmup-prefix"]
     line += ["--scale", "0.35", "1.0", "--color-jitter", "0", "--crop-pct", "0.875", "--seed"]
     line += [str(seed), "--train-interpolation", "bilinear", "--interpolation", "bilinear"]
+    line += ["--smoothing", str(SETTINGS["schedule.student.label_smoothing"])]
     line += ["--output", str(folder / "out"), "--experiment", "run", "--log-interval", "10000"]
     line += ["--checkpoint-hist", "1"]
     line += ["--epochs", str(epochs - 1)]  # those of the warm-up count in addition
