@@ -6,9 +6,9 @@
 Both train the same convolutional network (seven 3x3 convolutions, 328,570 parameters) on the same
 training images, from images of 160 to 128 pixels, with the same views (random resized crop, flip),
 optimizer (AdamW), learning rates (cosine with a warm-up of one epoch), label smoothing, batches,
-epochs and precision, and are tested on the same center crops after the last epoch. One seed after the other,
-the parties in turn. Writes `benchmarks/results/DATE-photographs.json` and prints it. Needs timm and
-torchvision beside the checkout of timm, whose `train.py` is no part of its package.
+epochs and precision, and are tested on the same center crops after the last epoch. One seed after
+the other, the parties in turn. Writes `benchmarks/results/DATE-photographs.json` and prints it.
+Needs timm and torchvision beside the checkout of timm, whose `train.py` is no part of its package.
 """
 
 import argparse
