@@ -142,6 +142,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "teacher_layer",
         ),
         (["distill", "--teacher", "t", "--unlabelled=x"], "--unlabeled"),
+        (["run", "digits", "--labels", "1.5"], "data.labels"),
+        (["run", "digits", "--labels", "0.5", "--set", "loss.alpha=0.5"], "loss.alpha"),
         (["knowledge"], "cache"),
         (["init", "absent"], "absent"),
         (["init", ".", "--out", "recipe.yaml"], "recipe.yaml"),
@@ -336,6 +338,10 @@ def test_dry_run_describes_and_writes_nothing(
     assert plan["models"]["teacher"]["parameters"] > plan["models"]["student"]["parameters"]
     assert plan["models"]["baseline"]["macs"] == plan["models"]["student"]["macs"]
     assert plan["seconds"] > 0
+    assert cli.main(["run", "digits", "--labels", "0.5", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["recipe"]["data"]["labels"], plan["recipe"]["loss"]["alpha"]) == (0.5, 1)
+    assert plan["data"]["train"] == 611  # half of 1,437, less 15 % for validation
     assert cli.main(["run", "digits", "--dry-run"]) == 0
     assert "student:" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 import tutelage
 from tutelage import recipe
-from tutelage.data import datasets
+from tutelage.data import datasets, splitting
 from tutelage.data.datasets import Dataset, Part
 from tutelage.errors import DataError, ModelError, RecipeError, RunError, TutelageError
 from tutelage.experiment import api
@@ -283,6 +284,44 @@ def test_images_without_labels_are_learned_from_too(tmp_path: Path, teacher: ker
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_fraction_of_the_labels(tmp_path: Path, teacher: keras.Model) -> None:
+    lengths: dict[str, int] = {}
+
+    class Heard(Notes):
+        def stage(self, name: str, epochs: int, done: int, steps: int, unit: str = "epoch") -> None:
+            super().stage(name, epochs, done, steps, unit)
+            lengths[name] = steps
+
+    settings, heard = SETTINGS | {"loss.alpha": "auto", "data.labels": 0.25}, Heard()
+    shared = {"teacher": teacher, "student": net(), "recipe": "digits"}
+    found = tutelage.distill(
+        data="digits", settings=settings, out=tmp_path / "run", progress=heard, **shared
+    )
+    others, labeled = splitting.split(DIGITS.train, 0.25, seed=0)
+    counts = found.results["data"]
+    assert counts["train"] + counts["validation"] == len(labeled)
+    assert counts["unlabeled"] == len(others)
+    assert found.results["alpha"] == 1
+    assert lengths["baseline"] == lengths["student"] == (counts["train"] + len(others)) // 64
+    assert any(f"labels of {len(labeled):,} of {len(DIGITS.train):,}" in n for n in heard.told)
+    again = tutelage.distill(
+        data=replace(DIGITS, train=labeled),
+        unlabeled=others.images,
+        settings=SETTINGS,
+        out=tmp_path / "again",
+        **shared,
+    )
+    for a, b in zip(found.student.get_weights(), again.student.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    own = tutelage.distill(
+        data="digits",
+        settings=settings,
+        out=tmp_path / "own",
+        **(shared | {"teacher": "digits-teacher"}),
+    )
+    assert own.results["data"] == counts
+
+
 def test_inner_layers_teach_in_a_run_and_a_killed_run_ends_in_the_same_bits(
     tmp_path: Path, teacher: keras.Model
 ) -> None:
@@ -462,6 +501,10 @@ def test_given_again_it_gives_what_it_came_to(
             r"student\.gradient_accumulation_steps: .* 1000",
         ),
         ({"settings": {"loss.alpha": 0.5}, "unlabeled": "x"}, TutelageError, "expected a folder"),
+        ({"settings": {"data.labels": 0.0}}, RecipeError, "data.labels"),
+        ({"settings": {"data.labels": 1.0}}, RecipeError, "data.labels"),
+        ({"settings": {"data.labels": 1e-4, "loss.alpha": 1.0}}, DataError, "on both sides"),
+        ({"settings": {"data.labels": 0.5, "loss.alpha": 0.5}}, RecipeError, "loss.alpha"),
         (
             {"settings": {"loss.alpha": 0.5}, "unlabeled": DIGITS.train.images[:9]},
             RecipeError,

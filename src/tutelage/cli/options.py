@@ -49,6 +49,14 @@ RecipeName = Annotated[
     typer.Argument(metavar="RECIPE", help=f"{_BUNDLED}, or the path of a .toml file."),
 ]
 Place = Annotated[str | None, typer.Option(help="Path of the data: an archive or a folder.")]
+Labels = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FRACTION",
+        help="Fraction of the training labels to use; of the other images, the student learns what "
+        "the teacher answers.",
+    ),
+]
 SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Leave out images that can't be read, with a note.")
 ]

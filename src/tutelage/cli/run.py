@@ -15,6 +15,7 @@ from tutelage.cli.options import (
     DryRun,
     Epochs,
     Json,
+    Labels,
     Out,
     Place,
     RecipeName,
@@ -49,6 +50,7 @@ def run(
     threads: Threads = None,
     teacher: Teachers = None,
     settings: Settings = None,
+    labels: Labels = None,
     skip_damaged: SkipDamaged = False,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
@@ -61,9 +63,8 @@ def run(
     """
     from tutelage import recipe as recipes
 
-    values = overrides(settings, data, teacher) | _shortcuts(
-        seed, alpha, temperature, epochs, skip_damaged
-    )
+    values = _with_labels(labels) | overrides(settings, data, teacher)
+    values |= _shortcuts(seed, alpha, temperature, epochs, skip_damaged)
     use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
 
@@ -106,6 +107,7 @@ def distill(
     epochs: Epochs = None,
     threads: Threads = None,
     settings: Settings = None,
+    labels: Labels = None,
     skip_damaged: SkipDamaged = False,
     tensorboard: TensorBoard = False,
     dry_run: DryRun = False,
@@ -125,11 +127,15 @@ def distill(
         unlabeled=unlabeled,
         train_teacher=train_teacher,
     )
-    values |= overrides(settings, None, None) | _shortcuts(
-        seed, alpha, temperature, epochs, skip_damaged
-    )
+    values |= _with_labels(labels) | overrides(settings, None, None)
+    values |= _shortcuts(seed, alpha, temperature, epochs, skip_damaged)
     use_threads(threads)
     _execute(recipes.load(source, values), seeds, out, tensorboard, dry_run, as_json)
+
+
+def _with_labels(fraction: Labels) -> dict[str, Any]:
+    """Recipe overrides of `--labels`."""
+    return {} if fraction is None else {"data.labels": fraction, "loss.alpha": 1.0}
 
 
 def _shortcuts(

@@ -139,11 +139,11 @@ def changed(
     """
     _check(seed, epoch)
     height, width = images.shape[1:3]
-    for name, pixels in (("views.shift", shift), ("cutout", cutout)):
-        if not 0 <= pixels < min(height, width):
+    for name, length in (("views.shift", shift), ("cutout", cutout)):
+        if not 0 <= length < min(height, width):
             raise RecipeError(
                 f"{name}: expected 0 to {min(height, width) - 1} pixels for images of "
-                f"{height}x{width}, found {pixels}; choose a smaller one"
+                f"{height}x{width}, found {length}; choose a smaller one"
             )
     mirrored = inverted = np.zeros(len(index), bool)
     if flip:

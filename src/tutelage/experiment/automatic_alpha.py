@@ -41,7 +41,8 @@ def resolve(stage: StageSpec, experiment: Experiment, outputs: StageLogits) -> S
     """A stage with a number as its weight.
 
     Args:
-        stage: the stage; if it is a student's, its teacher and the baseline are trained.
+        stage: the stage; if it is a student's, its teacher and the baseline are trained. With
+            unlabeled images its weight becomes 1.
         experiment: its experiment.
         outputs: the logits of its models.
 
@@ -50,6 +51,8 @@ def resolve(stage: StageSpec, experiment: Experiment, outputs: StageLogits) -> S
     """
     if stage.targets is None or stage.targets.loss.alpha != "auto":
         return stage
+    if experiment.unlabeled is not None:
+        return stage.with_alpha(1.0)
     teacher, baseline = (
         outputs.validation_accuracy(experiment.stage(name))
         for name in (stage.targets.teacher, "baseline")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tutelage import storage
-from tutelage.data import datasets
+from tutelage.data import datasets, splitting
 from tutelage.data import unlabeled as unlabeled_images
 from tutelage.data.augmented_views import AugmentedViews
-from tutelage.data.content import Images
+from tutelage.data.content import Images, Part, concatenated
 from tutelage.data.datasets import Dataset
 from tutelage.errors import DataError, ModelError, RecipeError
 from tutelage.experiment import rehearsal
@@ -69,6 +70,9 @@ def prepare(
         data = datasets.from_recipe(
             section, originals=recipe.views.crop is not None, progress=progress
         )
+    without_labels: Images | None = None
+    if section.labels is not None:
+        data, without_labels = _fewer_labels(data, section.labels, section.split_seed)
     train, validation = data.split(section.validation, section.split_seed)
     if unknown := [name for name in section.transfer or () if name not in data.classes]:
         raise RecipeError(
@@ -88,6 +92,11 @@ def prepare(
             progress=progress,
         )
         notes += more
+    if without_labels is not None:
+        more_images = unlabeled
+        unlabeled = without_labels
+        if more_images is not None:
+            unlabeled = concatenated(without_labels, more_images)
     network = recipe.teacher.own if teacher is None else teacher if train_teacher else None
     experiment = Experiment(
         recipe=recipe,
@@ -174,6 +183,27 @@ def check(experiment: Experiment) -> None:
         own_loss = stage.targets is not None and any(t.own for t in recipe.loss.terms())
         if stage.source is not None or own_loss:
             rehearsal.rehearse(stage)
+
+
+def _fewer_labels(data: Dataset, fraction: float, seed: int) -> tuple[Dataset, Images]:
+    """A data set with a fraction of its training labels, and the images of the others."""
+    if data.stream is not None:
+        raise RecipeError(
+            "data.labels: expected none with a loader of training images, whose labels can't be "
+            "left out; give a data set or arrays"
+        )
+    train, held_out = splitting.at(data.train, len(data.train) - data.held_out)
+    names = splitting.titles(data.classes, data.folders or (data.source,) * len(data.classes))
+    others, labeled = splitting.split(train, fraction, seed, names)
+    note = (
+        f"the labels of {len(labeled):,} of {len(train):,} training images are used; of the "
+        "others, the student learns what the teacher answers"
+    )
+    kept = Part(
+        concatenated(labeled.images, held_out.images),
+        np.concatenate([labeled.labels, held_out.labels]),
+    )
+    return replace(data, train=kept, notes=(*data.notes, note)), others.images
 
 
 def _teacher(
@@ -273,7 +303,7 @@ def _check_unlabeled(images: Images, recipe: Recipe, shape: tuple[int, ...]) -> 
             "schedule.student.sampling: expected none with unlabeled images, whose classes are not "
             f"known, found {recipe.schedule.student.sampling}; leave it out"
         )
-    if recipe.loss.alpha != 1:
+    if recipe.loss.alpha not in (1, "auto"):
         raise RecipeError(
             "loss.alpha: expected 1, as unlabeled images have no hard loss, found "
             f"{recipe.loss.alpha}; give --alpha 1"

@@ -216,7 +216,7 @@ class Experiment:
             classes=self.data.classes,
             geometry=geometry.from_recipe(recipe.data),
             unseen=(),
-            train=self.train,
+            train=self._repeated(self.train),
             labeled=self.train,
             validation=self.validation,
             schedule=recipe.schedule.teacher,
@@ -240,7 +240,7 @@ class Experiment:
             source=self.student,
             given=None,
             unseen=tuple(k for k, n in enumerate(self.data.classes) if names and n not in names),
-            train=labeled,
+            train=self._repeated(labeled),
             labeled=labeled,
             schedule=student,
             views=views,
@@ -325,6 +325,12 @@ class Experiment:
             return part
         kept = np.isin(part.labels, [self.data.classes.index(name) for name in names])
         return part.take(np.flatnonzero(kept))
+
+    def _repeated(self, part: Part) -> Part:
+        """The images as often as there are images, if `data.labels` leaves out most labels."""
+        if self.recipe.data.labels is None or self.unlabeled is None:
+            return part
+        return part.take(np.resize(np.arange(len(part)), len(part) + len(self.unlabeled)))
 
     def _with_unlabeled(self, part: Part) -> Part:
         """Add the unlabeled images, if any; labels are then ignored for all images."""

@@ -32,7 +32,10 @@ class Data:
         skip_damaged: whether images that can't be read are left out, with a note that counts them;
             None: they are refused.
         unlabeled: a folder of additional unlabeled images, for which the student is trained on
-            teacher outputs alone; requires alpha = 1. None: no such images.
+            teacher outputs alone; requires alpha = 1, which `auto` then is. None: no such images.
+        labels: fraction of the training labels that are used, of each class, above 0 and below 1;
+            the other training images are unlabeled ones, and alpha is 1. Teacher and baseline see
+            the labeled images as often as the student sees all. None: all labels are used.
         transfer: names of the classes whose images student and baseline are trained on. The
             teacher is trained on all classes; validation and test contain all. None: all.
 
@@ -52,4 +55,5 @@ class Data:
     workers: Annotated[StrictInt, Field(ge=0, le=64)] | None = None
     skip_damaged: StrictBool | None = None
     unlabeled: str | None = None
+    labels: Annotated[StrictFloat, Field(gt=0, lt=1)] | None = None
     transfer: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
