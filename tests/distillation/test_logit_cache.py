@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from tutelage import storage
 from tutelage.data import augmentation
-from tutelage.distillation import logit_cache
+from tutelage.distillation import logit_cache, logit_writer
 from tutelage.distillation.logit_cache import LogitCache, Origin
 from tutelage.errors import LogitsError
 from tutelage.progress import EpochLog, Progress
@@ -48,7 +48,7 @@ def held(folder: Path, count: int = 2) -> LogitCache:
 def test_logits_are_the_teachers_on_the_views_of_that_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logit_cache, "_CHUNK", 7)
+    monkeypatch.setattr(logit_writer, "_CHUNK", 7)
     made = held(tmp_path, count=3)
     index = np.array([49, 0, 13, 0])
     for number in range(3):
@@ -85,7 +85,7 @@ def test_interrupted_writing_goes_on(tmp_path: Path) -> None:
     whole = held(tmp_path / "whole", count=4)
     with pytest.raises(KeyboardInterrupt):
         LogitCache(tmp_path / "cut", ORIGIN).ask(teacher, IMAGES, 4, Stop())
-    # The next view's logits are there, but not yet what says that they are whole.
+    # The next view's logits are there, but nothing says that they are whole.
     np.save(tmp_path / "cut" / "00002.npy", np.zeros((50, 3), np.float16))
     asked, cut = Asked(), LogitCache(tmp_path / "cut", ORIGIN)
     assert cut.missing(4) == [2, 3]
@@ -180,6 +180,7 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
         "shape": (50, 4),
         "transforms": {"hue": 0.1},
         "exact": True,
+        "kept": 2,
     }
     assert set(changed) == set(asdict(ORIGIN))
     for name, value in changed.items():
@@ -190,6 +191,77 @@ def test_another_origin_is_refused_and_what_differs_is_said(tmp_path: Path) -> N
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(LogitsError, match="damaged"):
         LogitCache(tmp_path, ORIGIN)
+
+
+KEPT = replace(ORIGIN, shape=(50, 30), kept=5)
+
+
+def of_thirty(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) @ np.random.default_rng(1).normal(size=(64, 30)) / 100
+
+
+def test_an_origin_that_keeps_all_has_the_key_it_always_had() -> None:
+    assert ORIGIN.key() == "c22c8ec3f991d1c4d8d6ea77a52e1f2f"
+    assert KEPT.key() != replace(KEPT, kept=0).key() != replace(KEPT, kept=6).key()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_largest_logits_are_read_for_a_temperature(tmp_path: Path, temperature: float) -> None:
+    cache = LogitCache(tmp_path, KEPT)
+    cache.ask(of_thirty, IMAGES, 2)
+    file = np.load(tmp_path / "00001.npy", mmap_mode="r")
+    assert (file.shape, file.dtype.itemsize) == ((50,), 36)
+    index = np.array([49, 0, 13, 0])
+    got = cache.at(temperature).logits(1, index)
+    assert (got.dtype, got.shape) == (np.float32, (4, 30))
+    shown = of_thirty(augmentation.view(IMAGES, index, epoch=1, **VIEWS))
+    p, q = (softmax(x / temperature, axis=1) for x in (shown, got))
+    largest = np.argsort(-shown, axis=1)[:, :5]
+    want, found = (np.take_along_axis(x, largest, 1) for x in (p, q))
+    np.testing.assert_allclose(found, want, atol=1e-3)
+    assert cache.at(1.0).logits(1, index).tobytes() != cache.at(3.0).logits(1, index).tobytes()
+    whole = LogitCache(tmp_path / "whole", ORIGIN)
+    assert whole.at(temperature) is whole
+
+
+def test_a_teacher_that_differs_in_the_other_classes_alone_is_found_out(tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path, KEPT)
+    cache.ask(of_thirty, IMAGES, 1)
+    assert cache.agrees(of_thirty, IMAGES)
+    assert not cache.agrees(lambda views: of_thirty(views)[:, ::-1], IMAGES)
+
+    def lower(views: np.ndarray) -> np.ndarray:
+        answers = of_thirty(views)
+        fifth = np.sort(answers, axis=1)[:, -5:-4]
+        return np.where(answers < fifth, answers - 3, answers)
+
+    assert not cache.agrees(lower, IMAGES)
+    assert not cache.agrees(lambda views: of_thirty(views)[:, :29], IMAGES)
+
+
+def test_members_of_an_ensemble_have_their_own_largest_logits(tmp_path: Path) -> None:
+    def both(views: np.ndarray) -> np.ndarray:
+        return np.stack([of_thirty(views), -of_thirty(views)], axis=1)
+
+    cache = LogitCache(tmp_path, replace(KEPT, shape=(50, 2, 30)))
+    cache.ask(both, IMAGES, 1)
+    got, index = cache.logits(0, np.arange(50)), np.arange(50)
+    assert got.shape == (50, 2, 30)
+    shown = both(augmentation.view(IMAGES, index, epoch=0, **VIEWS))
+    np.testing.assert_array_equal(got.argmax(axis=-1), shown.argmax(axis=-1))
+    assert cache.agrees(both, IMAGES)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 50])
+def test_the_size_that_is_announced_is_that_of_the_files(tmp_path: Path, kept: int) -> None:
+    origin = replace(ORIGIN, shape=(50, 1000), kept=kept)
+    random = np.random.default_rng(0)
+    LogitCache(tmp_path, origin).ask(
+        lambda views: random.normal(size=(len(views), 1000)), IMAGES, count=8
+    )
+    sizes = [file.stat().st_size for file in tmp_path.glob("*.npy")]
+    assert len(sizes) == 8
+    assert 8 * 64 <= sum(sizes) - origin.bytes(8) <= 8 * 256  # the files' heads
 
 
 @pytest.mark.parametrize("offset", [0.0, 3_000.0, -30_000.0, 1e6])
@@ -225,9 +297,9 @@ def test_what_is_kept_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.M
     (broken / "manifest.json").write_text("{")
     first, second = sorted(logit_cache.stored(), key=lambda entry: len(entry["origin"]))
     assert (first["origin"], first["views"]) == ({}, 0)
-    assert second["views"] == 2
+    assert (second["views"], second["parts"]) == (2, 0)
     assert second["origin"] == json.loads(json.dumps(ORIGIN.tree()))
-    assert not {"exact", "transforms"} & second["origin"].keys()  # as in version 0.1
+    assert not {"exact", "transforms", "kept"} & second["origin"].keys()  # as in version 0.1
     files = (logit_cache.home() / ORIGIN.key()).iterdir()
     assert second["bytes"] == sum(file.stat().st_size for file in files)
     storage.delete(storage.cached())

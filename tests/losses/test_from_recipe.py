@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from tutelage import losses, recipe
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import from_recipe
 
 
@@ -86,3 +86,28 @@ def test_what_makes_no_sense_is_refused(settings, classes, batch, offender):
     from_recipe.check(section(**settings), 10, 8)
     with pytest.raises(ModelError, match=offender):
         from_recipe.check(section(**settings), classes, batch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, ""),
+        ({"more": [{"name": "kd", "temperature": 2.0, "weight": 3}]}, ""),
+        ({"more": [{"name": "kd", "temperature": 3.0}]}, "2 and 3"),
+        ({"more": [{"name": "nkd"}]}, "nkd"),
+        ({"name": "standardized-kd"}, "standardized-kd"),
+        ({"name": "dkd"}, "dkd"),
+        ({"name": "dist"}, "dist"),
+        ({"name": "tutelage.losses:KD"}, "tutelage.losses:KD"),
+    ],
+)
+def test_a_softmax_at_one_temperature_alone_can_do_without_all_classes(settings, reason):
+    found = from_recipe.needs_all_classes(section(**settings))
+    assert bool(found) == bool(reason)
+    assert reason in found
+
+
+def test_more_stored_classes_than_there_are_are_refused():
+    from_recipe.check(section(stored_classes=10), 10, 8)
+    with pytest.raises(RecipeError, match=r"loss\.stored_classes: .* 10, found 11"):
+        from_recipe.check(section(stored_classes=11), 10, 8)

@@ -344,7 +344,8 @@ def test_no_number_may_be_other_than_finite(value: float) -> None:
             "loss.xyz",
             "expected one of loss.name, loss.weight, loss.ramp, loss.warmup, loss.temperature, "
             "loss.beta, loss.gamma, loss.distance_weight, loss.angle_weight, loss.teacher_layer, "
-            "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations",
+            "loss.student_layer, loss.settings, loss.alpha, loss.more, loss.generations, "
+            "loss.stored_classes",
         ),
         ("xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),
         ("seed.xyz", "expected one of seed, track, data, views, teacher, student, loss, schedule"),

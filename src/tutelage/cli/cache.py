@@ -30,7 +30,7 @@ def cache(
     if clear:
         storage.delete(entries)
     if as_json:
-        details = ("origin", "views")
+        details = ("origin", "views", "parts")
         rows = [
             asdict(entry)
             | {"path": str(entry.path)}
@@ -54,8 +54,10 @@ def _content(logits: dict[str, Any] | None) -> str:
         return ""
     if not logits["origin"]:
         return ": damaged"
-    images, *_, classes = logits["origin"]["shape"]
+    origin, parts = logits["origin"], logits["parts"]
+    images, *_, classes = origin["shape"]
+    kept = f"the {origin['kept']:,} largest of " if "kept" in origin else ""
     return (
-        f": teacher {logits['origin']['teacher'][:8]}, {logits['views']} views of {images:,} "
-        f"images, {classes} classes"
+        f": teacher {origin['teacher'][:8]}, {logits['views']} views of {images:,} images"
+        f"{f' ({parts} more in part)' if parts else ''}, {kept}{classes} classes"
     )

@@ -1,8 +1,10 @@
-"""Whether a model answers as it did when results that depend on it were stored."""
+"""A model's answers: whether they can be used, and are those that results depend on."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from tutelage.errors import LogitsError
 
 _IMAGES = 64
 # Of the largest difference between a sample's logits; batch sizes and threads change less.
@@ -46,3 +48,10 @@ def agree(answers: np.ndarray, stored: np.ndarray, precision: str = "float32") -
     rounding = float(np.finfo(stored.dtype).eps) * largest
     tolerance = _TOLERANCE[precision] * spread + rounding
     return np.allclose(now, then, rtol=0, atol=tolerance)
+
+
+def finite(logits: np.ndarray) -> np.ndarray:
+    """A teacher's logits, or LogitsError if one is not finite."""
+    if not np.isfinite(logits).all():
+        raise LogitsError("the teacher's logits must be finite; is it trained, and on such images?")
+    return logits

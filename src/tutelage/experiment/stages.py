@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,15 @@ import numpy as np
 
 from tutelage.data.content import Images
 from tutelage.data.image_files import ImageFiles
-from tutelage.distillation import logit_cache
-from tutelage.distillation.logit_cache import GivenLogits, Origin
+from tutelage.distillation import logit_cache, stored_classes
+from tutelage.distillation.logit_cache import GivenLogits, LogitCache
+from tutelage.distillation.origin import Origin
 from tutelage.experiment.spec import StageSpec, settings_of
 from tutelage.losses import from_recipe
 from tutelage.models import loading
 from tutelage.models.digest import keras_digest
 from tutelage.progress import EpochLog, Progress
+from tutelage.recipe import Loss
 from tutelage.training import trainer
 from tutelage.training.batch_norm import epochs_worth, recalibrate_batch_norm
 from tutelage.training.early_stopping import MONITOR, best_epoch
@@ -43,8 +45,25 @@ def losses(stage: StageSpec) -> DistillationTargets:
     return DistillationTargets(None, from_recipe.losses(loss), weights, loss.alpha)
 
 
+def shared_targets(stage: StageSpec, shared: DistillationTargets) -> DistillationTargets:
+    """The losses and weights of a student, with the teacher or logits of another's targets.
+
+    Args:
+        stage: a student's stage.
+        shared: from `targets`, of a student for which this one's losses were among the others.
+
+    Returns:
+        The targets.
+    """
+    assert stage.targets is not None
+    logits = shared.logits
+    if isinstance(logits, LogitCache):
+        logits = logits.at(from_recipe.temperature(stage.targets.loss))
+    return replace(losses(stage), logits=logits, teacher=shared.teacher)
+
+
 def targets(
-    stage: StageSpec, teacher: Path, progress: Progress
+    stage: StageSpec, teacher: Path, progress: Progress, others: Sequence[Loss] = ()
 ) -> tuple[DistillationTargets, float]:
     """Distillation targets of a student; computes and caches missing logits.
 
@@ -54,22 +73,25 @@ def targets(
         stage: a student's stage.
         teacher: the teacher's file, if it is a Keras model.
         progress: notified of each pass over the images.
+        others: the loss sections of other students that share the logits.
 
     Returns:
         The targets, and the seconds that computing the teacher's logits took.
 
     Raises:
         LogitsError: if the teacher's logits are not finite, or have another origin.
-        RunError: if the cache can't be written.
+        RunError: if the cache can't be written, or the disk has too little room.
     """
     spec, distillation = stage.targets, losses(stage)
     assert spec is not None
     if not spec.loss.alpha:
         return distillation, 0.0
+    _note_unused(stage, progress)
     if spec.stored is not None:
         return replace(distillation, logits=GivenLogits(spec.stored)), 0.0
     images, given = stage.train.images, spec.given
     teachers: tuple[int, ...] = ()  # (members,) for an ensemble that averages losses
+    batch = None
     if given is not None and given.logits is not None and given.model is None:
         digest, compute = given.digest, given.member_logits or given.logits
         if stage.stream is not None:
@@ -83,6 +105,7 @@ def targets(
             ask_in_step = loading.logits_of_batches(model, stage.precision)
             return replace(distillation, ask=ask_in_step), 0.0
         digest, compute = keras_digest(model), partial(loading.logits, model)
+        batch = loading.batch_size(images.shape[1:], model)
     views = settings_of(stage.views)
     origin = Origin(
         teacher=digest,
@@ -100,9 +123,43 @@ def targets(
     def ask(views: np.ndarray) -> np.ndarray:
         return compute(views, stage.precision)
 
+    def sample() -> np.ndarray:
+        count = min(stored_classes.sample_size(len(stage.classes)), len(images))
+        index = np.linspace(0, len(images) - 1, count).astype(int)
+        return ask(origin.views(images)(0, index))
+
+    sections = (spec.loss, *others)
+    about = ""
+    if why := next(filter(None, map(from_recipe.needs_all_classes, sections)), ""):
+        if spec.loss.stored_classes is not None:
+            progress.note(
+                f"loss.stored_classes = {spec.loss.stored_classes}: the logits of all classes are "
+                f"stored, as {why}"
+            )
+    else:
+        temperatures = sorted(set(map(from_recipe.temperature, sections)))
+        asked = spec.loss.stored_classes
+        origin, about = stored_classes.choose(origin, spec.passes, temperatures, sample, asked)
     cache = logit_cache.find(origin, ask, images, progress)
-    cache.ask(ask, images, spec.passes, progress, stage.workers)
+    cache = cache.at(from_recipe.temperature(spec.loss))
+    cache.ask(ask, images, spec.passes, progress, stage.workers, batch=batch, about=about)
     return replace(distillation, logits=cache), cache.seconds(spec.passes)
+
+
+def _note_unused(stage: StageSpec, progress: Progress) -> None:
+    """Note a choice of classes to store where the teacher's logits are not stored."""
+    spec = stage.targets
+    if spec is None or spec.loss.stored_classes is None:
+        return
+    why = ""
+    if spec.stored is not None:
+        why = "the teacher is a file of logits"
+    elif from_recipe.reads_layers(spec.loss):
+        why = "a loss on features asks the teacher in each step"
+    elif stage.stream is not None:
+        why = "the teacher is asked for a loader's images in each step"
+    if why:
+        progress.note(f"loss.stored_classes = {spec.loss.stored_classes}: not used, as {why}")
 
 
 def _hash(images: Images) -> str:

@@ -8,11 +8,18 @@ from typing import Any
 import keras
 
 from tutelage import losses as available
-from tutelage.errors import ModelError
+from tutelage.errors import ModelError, RecipeError
 from tutelage.losses import catalog, own_loss
 from tutelage.recipe import SETTINGS, Loss, Term
 
 _COMPARE_SAMPLES = ("dist", "similarity-preserving", "rkd")
+# Why a loss on logits can't do with the largest ones and the mass of the other classes.
+_ALL_CLASSES = {
+    "standardized-kd": "divides by the standard deviation over all classes",
+    "dkd": "weights the classes other than the label apart from it, however small their mass",
+    "nkd": "normalizes the classes other than the label, however small their mass",
+    "dist": "correlates the probabilities of each class",
+}
 _RISE = 0.1  # default fraction of the steps in which a weight rises linearly
 
 
@@ -85,6 +92,39 @@ def temperature(loss: Loss) -> float:
     return next((float(x) for x in values if available.is_finite_number(x)), 1.0)
 
 
+def needs_all_classes(loss: Loss) -> str:
+    """Why the losses of a recipe need the teacher's logit of every class.
+
+    A softmax at one temperature does not: it is nearly the same if the largest logits are kept and
+    the other classes share one that gives them their mass.
+
+    Args:
+        loss: the recipe's section.
+
+    Returns:
+        The reason, of the first loss that has one; "" if none has.
+
+    Example:
+
+    >>> from tutelage.losses import from_recipe
+    >>> from tutelage import recipe
+    >>> from_recipe.needs_all_classes(recipe.Loss(name="dist"))
+    'dist correlates the probabilities of each class'
+    >>> from_recipe.needs_all_classes(recipe.Loss(name="kd"))
+    ''
+    """
+    for term in loss.terms():
+        if term.own:
+            return f"{term.name}, a loss of your own, may use each of them"
+        if term.name in _ALL_CLASSES:
+            return f"{term.name} {_ALL_CLASSES[term.name]}"
+    values = {x.temperature for x in losses(loss) if isinstance(x, available.KD)}
+    if len(values) > 1:
+        which = " and ".join(f"{value:g}" for value in sorted(values))
+        return f"the mass of classes is right at one temperature only, and losses have {which}"
+    return ""
+
+
 def reads_layers(loss: Loss) -> bool:
     """Whether a loss compares intermediate layers, so the teacher must run at each step."""
     return any(isinstance(x, available.FeatureLoss) for x in losses(loss))
@@ -110,8 +150,14 @@ def check(
 
     Raises:
         ModelError: a loss is not; names it.
-        RecipeError: a loss of the user's own can't be made.
+        RecipeError: a loss of the user's own can't be made, or more classes are to be stored than
+            there are.
     """
+    if loss.stored_classes is not None and loss.stored_classes > classes:
+        raise RecipeError(
+            f"loss.stored_classes: expected at most the number of classes, {classes}, found "
+            f"{loss.stored_classes}; leave it out to store all"
+        )
     for term in loss.terms():
         term_loss = _loss(term)
         if isinstance(term_loss, available.LabeledLoss) and classes < term_loss.classes:

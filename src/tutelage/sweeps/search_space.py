@@ -50,7 +50,9 @@ class Setting:
 
     def loss(self, base: Loss) -> Loss:
         """A recipe's loss section with this setting; another method drops its own settings."""
-        section = base if self.method == base.name else Loss(more=base.more)
+        section = base
+        if self.method != base.name:
+            section = Loss(more=base.more, stored_classes=base.stored_classes)
         given: dict[str, Any] = {"name": self.method, "temperature": self.temperature}
         return replace(section, alpha=self.alpha, **given)
 

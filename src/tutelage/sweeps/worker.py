@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
 
 from tutelage import recipe as recipes
 from tutelage.errors import TrainingError
@@ -16,7 +18,7 @@ from tutelage.experiment.spec import Experiment, StageSpec
 from tutelage.losses import from_recipe
 from tutelage.models import loading
 from tutelage.progress import EpochLog, Progress
-from tutelage.recipe import Recipe
+from tutelage.recipe import Loss, Recipe
 from tutelage.runs import findings
 from tutelage.sweeps.search_space import Plan, Span, TrialSpec
 from tutelage.sweeps.trial_queue import Trial, TrialQueue, TrialResult
@@ -49,9 +51,11 @@ class StudentTrainer:
         self.experiment, self.teacher, self.path, self.key = experiment, teacher, path, key
         self.progress = progress
         self._targets: dict[tuple[int, bool, bool], DistillationTargets] = {}
+        self._losses: list[Loss] = []  # of the plan's students
 
     def prepare(self, plan: Plan, progress: Progress) -> None:
         """Compute and cache the teacher's logits that the plan's students need."""
+        self._losses = losses(plan, self.experiment.recipe.loss)
         for experiment in kinds(self.experiment, plan, max):
             for seed in plan.seeds:
                 recipe = replace(experiment.recipe, seed=seed)
@@ -99,9 +103,13 @@ class StudentTrainer:
         own = any(term.own for term in loss.terms())
         which = (stage.seed, from_recipe.reads_layers(loss), own)
         if which not in self._targets:
-            self._targets[which], _ = stages.targets(stage, self.teacher, progress)
-        shared = self._targets[which]
-        return replace(stages.losses(stage), logits=shared.logits, teacher=shared.teacher)
+            others = [
+                x
+                for x in self._losses
+                if not from_recipe.reads_layers(x) and any(term.own for term in x.terms()) == own
+            ]
+            self._targets[which], _ = stages.targets(stage, self.teacher, progress, others)
+        return stages.shared_targets(stage, self._targets[which])
 
 
 def work(queue: TrialQueue, trainer: StudentTrainer) -> Iterator[None]:
@@ -151,6 +159,28 @@ def _result(
         return row | {"state": "pruned"}
     except TrainingError as error:  # divergence is a result, too
         return row | {"state": "failed", "reason": str(error)}
+
+
+def losses(plan: Plan, base: Loss) -> list[Loss]:
+    """The loss sections of a plan's students, at some temperatures of each method.
+
+    Args:
+        plan: the plan.
+        base: the recipe's section.
+
+    Returns:
+        One for each method and temperature; of a span of temperatures, five that cover it.
+    """
+    degrees: Sequence[float | None] = (None,)
+    if isinstance(plan.temperatures, Span):
+        degrees = np.geomspace(plan.temperatures.low, plan.temperatures.high, 5).tolist()
+    elif plan.temperatures:
+        degrees = plan.temperatures
+    return [
+        plan.setting(method, 1.0, degree, base).loss(base)
+        for method in plan.methods
+        for degree in degrees
+    ]
 
 
 def kinds(

@@ -12,7 +12,7 @@ import numpy as np
 
 from tutelage.data.content import Part
 from tutelage.data.training_stream import TrainingStream
-from tutelage.distillation.logit_cache import finite
+from tutelage.distillation.answers import finite
 from tutelage.errors import DataError
 from tutelage.training.batches import TrainingBatches
 
