@@ -10,14 +10,9 @@ design and seed. Accuracy is on validation images, a tenth of the training image
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import date
-from functools import partial
 from pathlib import Path
 
 import photographs
@@ -64,11 +59,12 @@ DESIGNS: dict[str, tuple[int, Stages]] = {
 }
 
 
-def build(design: str, classes: int):  # type: ignore[no-untyped-def]
+def build(design: str, classes: int, seed: int):  # type: ignore[no-untyped-def]
     """A design's network in Keras."""
     import keras
     from keras import layers
 
+    keras.utils.set_random_seed(seed)
     stem, stages = DESIGNS[design]
 
     def convolution(x, filters, size=3, stride=1, relu=True):  # type: ignore[no-untyped-def]
@@ -117,50 +113,26 @@ def build(design: str, classes: int):  # type: ignore[no-untyped-def]
     return keras.Model(inputs, layers.Dense(classes)(x), name=design.replace("-", "_"))
 
 
-def __getattr__(name: str) -> Callable[[int], object]:
-    """`networks:DESIGN`, with `_` for `-`, as a recipe names a network."""
-    if (design := name.replace("_", "-")) in DESIGNS:
-        return partial(_of_classes, design)
-    raise AttributeError(name)
-
-
-def _of_classes(design: str, /, classes: int) -> object:
-    return build(design, classes)
-
-
 def one(data: Path, design: str, epochs: int, seed: int) -> dict[str, float]:
     """Train one design and judge it on the validation images."""
     import numpy as np
 
     from tutelage import recipe
-    from tutelage.experiment import stages
     from tutelage.experiment.prepare import prepare
     from tutelage.models import loading, zoo
 
-    sys.path.insert(0, str(HERE))
-    settings = photographs.SETTINGS | {
-        "data.path": str(data),
+    settings = photographs.settings_of(data, epochs, seed) | {
         "data.validation": 0.1,
-        "seed": seed,
-        "student.model": f"networks:{design.replace('-', '_')}",
-        "schedule.student.epochs": epochs,
-        "schedule.student.warmup": 1 / epochs,
+        "student.model": "student-300k",  # in whose place comes the design's
     }
-    experiment = prepare(recipe.load("distill", settings))
-    stage, validation = experiment.stage("baseline"), experiment.validation
-    began = time.monotonic()
+    student = build(design, 10, seed)
+    experiment = prepare(recipe.load("distill", settings), student=student)
     with tempfile.TemporaryDirectory() as folder:
-        model, history, _ = stages.train(stage, None, checkpoint=Path(folder) / "checkpoint.npz")
+        model, figures = photographs.trained(experiment, Path(folder))
+    validation = experiment.validation
     correct = loading.logits(model, validation.images).argmax(axis=1) == validation.labels
-    steps = len(stage.train) // photographs.BATCH
-    return {
-        "accuracy": float(np.mean(correct)),
-        "training accuracy": history[-1]["accuracy"],
-        "images/s": photographs.BATCH * steps / statistics.median(r["seconds"] for r in history),
-        "seconds": time.monotonic() - began,
-        "parameters": model.count_params(),
-        "macs": zoo.macs(model),
-    }
+    sizes = {"parameters": model.count_params(), "macs": zoo.macs(model)}
+    return {"accuracy": float(np.mean(correct))} | figures | sizes
 
 
 def main() -> None:
@@ -177,8 +149,6 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(one(data, options.designs[0], options.epochs, options.one)))
         return
-    from tutelage import environment
-
     figures: dict[str, list[dict[str, float]]] = {design: [] for design in options.designs}
     for seed in range(options.seeds):
         for design, found in figures.items():
@@ -187,15 +157,7 @@ def main() -> None:
             done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
             print(design, seed, found[-1], flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{date.today()}-networks.json"
-    written = {
-        "settings": photographs.SETTINGS | {"epochs": options.epochs},
-        "figures": figures,
-        "environment": environment.describe(),
-    }
-    target.write_text(json.dumps(written, indent=1) + "\n")
-    print(target)
+    photographs.write(options.out, "networks", options.epochs, figures)
 
 
 if __name__ == "__main__":

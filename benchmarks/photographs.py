@@ -99,35 +99,55 @@ def registered() -> None:
     register_model(photographs_network)
 
 
-def ours(data: Path, epochs: int, seed: int, folder: Path) -> dict[str, float]:
-    """Train by this package; the last epoch's weights, tested once."""
-    import numpy as np
-
-    from tutelage import recipe
-    from tutelage.experiment import stages
-    from tutelage.experiment.prepare import prepare
-    from tutelage.models import loading
-
-    sys.path.insert(0, str(HERE))
-    settings = SETTINGS | {
+def settings_of(data: Path, epochs: int, seed: int) -> dict[str, object]:
+    """The settings of a training by this package."""
+    return SETTINGS | {
         "data.path": str(data),
         "seed": seed,
         "schedule.student.epochs": epochs,
         "schedule.student.warmup": 1 / epochs,
     }
-    experiment = prepare(recipe.load("distill", settings))
-    stage = experiment.stage("baseline")
-    began = time.monotonic()
-    model, history, _ = stages.train(stage, None, checkpoint=folder / "checkpoint.npz")
-    seconds = time.monotonic() - began
-    outputs = loading.logits(model, experiment.data.test.images)
+
+
+def trained(experiment, folder: Path):  # type: ignore[no-untyped-def]
+    """The model of an experiment's baseline after its last epoch, and how fast it was trained."""
+    from tutelage.experiment import stages
+    from tutelage.progress import Progress
+
+    waiting: list[float] = []
+
+    class Watch(Progress):
+        def epoch(self, row: dict[str, float]) -> None:
+            if "waiting" in row:
+                waiting.append(row["waiting"])
+
+    stage, began = experiment.stage("baseline"), time.monotonic()
+    model, history, _ = stages.train(
+        stage, None, checkpoint=folder / "checkpoint.npz", progress=Watch()
+    )
     steps = len(stage.train) // BATCH
-    return {
-        "accuracy": float(np.mean(outputs.argmax(axis=1) == experiment.data.test.labels)),
+    return model, {
         "images/s": BATCH * steps / statistics.median(row["seconds"] for row in history),
-        "seconds": seconds,
-        "waiting": sum(row.get("waiting", 0.0) for row in history) / seconds,
+        "seconds": time.monotonic() - began,
+        "share of waiting": statistics.median(waiting),
+        "training accuracy": history[-1]["accuracy"],
     }
+
+
+def ours(data: Path, epochs: int, seed: int, folder: Path) -> dict[str, float]:
+    """Train by this package; the last epoch's weights, tested once."""
+    import numpy as np
+
+    from tutelage import recipe
+    from tutelage.experiment.prepare import prepare
+    from tutelage.models import loading
+
+    sys.path.insert(0, str(HERE))
+    experiment = prepare(recipe.load("distill", settings_of(data, epochs, seed)))
+    model, figures = trained(experiment, folder)
+    test = experiment.data.test
+    correct = loading.logits(model, test.images).argmax(axis=1) == test.labels
+    return {"accuracy": float(np.mean(correct))} | figures
 
 
 def theirs(data: Path, epochs: int, seed: int, folder: Path, timm: Path) -> dict[str, float]:
@@ -207,6 +227,21 @@ def run_timm(arguments: list[str]) -> None:
     del library
 
 
+def write(folder: Path, name: str, epochs: int, figures: object) -> None:
+    """Write figures to a file of today, with settings and environment, and print its path."""
+    from tutelage import environment
+
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{date.today()}-{name}.json"
+    content = {
+        "settings": SETTINGS | {"epochs": epochs},
+        "figures": figures,
+        "environment": environment.describe(),
+    }
+    target.write_text(json.dumps(content, indent=1) + "\n")
+    print(target)
+
+
 def main() -> None:
     """Train with each seed by each party, and write down what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -230,8 +265,6 @@ def main() -> None:
             else:
                 print(json.dumps(theirs(data, options.epochs, seed, place, options.timm)))
         return
-    from tutelage import environment
-
     figures: dict[str, list[dict[str, float]]] = {"tutelage": [], "timm": []}
     for seed in range(options.seeds):
         for party, found in figures.items():
@@ -240,15 +273,7 @@ def main() -> None:
             done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
             print(party, seed, found[-1], flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{date.today()}-photographs.json"
-    written = {
-        "settings": SETTINGS | {"epochs": options.epochs},
-        "figures": figures,
-        "environment": environment.describe(),
-    }
-    target.write_text(json.dumps(written, indent=1) + "\n")
-    print(target)
+    write(options.out, "photographs", options.epochs, figures)
 
 
 if __name__ == "__main__":

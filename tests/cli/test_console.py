@@ -247,6 +247,21 @@ def test_a_broken_silence_tells_the_time_left(
     assert file.getvalue().splitlines()[1].endswith(f"after 0 s, {left} left")
 
 
+def test_a_broken_silence_after_a_resumed_epoch_counts_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "_SILENCE", 0.05)
+    progress, file = plain()
+    with progress:
+        progress.stage("teacher", epochs=3, done=0, steps=50)
+        progress.step(41, {"loss": 2.0})
+        progress.epoch(row(1, seconds=100))  # 2 s a step, most of them in another process
+        progress.step(10, {"loss": 2.0})
+        time.sleep(0.3)
+    # 100 s for 60 steps, 90 more.
+    assert file.getvalue().splitlines()[2].endswith("after 0 s, 2 min 30 s left")
+
+
 def test_a_single_pass_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_SILENCE", 0.05)
     progress, file = plain()

@@ -303,7 +303,7 @@ class ConsoleProgress(Progress):
             return
         self.now, self.at = int(row["epoch"]), 0
         # The seconds of a resumed epoch include those before the interruption.
-        self.began = min(self.began, time.monotonic() - row["seconds"])
+        self.began, self.before = min(self.began, time.monotonic() - row["seconds"]), 0
         spent = (time.monotonic() - self.began) / max(1, self.now - self.done)
         left = duration(spent * (self.epochs - self.now + self.after))
         figures = ""

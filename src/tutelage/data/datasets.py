@@ -107,8 +107,13 @@ class Dataset:
             )
         if self.held_out:
             return splitting.at(part, len(part) - self.held_out)
+        return split(part, fraction, seed, self.titles)
+
+    @property
+    def titles(self) -> list[str]:
+        """The classes' names with their places, for messages about a split."""
         places = self.folders or (self.source,) * len(self.classes)
-        return split(part, fraction, seed, splitting.titles(self.classes, places))
+        return splitting.titles(self.classes, places)
 
 
 def load(

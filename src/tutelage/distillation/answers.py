@@ -11,9 +11,9 @@ _IMAGES = 64
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
-def sample(count: int) -> np.ndarray:
-    """Indices of the images to ask a model for: at most 64, spread over all `count`."""
-    return np.linspace(0, count - 1, min(_IMAGES, count)).astype(int)
+def sample(count: int, most: int = _IMAGES) -> np.ndarray:
+    """Indices of the images to ask a model for: at most 64 or `most`, spread over all `count`."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
 
 
 def agree(answers: np.ndarray, stored: np.ndarray, precision: str = "float32") -> bool:

@@ -93,10 +93,8 @@ def prepare(
         )
         notes += more
     if without_labels is not None:
-        more_images = unlabeled
-        unlabeled = without_labels
-        if more_images is not None:
-            unlabeled = concatenated(without_labels, more_images)
+        given = unlabeled
+        unlabeled = without_labels if given is None else concatenated(without_labels, given)
     network = recipe.teacher.own if teacher is None else teacher if train_teacher else None
     experiment = Experiment(
         recipe=recipe,
@@ -192,18 +190,18 @@ def _fewer_labels(data: Dataset, fraction: float, seed: int) -> tuple[Dataset, I
             "data.labels: expected none with a loader of training images, whose labels can't be "
             "left out; give a data set or arrays"
         )
-    train, held_out = splitting.at(data.train, len(data.train) - data.held_out)
-    names = splitting.titles(data.classes, data.folders or (data.source,) * len(data.classes))
-    others, labeled = splitting.split(train, fraction, seed, names)
+    indices = Part(np.arange(len(data.train)), data.train.labels)
+    train, held_out = splitting.at(indices, len(indices) - data.held_out)
+    others, labeled = splitting.split(train, fraction, seed, data.titles)
     note = (
         f"the labels of {len(labeled):,} of {len(train):,} training images are used; of the "
         "others, the student learns what the teacher answers"
     )
-    kept = Part(
-        concatenated(labeled.images, held_out.images),
-        np.concatenate([labeled.labels, held_out.labels]),
+    kept = data.train.take(np.concatenate([labeled.images[:], held_out.images[:]]))
+    return (
+        replace(data, train=kept, notes=(*data.notes, note)),
+        data.train.take(others.images[:]).images,
     )
-    return replace(data, train=kept, notes=(*data.notes, note)), others.images
 
 
 def _teacher(

@@ -327,7 +327,7 @@ class Experiment:
         return part.take(np.flatnonzero(kept))
 
     def _repeated(self, part: Part) -> Part:
-        """The images as often as there are images, if `data.labels` leaves out most labels."""
+        """The images as often as there are images, if `data.labels` leaves out some labels."""
         if self.recipe.data.labels is None or self.unlabeled is None:
             return part
         return part.take(np.resize(np.arange(len(part)), len(part) + len(self.unlabeled)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from tutelage.data.content import Images
 from tutelage.data.image_files import ImageFiles
-from tutelage.distillation import logit_cache, stored_classes
+from tutelage.distillation import answers, logit_cache, stored_classes
 from tutelage.distillation.logit_cache import GivenLogits, LogitCache
 from tutelage.distillation.origin import Origin
 from tutelage.experiment.spec import StageSpec, settings_of
@@ -124,8 +124,7 @@ def targets(
         return compute(views, stage.precision)
 
     def sample() -> np.ndarray:
-        count = min(stored_classes.sample_size(len(stage.classes)), len(images))
-        index = np.linspace(0, len(images) - 1, count).astype(int)
+        index = answers.sample(len(images), stored_classes.sample_size(len(stage.classes)))
         return ask(origin.views(images)(0, index))
 
     sections = (spec.loss, *others)

@@ -49,7 +49,12 @@ class EarlyDropout(keras.callbacks.Callback):
             layer.rate = rate
 
 
-def metrics_of(model: keras.Model) -> dict[str, keras.Variable]:
+def metric_values(model: keras.Model) -> dict[str, np.ndarray]:
+    """The values of a model's metrics variables, by name, for a checkpoint."""
+    return {name: ops.convert_to_numpy(v.value) for name, v in _metrics_of(model).items()}
+
+
+def _metrics_of(model: keras.Model) -> dict[str, keras.Variable]:
     """A model's metrics variables by path and, as layers may have metrics of one name, number."""
     found: dict[str, keras.Variable] = {}
     count: Counter[str] = Counter()
@@ -61,7 +66,7 @@ def metrics_of(model: keras.Model) -> dict[str, keras.Variable]:
 
 def assign_metrics(model: keras.Model, values: Mapping[str, np.ndarray]) -> None:
     """Give metrics variables the values of a checkpoint; others have seen no batch."""
-    for name, variable in metrics_of(model).items():
+    for name, variable in _metrics_of(model).items():
         if name in values:
             variable.assign(values[name])
 
@@ -130,8 +135,7 @@ class EpochKeeper(keras.callbacks.Callback):
             self._read_values(done)
             self.read = now
         if due:
-            values = {n: ops.convert_to_numpy(v.value) for n, v in metrics_of(self.model).items()}
-            self._save(Position(done, now - self.started, values))
+            self._save(Position(done, now - self.started, metric_values(self.model)))
         self.progress.step(self._step(done), self.values)
 
     def _validates_long(self, now: float) -> bool:

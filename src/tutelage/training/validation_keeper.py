@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import keras
-from keras import ops
 
 from tutelage.errors import RunError
 from tutelage.training import callbacks, checkpoint
@@ -52,10 +51,8 @@ class ValidationKeeper(keras.callbacks.Callback):
         now, done = time.monotonic(), self.position.batches + batch + 1
         if now - self.saved < callbacks.SAVE_SECONDS or done == self.batches:
             return
-        metrics = callbacks.metrics_of(self.model)
-        values = {name: ops.convert_to_numpy(v.value) for name, v in metrics.items()}
         seconds = self.position.seconds + now - self.begun
-        within = Position(done, seconds, values)
+        within = Position(done, seconds, callbacks.metric_values(self.model))
         checkpoint.save(self.path, self.keeper.key, self.keeper.history, [], within)
         self.saved = now
 
